@@ -1,0 +1,18 @@
+// JSON from files and users: nesting at most 64, duplicate keys refused, strict UTF-8.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace tandem {
+
+using Json = nlohmann::ordered_json;
+
+// Throws bad_file with `name` in front: "name: offset 17: unexpected ...".
+Json parse_json(std::string_view text, std::string_view name);
+
+// Never throws on bytes that are not UTF-8: they become U+FFFD. indent < 0 writes one line.
+std::string dump_json(const Json& value, int indent = -1);
+
+}  // namespace tandem

@@ -1,0 +1,75 @@
+// Checkpoint: what every model file becomes. A config, named tensors in Hugging Face's names and a
+// tokenizer's tables, all validated: whatever reads a Checkpoint need not check it again.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "formats/model_config.h"
+#include "formats/tokenizer_spec.h"
+#include "tensor/weight.h"
+
+namespace tandem {
+
+// A tensor of a model file. Vectors (norms, biases) have N = 1.
+struct NamedTensor {
+  std::string name;  // Hugging Face's: "model.layers.0.self_attn.q_proj.weight"
+  Weight weight;
+};
+
+struct Checkpoint {
+  std::filesystem::path path;   // the file or folder as the user named it
+  std::string format;           // "GGUF v3", "Hugging Face folder"
+  ModelConfig config;
+  TokenizerSpec tokenizer;
+  std::vector<NamedTensor> tensors;  // in file order
+  uint64_t file_bytes = 0;           // all weight files together
+  // Key -> printable value: the file's own metadata or the manifest of a compression (for `inspect`).
+  std::vector<std::pair<std::string, std::string>> metadata;
+  std::vector<std::string> warnings;  // things found and tolerated, one line each
+
+  // The files behind the tensors; weights point into them.
+  std::vector<std::shared_ptr<MappedFile>> files;
+
+  // nullptr when there is none.
+  const NamedTensor* find(std::string_view name) const;
+  // Throws bad_file naming the tensor when there is none.
+  const Weight& weight(std::string_view name) const;
+  // Tells the system that the mapped pages are no longer needed (after prepack).
+  void release_pages() const;
+  // Rebuilds the index behind find(); a reader calls it once, after the last tensor.
+  void index_tensors();
+
+ private:
+  std::map<std::string, size_t, std::less<>> index_;
+};
+
+// Reads a GGUF file or a Hugging Face folder. Throws bad_file (what, found, expected).
+Checkpoint load_checkpoint(const std::filesystem::path& path);
+
+// A tensor to be written: bytes are produced piece by piece by `write`, in total `size_bytes`.
+struct TensorSource {
+  std::string name;
+  std::string dtype;            // safetensors' names: "BF16", "I8", "I32", "F32", "I64"
+  std::vector<int64_t> shape;
+  uint64_t size_bytes = 0;
+  std::function<void(const ByteSink&)> write;
+};
+
+// Writes DIR/{model.safetensors, config.json, tokenizer.json, tokenizer_config.json,
+// generation_config.json} so that transformers loads it; quantization_config and manifest may be null.
+// DIR appears complete or not at all (built beside it, then renamed). Throws usage when DIR exists and
+// is not empty, system when it cannot be written.
+void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config,
+                     const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
+                     const std::string& quantization_config_json, const std::string& manifest_json);
+
+// XXH3-128 of the weight files, for Records.
+std::string checkpoint_hash(const Checkpoint& checkpoint);
+
+}  // namespace tandem

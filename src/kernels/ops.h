@@ -1,0 +1,149 @@
+// The operations of a decoder layer: one signature each, implemented by every kernel set (ref, avx2,
+// avx512). Dimension letters used everywhere:
+//   T tokens of a step   M,N,K of a linear: y[M,N] = x[M,K] . W[N,K]^T   S context
+//   H heads  G kv heads  D head dim  C width  F ffn width  V vocabulary  L layers
+// Shapes are checked once, at the door of each op; nothing below it re-checks and nothing allocates.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "tensor/buffer.h"
+#include "tensor/weight.h"
+
+namespace tandem {
+
+// Where an op runs. Every op takes it first; there is no global pool.
+struct Context {
+  ThreadPool* pool = nullptr;
+};
+
+// x[T, K] as the next linear wants it. Block sums let a linear add min * sum(x) without reading x.
+struct Activations {
+  ActType type = ActType::f32;
+  int64_t T = 0;
+  int64_t K = 0;
+  float* f32 = nullptr;     // [T, K]; ActType::f32 only
+  int8_t* codes = nullptr;  // [T, K_padded], zero beyond K; int8 types only
+  float* scales = nullptr;  // [T, groups]: x = code * scale
+  float* sums = nullptr;    // [T, groups]: scale * sum(codes of the group)
+
+  int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
+  int64_t groups() const { return type == ActType::int8_block ? K_padded() / kActBlock : 1; }
+};
+
+struct LinearKernel;
+
+// A weight in the private layout of the kernel that will run it.
+struct PackedWeight {
+  const LinearKernel* kernel = nullptr;
+  Encoding encoding;
+  int64_t N = 0;
+  int64_t K = 0;
+  Buffer data;                // the kernel's own layout; empty for ref
+  std::vector<Weight> parts;  // ref only: the canonical rows, concatenated along N
+  // Bytes one use of the whole matrix reads.
+  uint64_t read_bytes = 0;
+};
+
+// A row of the kernel table for linears: the instruction set `isa` runs weights of `packing`.
+struct LinearKernel {
+  const char* name;  // "linear_q4_1_avx512"
+  const char* isa;   // "ref", "avx2", "avx512"
+  Packing packing;
+  ActType act_type;
+  // parts: matrices of one encoding and K, stacked along N in this order.
+  PackedWeight (*prepack)(const Context&, const std::vector<Weight>& parts);
+  // y[T, ldy] = x . W^T, or y += x . W^T when accumulate. x.type is act_type (ref: f32 always).
+  void (*run)(const Context&, const PackedWeight&, const Activations& x, float* y, int64_t ldy,
+              bool accumulate);
+  // out[K] = row n of the packed weight, in float: the embedding look-up of a tied model.
+  void (*decode_row)(const PackedWeight&, int64_t n, float* out);
+};
+
+enum class KvType : uint8_t { f32, bf16, int8 };
+const char* kv_type_name(KvType type);
+
+inline constexpr int64_t kPageTokens = 64;  // tokens a page; a multiple of kTileTokens
+inline constexpr int64_t kTileTokens = 16;  // tokens that lie together in a K tile: one zmm of scores
+
+// The layout of the paged KV cache, shared by all CPU kernels. A page holds kPageTokens consecutive
+// tokens of one sequence, for all layers; within a page and layer, for each kv head g:
+//   K [kPageTokens / 16][D][16]  V [kPageTokens][D_padded]  (elements of KvType)
+//   K scales [kPageTokens]  V scales [kPageTokens]          (float, int8 only: x = code * scale)
+struct KvLayout {
+  KvType type = KvType::bf16;
+  int64_t num_layers = 0;
+  int64_t G = 0;
+  int64_t D = 0;
+
+  int64_t D_padded() const { return (D + 15) / 16 * 16; }
+  int64_t element_bytes() const { return type == KvType::f32 ? 4 : type == KvType::bf16 ? 2 : 1; }
+  int64_t k_bytes() const { return kPageTokens * D * element_bytes(); }
+  int64_t v_bytes() const { return kPageTokens * D_padded() * element_bytes(); }
+  int64_t scales_bytes() const { return type == KvType::int8 ? kPageTokens * 4 : 0; }
+  int64_t head_bytes() const { return (k_bytes() + v_bytes() + 2 * scales_bytes() + 63) / 64 * 64; }
+  int64_t layer_bytes() const { return G * head_bytes(); }
+  int64_t page_bytes() const { return num_layers * layer_bytes(); }
+  // Offsets within a page of layer l, head g.
+  int64_t k_offset(int64_t l, int64_t g) const { return l * layer_bytes() + g * head_bytes(); }
+  int64_t v_offset(int64_t l, int64_t g) const { return k_offset(l, g) + k_bytes(); }
+  int64_t k_scales_offset(int64_t l, int64_t g) const { return v_offset(l, g) + v_bytes(); }
+  int64_t v_scales_offset(int64_t l, int64_t g) const { return k_scales_offset(l, g) + scales_bytes(); }
+  // Element index of (token in page, d) within K.
+  static int64_t k_index(int64_t token, int64_t d, int64_t D) {
+    return (token / kTileTokens * D + d) * kTileTokens + token % kTileTokens;
+  }
+  // Bytes one token costs in all layers, scales included.
+  int64_t token_bytes() const { return page_bytes() / kPageTokens; }
+};
+
+// The part of a step that belongs to one sequence: `num_tokens` new tokens at the end of `context`.
+struct SequenceSlice {
+  int64_t first_token = 0;   // row of the step's arrays
+  int64_t num_tokens = 0;    // new tokens
+  int64_t context = 0;       // tokens in the cache after this step, the new ones included
+  const int32_t* pages = nullptr;  // page numbers, ceil(context / kPageTokens) of them
+};
+
+struct KvCache {
+  KvLayout layout;
+  std::byte* base = nullptr;  // page p at base + p * layout.page_bytes()
+};
+
+// One step of one or more sequences, planned on the host. Arrays outlive the step.
+struct Batch {
+  int64_t T = 0;
+  const int32_t* tokens = nullptr;     // [T]
+  const int32_t* positions = nullptr;  // [T]
+  std::vector<SequenceSlice> sequences;
+  // Rows whose logits are wanted, ascending; logits come out in this order.
+  std::vector<int32_t> logit_rows;
+};
+
+// The ops besides linear: one set for each instruction set.
+struct OpSet {
+  const char* isa;
+  // x.f32[T,K] -> out in the type out.type (quantized, or copied for f32).
+  void (*quantize)(const Context&, const float* x, int64_t ldx, const Activations& out);
+  // out = rms_norm(x) * weight, in out's type. x [T, C], weight [C].
+  void (*rms_norm)(const Context&, const float* x, int64_t T, int64_t C, const float* weight, float eps,
+                   const Activations& out);
+  // Rotates q in place and k on its way into the cache; v goes beside it. Half-split RoPE: planes
+  // (d, d + D/2). qkv [T, (H + 2G) D]: q heads, k heads, v heads. inv_freq [D/2].
+  void (*rope_append)(const Context&, float* qkv, const Batch& batch, int64_t H, const float* inv_freq,
+                      const KvCache& cache, int64_t layer);
+  // Causal attention of the step's q over the cache. qkv [T, (H + 2G) D] (q rotated), out [T, H * D].
+  // scratch: attention_scratch_floats(...) floats for each thread.
+  void (*attention)(const Context&, const float* qkv, const Batch& batch, int64_t H,
+                    const KvCache& cache, int64_t layer, float* scratch, float* out);
+  // out = silu(gate) * up, in out's type. gate_up [T, 2F]: gate, then up.
+  void (*act_mul)(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out);
+};
+
+// Floats of scratch that attention needs for each thread.
+int64_t attention_scratch_floats(int64_t H, int64_t G, int64_t D);
+
+}  // namespace tandem

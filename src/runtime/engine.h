@@ -1,0 +1,67 @@
+// The engine: schedule -> forward -> sample -> commit. One thread owns it.
+// Only what every model and every request needs lives here.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "model/model.h"
+#include "runtime/request.h"
+
+namespace tandem {
+
+struct EngineOptions {
+  KvType kv_type = KvType::bf16;
+  int64_t max_context = 0;          // tokens a sequence may reach; 0: the model's own, at most 8192
+  int64_t max_sequences = 8;        // running at once; more wait in a queue
+  int64_t max_step_tokens = 512;    // prefill chunk
+  int64_t kv_pages = 0;             // 0: enough for max_sequences of max_context (mapped lazily)
+};
+
+using TokenSink = std::function<void(const TokenEvent&)>;
+
+class Engine {
+ public:
+  // The model must outlive the engine. Throws no_memory when the KV cache cannot fit.
+  Engine(const Model& model, const EngineOptions& options);
+  ~Engine();
+
+  // Throws usage when the prompt is empty, holds an id outside the vocabulary, does not fit the
+  // context (both numbers in the message) or a sampling parameter is out of range.
+  void submit(Request request);
+  void cancel(uint64_t request_id);
+  // Runs one step if there is work; false when idle.
+  bool step(const TokenSink& sink);
+  // Steps until idle.
+  void run(const TokenSink& sink);
+
+  struct Stats {
+    int64_t running = 0, waiting = 0;
+    int64_t pages_total = 0, pages_free = 0;
+    uint64_t kv_bytes_used = 0;     // pages in use
+    uint64_t workspace_bytes = 0;
+  };
+  Stats stats() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Logits of every position of one window, without sampling: for perplexity and divergence. Positions
+// before `first` are computed but not given. sink(position, logits[V]) in order; the logits of
+// position p predict token p + 1. Runs in segments of max_step_tokens with its own cache.
+class Scorer {
+ public:
+  Scorer(const Model& model, KvType kv_type, int64_t max_window);
+  ~Scorer();
+  using LogitSink = std::function<void(int64_t position, const float* logits)>;
+  void score(std::span<const int32_t> tokens, int64_t first, const LogitSink& sink);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tandem

@@ -1,0 +1,94 @@
+#include "tensor/encoding.h"
+
+#include "base/error.h"
+#include "tensor/dtype.h"
+
+namespace tandem {
+
+int Encoding::bits() const {
+  switch (packing) {
+    case Packing::f32: return 32;
+    case Packing::f16:
+    case Packing::bf16: return 16;
+    case Packing::q8_0:
+    case Packing::int8_channel: return 8;
+    case Packing::q4_1:
+    case Packing::int4_group: return 4;
+  }
+  return 0;
+}
+
+ActType Encoding::act_type() const {
+  switch (packing) {
+    case Packing::f32:
+    case Packing::f16:
+    case Packing::bf16: return ActType::f32;
+    case Packing::int8_channel: return ActType::int8_token;
+    case Packing::q4_1:
+    case Packing::q8_0:
+    case Packing::int4_group: return ActType::int8_block;
+  }
+  return ActType::f32;
+}
+
+std::string Encoding::name() const {
+  switch (packing) {
+    case Packing::f32: return "f32";
+    case Packing::f16: return "f16";
+    case Packing::bf16: return "bf16";
+    case Packing::q4_1: return "q4_1";
+    case Packing::q8_0: return "q8_0";
+    case Packing::int8_channel: return "int8 per channel";
+    case Packing::int4_group: return fmt::format("int4 g{}", group);
+  }
+  return "?";
+}
+
+size_t Encoding::row_bytes(int64_t K) const {
+  CHECK(K >= 0 && (group == 0 || K % group == 0), "K {} group {}", K, group);
+  const size_t k = static_cast<size_t>(K);
+  switch (packing) {
+    case Packing::f32: return k * 4;
+    case Packing::f16:
+    case Packing::bf16: return k * 2;
+    case Packing::q4_1: return k / 32 * 20;
+    case Packing::q8_0: return k / 32 * 34;
+    case Packing::int8_channel: return k;
+    case Packing::int4_group: return (k + 7) / 8 * 4;
+  }
+  return 0;
+}
+
+size_t scale_bytes(ScaleType type) {
+  return type == ScaleType::none ? 0 : type == ScaleType::f32 ? 4 : 2;
+}
+
+float load_scale(const std::byte* p, ScaleType type) {
+  switch (type) {
+    case ScaleType::none: return 1.0f;
+    case ScaleType::f32: return load_unaligned<float>(p);
+    case ScaleType::f16: return f16_to_float(load_unaligned<uint16_t>(p));
+    case ScaleType::bf16: return bf16_to_float(load_unaligned<uint16_t>(p));
+  }
+  return 1.0f;
+}
+
+void store_scale(std::byte* p, ScaleType type, float value) {
+  if (type == ScaleType::f32) {
+    std::memcpy(p, &value, 4);
+  } else if (type != ScaleType::none) {
+    const uint16_t h = type == ScaleType::f16 ? float_to_f16(value) : float_to_bf16(value);
+    std::memcpy(p, &h, 2);
+  }
+}
+
+const char* act_type_name(ActType type) {
+  switch (type) {
+    case ActType::f32: return "f32";
+    case ActType::int8_block: return "int8 per 32";
+    case ActType::int8_token: return "int8 per token";
+  }
+  return "?";
+}
+
+}  // namespace tandem

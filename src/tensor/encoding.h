@@ -1,0 +1,69 @@
+// What the bits of a weight matrix mean. W[N, K] is row-major, N = out features, K = in features.
+//
+// Plain encodings store one number an element. Integer encodings store an unsigned code an element
+// and, for each group of consecutive elements of a row, a scale and a minimum:
+//     w = code * scale + min
+// A symmetric code with zero point z is the case min = -z * scale. docs/encodings.md has the pictures.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace tandem {
+
+enum class Packing : uint8_t {
+  f32, f16, bf16,  // plain, little endian
+  q4_1,            // GGUF: 32 elements = f16 scale, f16 min, 16 bytes; byte j = element j | element j+16 << 4
+  q8_0,            // GGUF: 32 elements = f16 scale, 32 signed bytes
+  int8_channel,    // compressed-tensors int-quantized: signed bytes [N,K], one scale a row
+  int4_group,      // compressed-tensors pack-quantized: int32 [N,K/8], nibbles along K, code = q + 8,
+                   // one scale a group
+};
+
+enum class ScaleType : uint8_t { none, f32, f16, bf16 };
+
+// The type in which activations meet a weight; fixed by the weight's encoding at every batch size.
+enum class ActType : uint8_t {
+  f32,
+  int8_block,  // signed bytes, one f32 scale for each 32 consecutive channels of a token
+  int8_token,  // signed bytes, one f32 scale a token
+};
+
+inline constexpr int64_t kActBlock = 32;
+
+struct Encoding {
+  Packing packing = Packing::f32;
+  ScaleType scale_type = ScaleType::none;
+  int64_t group = 0;  // elements that share a scale; 0: the whole row, or no scale at all
+
+  bool operator==(const Encoding&) const = default;
+
+  bool is_plain() const { return packing <= Packing::bf16; }
+  int bits() const;             // bits of a code or a number, without scales
+  ActType act_type() const;
+  // Name a person reads: "f32", "q4_1", "int8 per channel", "int4 g64".
+  std::string name() const;
+  // Bytes of the element plane of one row of K elements. K must be a multiple of the block: CHECKed.
+  size_t row_bytes(int64_t K) const;
+  // Scales in one row.
+  int64_t groups_per_row(int64_t K) const { return group == 0 ? 1 : K / group; }
+};
+
+inline constexpr Encoding kF32{Packing::f32};
+inline constexpr Encoding kF16{Packing::f16};
+inline constexpr Encoding kBF16{Packing::bf16};
+inline constexpr Encoding kQ4_1{Packing::q4_1, ScaleType::f16, 32};
+inline constexpr Encoding kQ8_0{Packing::q8_0, ScaleType::f16, 32};
+inline constexpr Encoding int8_channel(ScaleType scale) { return {Packing::int8_channel, scale, 0}; }
+inline constexpr Encoding int4_group(int64_t group, ScaleType scale) {
+  return {Packing::int4_group, scale, group};
+}
+
+size_t scale_bytes(ScaleType type);
+float load_scale(const std::byte* p, ScaleType type);
+void store_scale(std::byte* p, ScaleType type, float value);  // rounds to nearest even
+
+const char* act_type_name(ActType type);
+
+}  // namespace tandem

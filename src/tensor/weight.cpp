@@ -1,0 +1,106 @@
+#include "tensor/weight.h"
+
+#include "base/error.h"
+#include "tensor/dtype.h"
+
+namespace tandem {
+namespace {
+
+const std::byte* row_data(const Weight& w, int64_t n) {
+  return w.data + static_cast<size_t>(w.stored_row(n)) * w.encoding.row_bytes(w.K);
+}
+
+float row_scale(const Weight& w, int64_t n, int64_t group) {
+  const int64_t index = w.stored_row(n) * w.encoding.groups_per_row(w.K) + group;
+  return load_scale(w.scales + static_cast<size_t>(index) * scale_bytes(w.encoding.scale_type),
+                    w.encoding.scale_type);
+}
+
+}  // namespace
+
+int64_t Weight::stored_row(int64_t n) const {
+  if (interleaved_head == 0) return n;
+  const int64_t head = n / interleaved_head, r = n % interleaved_head, half = interleaved_head / 2;
+  return head * interleaved_head + (r < half ? 2 * r : 2 * (r - half) + 1);
+}
+
+void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales, float* mins) {
+  CHECK(n >= 0 && n < w.N && !w.encoding.is_plain(), "row {} of {}, {}", n, w.N, w.encoding.name());
+  const auto* p = reinterpret_cast<const uint8_t*>(row_data(w, n));
+  switch (w.encoding.packing) {
+    case Packing::q4_1:
+      for (int64_t b = 0; b < w.K / 32; ++b, p += 20, codes += 32) {
+        scales[b] = f16_to_float(load_unaligned<uint16_t>(p));
+        mins[b] = f16_to_float(load_unaligned<uint16_t>(p + 2));
+        for (int j = 0; j < 16; ++j) {
+          codes[j] = p[4 + j] & 15;
+          codes[j + 16] = p[4 + j] >> 4;
+        }
+      }
+      return;
+    case Packing::q8_0:
+      for (int64_t b = 0; b < w.K / 32; ++b, p += 34, codes += 32) {
+        scales[b] = f16_to_float(load_unaligned<uint16_t>(p));
+        mins[b] = -128.0f * scales[b];
+        for (int j = 0; j < 32; ++j) codes[j] = p[2 + j] ^ 0x80;
+      }
+      return;
+    case Packing::int8_channel:
+      scales[0] = row_scale(w, n, 0);
+      mins[0] = -128.0f * scales[0];
+      for (int64_t k = 0; k < w.K; ++k) codes[k] = p[k] ^ 0x80;
+      return;
+    case Packing::int4_group:
+      for (int64_t g = 0; g < w.encoding.groups_per_row(w.K); ++g) {
+        scales[g] = row_scale(w, n, g);
+        mins[g] = -8.0f * scales[g];
+      }
+      // Little endian words of eight nibbles, low first, are bytes of two nibbles, low first.
+      for (int64_t k = 0; k < w.K; ++k) codes[k] = p[k / 2] >> (k % 2 * 4) & 15;
+      return;
+    default: CHECK(false, "packing {}", static_cast<int>(w.encoding.packing));
+  }
+}
+
+void decode_row(const Weight& w, int64_t n, float* out) {
+  CHECK(n >= 0 && n < w.N, "row {} of {}", n, w.N);
+  const auto* p = reinterpret_cast<const uint8_t*>(row_data(w, n));
+  switch (w.encoding.packing) {
+    case Packing::f32: std::memcpy(out, p, static_cast<size_t>(w.K) * 4); return;
+    case Packing::f16:
+      for (int64_t k = 0; k < w.K; ++k) out[k] = f16_to_float(load_unaligned<uint16_t>(p + 2 * k));
+      return;
+    case Packing::bf16:
+      for (int64_t k = 0; k < w.K; ++k) out[k] = bf16_to_float(load_unaligned<uint16_t>(p + 2 * k));
+      return;
+    case Packing::q4_1:
+      for (int64_t b = 0; b < w.K / 32; ++b, p += 20, out += 32) {
+        const float scale = f16_to_float(load_unaligned<uint16_t>(p));
+        const float min = f16_to_float(load_unaligned<uint16_t>(p + 2));
+        for (int j = 0; j < 16; ++j) {
+          out[j] = static_cast<float>(p[4 + j] & 15) * scale + min;
+          out[j + 16] = static_cast<float>(p[4 + j] >> 4) * scale + min;
+        }
+      }
+      return;
+    case Packing::q8_0:
+      for (int64_t b = 0; b < w.K / 32; ++b, p += 34, out += 32) {
+        const float scale = f16_to_float(load_unaligned<uint16_t>(p));
+        for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(static_cast<int8_t>(p[2 + j])) * scale;
+      }
+      return;
+    case Packing::int8_channel: {
+      const float scale = row_scale(w, n, 0);
+      for (int64_t k = 0; k < w.K; ++k) out[k] = static_cast<float>(static_cast<int8_t>(p[k])) * scale;
+      return;
+    }
+    case Packing::int4_group:
+      for (int64_t k = 0; k < w.K; ++k) {
+        const int q = (p[k / 2] >> (k % 2 * 4) & 15) - 8;
+        out[k] = static_cast<float>(q) * row_scale(w, n, k / w.encoding.group);
+      }
+      return;
+  }
+}
+
+}  // namespace tandem

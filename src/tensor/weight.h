@@ -1,0 +1,41 @@
+// A weight matrix as a file holds it: planes of bytes and the encoding that says what they mean. The
+// two decoders here are the only definition of the bits; kernels read weights through them at load.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "tensor/encoding.h"
+
+namespace tandem {
+
+struct Weight {
+  Encoding encoding;
+  int64_t N = 0;                    // rows, out features
+  int64_t K = 0;                    // elements a row, in features
+  const std::byte* data = nullptr;    // [N, encoding.row_bytes(K)]
+  const std::byte* scales = nullptr;  // [N, groups] of encoding.scale_type; null when inside data
+  // GGUF stores the rows of Llama's q and k matrices in the order of interleaved RoPE: within a head
+  // of this many rows, file row 2i is logical row i and file row 2i+1 is logical row i + half. 0: none.
+  int64_t interleaved_head = 0;
+
+  size_t data_bytes() const { return static_cast<size_t>(N) * encoding.row_bytes(K); }
+  size_t scales_bytes() const {
+    return scales == nullptr ? 0
+                             : static_cast<size_t>(N * encoding.groups_per_row(K)) *
+                                   scale_bytes(encoding.scale_type);
+  }
+  // Bytes that a kernel must read to use the whole matrix once.
+  size_t total_bytes() const { return data_bytes() + scales_bytes(); }
+  // Where the file keeps logical row n.
+  int64_t stored_row(int64_t n) const;
+};
+
+// out[K] = row n in float.
+void decode_row(const Weight& weight, int64_t n, float* out);
+
+// Row n of an integer encoding as w = codes[k] * scales[g] + mins[g], g = k / group: codes[K] (0..15 or
+// 0..255), scales and mins [groups_per_row].
+void decode_row_codes(const Weight& weight, int64_t n, uint8_t* codes, float* scales, float* mins);
+
+}  // namespace tandem
