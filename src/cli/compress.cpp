@@ -1,0 +1,5 @@
+#include "cli/verbs.h"
+
+namespace tandem {
+void add_compress(CLI::App&, Action&) {}
+}  // namespace tandem

@@ -1,0 +1,2 @@
+#include "cli/verbs.h"
+int main() { return 0; }
