@@ -19,7 +19,7 @@ int exit_code(ErrorKind kind) {
   return 1;
 }
 
-std::string quoted(std::string_view text, size_t max_bytes) {
+std::string quote(std::string_view text, size_t max_bytes) {
   std::string out = "'";
   size_t i = 0;
   while (i < text.size()) {

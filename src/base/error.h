@@ -34,7 +34,7 @@ template <typename... Args>
 
 // Text from a file or a user, made safe to print on one line: control characters and bytes that are
 // not UTF-8 are escaped, and at most max_bytes are kept.
-std::string quoted(std::string_view text, size_t max_bytes = 80);
+std::string quote(std::string_view text, size_t max_bytes = 80);
 
 [[noreturn]] void check_failed(const char* file, int line, const char* condition,
                                const std::string& values);

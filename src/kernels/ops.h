@@ -132,8 +132,9 @@ struct OpSet {
   void (*rms_norm)(const Context&, const float* x, int64_t T, int64_t C, const float* weight, float eps,
                    const Activations& out);
   // Rotates q in place and k on its way into the cache; v goes beside it. Half-split RoPE: planes
-  // (d, d + D/2). qkv [T, (H + 2G) D]: q heads, k heads, v heads. inv_freq [D/2].
-  void (*rope_append)(const Context&, float* qkv, const Batch& batch, int64_t H, const float* inv_freq,
+  // (d, d + D/2). qkv [T, (H + 2G) D]: q heads, k heads, v heads. cos_sin [T, D]: the cosines of the
+  // token's D/2 angles, then the sines.
+  void (*rope_append)(const Context&, float* qkv, const Batch& batch, int64_t H, const float* cos_sin,
                       const KvCache& cache, int64_t layer);
   // Causal attention of the step's q over the cache. qkv [T, (H + 2G) D] (q rotated), out [T, H * D].
   // scratch: attention_scratch_floats(...) floats for each thread.
@@ -143,7 +144,7 @@ struct OpSet {
   void (*act_mul)(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out);
 };
 
-// Floats of scratch that attention needs for each thread.
+// Floats of scratch that attention needs for each thread, for any kernel set.
 int64_t attention_scratch_floats(int64_t H, int64_t G, int64_t D);
 
 }  // namespace tandem

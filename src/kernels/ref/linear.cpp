@@ -1,0 +1,82 @@
+// y[T,N] = x[T,K] . W[N,K]^T in fp32, straight from the canonical encoding: the truth that every fast
+// kernel is judged by. A row is decoded once for all tokens of the step. Nothing is packed: the weight
+// stays in the mapped file.
+#include "base/error.h"
+#include "kernels/rows.h"
+
+namespace tandem {
+namespace {
+
+// Sixteen partial sums in a fixed order: the compiler may keep them in vectors, the result is the same.
+float dot(const float* a, const float* b, int64_t K) {
+  float sums[16] = {};
+  int64_t k = 0;
+  for (; k + 16 <= K; k += 16) {
+    for (int i = 0; i < 16; ++i) sums[i] += a[k + i] * b[k + i];
+  }
+  float total = 0;
+  for (; k < K; ++k) total += a[k] * b[k];
+  for (int i = 0; i < 16; ++i) total += sums[i];
+  return total;
+}
+
+// The part that holds row n of the stacked matrix; n becomes the row within it.
+const Weight& part_of(const PackedWeight& w, int64_t* n) {
+  for (const Weight& part : w.parts) {
+    if (*n < part.N) return part;
+    *n -= part.N;
+  }
+  CHECK(false, "row beyond N {}", w.N);
+}
+
+PackedWeight prepack(const Context&, const std::vector<Weight>& parts) {
+  PackedWeight packed;
+  packed.encoding = parts.front().encoding;
+  packed.K = parts.front().K;
+  packed.parts = parts;
+  for (const Weight& part : parts) packed.N += part.N;
+  packed.read_bytes = total_bytes(parts);
+  return packed;
+}
+
+void decode_packed_row(const PackedWeight& w, int64_t n, float* out) {
+  const Weight& part = part_of(w, &n);
+  decode_row(part, n, out);
+}
+
+void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
+         bool accumulate) {
+  CHECK(x.type == ActType::f32 && x.K == w.K && ldy >= w.N, "K {} {} ldy {} N {}", x.K, w.K, ldy, w.N);
+  context.pool->parallel_for(w.N, 32, [&](int64_t begin, int64_t end, int) {
+    thread_local std::vector<float> row;
+    row.resize(static_cast<size_t>(w.K));
+    for (int64_t n = begin; n < end; ++n) {
+      decode_packed_row(w, n, row.data());
+      for (int64_t t = 0; t < x.T; ++t) {
+        const float value = dot(x.f32 + t * x.K, row.data(), x.K);
+        float& out = y[t * ldy + n];
+        out = accumulate ? out + value : value;
+      }
+    }
+  });
+}
+
+constexpr LinearKernel row(const char* name, Packing packing) {
+  return {name, "ref", packing, ActType::f32, prepack, run, decode_packed_row};
+}
+
+constexpr LinearKernel kRows[] = {
+    row("linear_f32_ref", Packing::f32),
+    row("linear_f16_ref", Packing::f16),
+    row("linear_bf16_ref", Packing::bf16),
+    row("linear_q4_1_ref", Packing::q4_1),
+    row("linear_q8_0_ref", Packing::q8_0),
+    row("linear_int8_channel_ref", Packing::int8_channel),
+    row("linear_int4_group_ref", Packing::int4_group),
+};
+
+}  // namespace
+
+std::span<const LinearKernel> ref_linear_kernels() { return kRows; }
+
+}  // namespace tandem

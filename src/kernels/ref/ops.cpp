@@ -1,0 +1,201 @@
+// The ops besides linear in scalar fp32. Each is the definition; the fast sets must agree with it.
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "kernels/rows.h"
+#include "tensor/dtype.h"
+
+namespace tandem {
+namespace {
+
+// One token's K numbers -> codes, scales and sums. code = rne(x * 127 / max|x|); a block of zeros has
+// scale 0. NaN or infinity in x gives a NaN scale, so that it is seen in the logits.
+void quantize_row(const float* x, const Activations& out, int64_t t) {
+  const int64_t group = out.type == ActType::int8_block ? kActBlock : out.K_padded();
+  int8_t* codes = out.codes + t * out.K_padded();
+  for (int64_t g = 0; g < out.groups(); ++g) {
+    const int64_t begin = g * group, end = std::min(begin + group, out.K);
+    float max_abs = 0;
+    bool finite = true;
+    for (int64_t k = begin; k < end; ++k) {
+      finite = finite && std::isfinite(x[k]);
+      max_abs = std::max(max_abs, std::fabs(x[k]));
+    }
+    const float inverse = max_abs > 0 && finite ? 127.0f / max_abs : 0.0f;
+    int32_t sum = 0;
+    for (int64_t k = begin; k < begin + group; ++k) {
+      const float scaled = k < end && finite ? x[k] * inverse : 0.0f;
+      codes[k] = static_cast<int8_t>(std::nearbyintf(scaled));
+      sum += codes[k];
+    }
+    const float scale = finite ? max_abs / 127.0f : NAN;
+    out.scales[t * out.groups() + g] = scale;
+    out.sums[t * out.groups() + g] = scale * static_cast<float>(sum);
+  }
+}
+
+void store_activations(const float* x, const Activations& out, int64_t t) {
+  if (out.type == ActType::f32) {
+    std::copy_n(x, out.K, out.f32 + t * out.K);
+  } else {
+    quantize_row(x, out, t);
+  }
+}
+
+void quantize(const Context&, const float* x, int64_t ldx, const Activations& out) {
+  for (int64_t t = 0; t < out.T; ++t) store_activations(x + t * ldx, out, t);
+}
+
+void rms_norm(const Context&, const float* x, int64_t T, int64_t C, const float* weight, float eps,
+              const Activations& out) {
+  CHECK(out.T == T && out.K == C, "T {} {} C {} {}", out.T, T, out.K, C);
+  std::vector<float> row(static_cast<size_t>(C));
+  for (int64_t t = 0; t < T; ++t) {
+    double sum = 0;
+    for (int64_t c = 0; c < C; ++c) sum += static_cast<double>(x[t * C + c]) * x[t * C + c];
+    const float scale = 1.0f / std::sqrt(static_cast<float>(sum / static_cast<double>(C)) + eps);
+    for (int64_t c = 0; c < C; ++c) row[c] = x[t * C + c] * scale * weight[c];
+    store_activations(row.data(), out, t);
+  }
+}
+
+void rotate(float* head, int64_t D, const float* cos_sin) {
+  const int64_t half = D / 2;
+  for (int64_t d = 0; d < half; ++d) {
+    const float a = head[d], b = head[d + half], c = cos_sin[d], s = cos_sin[half + d];
+    head[d] = a * c - b * s;
+    head[d + half] = b * c + a * s;
+  }
+}
+
+// Where one element of the cache lives, and how it is written and read.
+struct KvHead {
+  const KvLayout& layout;
+  std::byte* k;         // [kPageTokens / 16][D][16]
+  std::byte* v;         // [kPageTokens][D_padded]
+  float* k_scales;      // [kPageTokens], int8 only
+  float* v_scales;
+
+  KvHead(const KvCache& cache, int32_t page, int64_t layer, int64_t g) : layout(cache.layout) {
+    std::byte* base = cache.base + page * layout.page_bytes();
+    k = base + layout.k_offset(layer, g);
+    v = base + layout.v_offset(layer, g);
+    k_scales = reinterpret_cast<float*>(base + layout.k_scales_offset(layer, g));
+    v_scales = reinterpret_cast<float*>(base + layout.v_scales_offset(layer, g));
+  }
+
+  float read(const std::byte* plane, int64_t index, float scale) const {
+    switch (layout.type) {
+      case KvType::f32: return reinterpret_cast<const float*>(plane)[index];
+      case KvType::bf16: return bf16_to_float(reinterpret_cast<const uint16_t*>(plane)[index]);
+      case KvType::int8: return static_cast<float>(reinterpret_cast<const int8_t*>(plane)[index]) * scale;
+    }
+    return 0;
+  }
+  float k_at(int64_t token, int64_t d) const {
+    return read(k, KvLayout::k_index(token, d, layout.D), layout.type == KvType::int8 ? k_scales[token] : 1);
+  }
+  float v_at(int64_t token, int64_t d) const {
+    return read(v, token * layout.D_padded() + d, layout.type == KvType::int8 ? v_scales[token] : 1);
+  }
+};
+
+// Writes x[D] of one token; element d goes to index(d). int8: scale = max|x| / 127.
+template <typename Index>
+void write_head(KvType type, std::byte* plane, float* scale, const float* x, int64_t D, Index index) {
+  float inverse = 0;
+  if (type == KvType::int8) {
+    float max_abs = 0;
+    for (int64_t d = 0; d < D; ++d) max_abs = std::max(max_abs, std::fabs(x[d]));
+    *scale = max_abs / 127.0f;
+    inverse = max_abs > 0 ? 127.0f / max_abs : 0.0f;
+  }
+  for (int64_t d = 0; d < D; ++d) {
+    switch (type) {
+      case KvType::f32: reinterpret_cast<float*>(plane)[index(d)] = x[d]; break;
+      case KvType::bf16: reinterpret_cast<uint16_t*>(plane)[index(d)] = float_to_bf16(x[d]); break;
+      case KvType::int8:
+        reinterpret_cast<int8_t*>(plane)[index(d)] = static_cast<int8_t>(std::nearbyintf(x[d] * inverse));
+        break;
+    }
+  }
+}
+
+void rope_append(const Context&, float* qkv, const Batch& batch, int64_t H, const float* cos_sin,
+                 const KvCache& cache, int64_t layer) {
+  const KvLayout& layout = cache.layout;
+  const int64_t D = layout.D, G = layout.G, row = (H + 2 * G) * D;
+  for (const SequenceSlice& sequence : batch.sequences) {
+    for (int64_t i = 0; i < sequence.num_tokens; ++i) {
+      const int64_t t = sequence.first_token + i;
+      const int64_t position = sequence.context - sequence.num_tokens + i;
+      const int64_t token = position % kPageTokens;
+      for (int64_t h = 0; h < H + G; ++h) rotate(qkv + t * row + h * D, D, cos_sin + t * D);
+      for (int64_t g = 0; g < G; ++g) {
+        const KvHead head(cache, sequence.pages[position / kPageTokens], layer, g);
+        write_head(layout.type, head.k, head.k_scales + token, qkv + t * row + (H + g) * D, D,
+                   [&](int64_t d) { return KvLayout::k_index(token, d, D); });
+        write_head(layout.type, head.v, head.v_scales + token, qkv + t * row + (H + G + g) * D, D,
+                   [&](int64_t d) { return token * layout.D_padded() + d; });
+      }
+    }
+  }
+}
+
+// One query head over `context` keys.
+void attend(const float* q, const SequenceSlice& sequence, int64_t context, const KvCache& cache,
+            int64_t layer, int64_t g, float* out) {
+  const int64_t D = cache.layout.D;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+  std::vector<float> scores(static_cast<size_t>(context));
+  float max_score = -INFINITY;
+  for (int64_t s = 0; s < context; ++s) {
+    const KvHead head(cache, sequence.pages[s / kPageTokens], layer, g);
+    float score = 0;
+    for (int64_t d = 0; d < D; ++d) score += q[d] * head.k_at(s % kPageTokens, d);
+    scores[s] = score * scale;
+    max_score = std::max(max_score, scores[s]);
+  }
+  float sum = 0;
+  for (float& score : scores) sum += score = std::exp(score - max_score);
+  std::fill_n(out, D, 0.0f);
+  for (int64_t s = 0; s < context; ++s) {
+    const KvHead head(cache, sequence.pages[s / kPageTokens], layer, g);
+    const float p = scores[s] / sum;
+    for (int64_t d = 0; d < D; ++d) out[d] += p * head.v_at(s % kPageTokens, d);
+  }
+}
+
+void attention(const Context& context, const float* qkv, const Batch& batch, int64_t H,
+               const KvCache& cache, int64_t layer, float*, float* out) {
+  const int64_t D = cache.layout.D, G = cache.layout.G, row = (H + 2 * G) * D;
+  for (const SequenceSlice& sequence : batch.sequences) {
+    context.pool->parallel_for(sequence.num_tokens * H, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t i = item / H, h = item % H, t = sequence.first_token + i;
+        attend(qkv + t * row + h * D, sequence, sequence.context - sequence.num_tokens + i + 1, cache,
+               layer, h / (H / G), out + (t * H + h) * D);
+      }
+    });
+  }
+}
+
+void act_mul(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out) {
+  CHECK(out.T == T && out.K == F, "T {} {} F {} {}", out.T, T, out.K, F);
+  std::vector<float> row(static_cast<size_t>(F));
+  for (int64_t t = 0; t < T; ++t) {
+    const float* gate = gate_up + t * 2 * F;
+    for (int64_t f = 0; f < F; ++f) row[f] = gate[f] / (1.0f + std::exp(-gate[f])) * gate[F + f];
+    store_activations(row.data(), out, t);
+  }
+}
+
+}  // namespace
+
+const OpSet& ref_ops() {
+  static const OpSet set{"ref", quantize, rms_norm, rope_append, attention, act_mul};
+  return set;
+}
+
+}  // namespace tandem

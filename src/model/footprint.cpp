@@ -1,0 +1,32 @@
+#include "model/footprint.h"
+
+namespace tandem {
+
+Footprint footprint(const Checkpoint& checkpoint) {
+  Footprint result;
+  const ModelConfig& config = checkpoint.config;
+  for (const NamedTensor& tensor : checkpoint.tensors) {
+    const Weight& w = tensor.weight;
+    const bool embedding = tensor.name == "model.embed_tokens.weight";
+    const bool lm_head = tensor.name == "lm_head.weight";
+    result.weight_bytes += w.total_bytes();
+    if (!embedding || config.tied_embedding) result.step_read_bytes += w.total_bytes();
+    if (w.N > 1 && !embedding && !lm_head) {
+      result.linear_macs_per_token += static_cast<uint64_t>(w.N) * static_cast<uint64_t>(w.K);
+    }
+  }
+  result.lm_head_macs_per_token =
+      static_cast<uint64_t>(config.vocab_size) * static_cast<uint64_t>(config.width);
+  return result;
+}
+
+uint64_t kv_bytes(const ModelConfig& config, KvType type, int64_t tokens) {
+  const KvLayout layout{type, config.num_layers, config.num_kv_heads, config.head_dim};
+  return static_cast<uint64_t>((tokens + kPageTokens - 1) / kPageTokens * layout.page_bytes());
+}
+
+uint64_t attention_macs(const ModelConfig& config, int64_t S) {
+  return static_cast<uint64_t>(2 * config.num_layers * config.num_heads * config.head_dim * S);
+}
+
+}  // namespace tandem

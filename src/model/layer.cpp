@@ -1,0 +1,87 @@
+// The forward step: the decoder as a page of ops. Only what every model and every request needs.
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "model/workspace.h"
+
+namespace tandem {
+namespace {
+
+// y[T, group.N] = x . W^T; parts lie side by side.
+void linear(const Context& context, const LinearGroup& group, const Activations& x, float* y,
+            bool accumulate = false) {
+  int64_t column = 0;
+  for (const PackedWeight& part : group.parts) {
+    part.kernel->run(context, part, x, y + column, group.N, accumulate);
+    column += part.N;
+  }
+}
+
+// Cosines and sines of the step's positions. Angles are fp32 products, as the models were trained with.
+void fill_cos_sin(const Context& context, const Batch& batch, const std::vector<float>& inv_freq,
+                  float* cos_sin) {
+  const int64_t half = static_cast<int64_t>(inv_freq.size());
+  context.pool->parallel_for(batch.T, 32, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t d = 0; d < half; ++d) {
+        const float angle = static_cast<float>(batch.positions[t]) * inv_freq[d];
+        cos_sin[t * 2 * half + d] = std::cos(angle);
+        cos_sin[t * 2 * half + half + d] = std::sin(angle);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace& ws) const {
+  const int64_t T = batch.T, C = config_.width, H = config_.num_heads, D = config_.head_dim;
+  const int64_t F = config_.ffn_width, V = config_.vocab_size;
+  const int64_t num_logits = static_cast<int64_t>(batch.logit_rows.size());
+  CHECK(T > 0 && T <= ws.max_tokens && num_logits <= ws.max_logits, "T {} of {}, logits {} of {}", T,
+        ws.max_tokens, num_logits, ws.max_logits);
+  const Context context{&pool_};
+  const float eps = static_cast<float>(config_.rms_eps);
+  float* x = ws.x.as<float>();
+  float* qkv = ws.qkv.as<float>();
+  float* attended = ws.attended.as<float>();
+  float* gate_up = ws.gate_up.as<float>();
+  float* cos_sin = ws.cos_sin.as<float>();
+
+  const PackedWeight& embedding = embedding_.parts.front();
+  for (int64_t t = 0; t < T; ++t) embedding.kernel->decode_row(embedding, batch.tokens[t], x + t * C);
+  fill_cos_sin(context, batch, inv_freq_, cos_sin);
+
+  for (int64_t l = 0; l < config_.num_layers; ++l) {
+    const Layer& layer = layers_[static_cast<size_t>(l)];
+
+    Activations act = ws.activations(layer.qkv.act_type(), T, C);
+    ops_->rms_norm(context, x, T, C, layer.attn_norm.data(), eps, act);
+    linear(context, layer.qkv, act, qkv);
+    ops_->rope_append(context, qkv, batch, H, cos_sin, cache, l);
+    ops_->attention(context, qkv, batch, H, cache, l, ws.scratch.as<float>(), attended);
+    act = ws.activations(layer.o.act_type(), T, H * D);
+    ops_->quantize(context, attended, H * D, act);
+    linear(context, layer.o, act, x, /*accumulate=*/true);
+
+    act = ws.activations(layer.gate_up.act_type(), T, C);
+    ops_->rms_norm(context, x, T, C, layer.ffn_norm.data(), eps, act);
+    linear(context, layer.gate_up, act, gate_up);
+    act = ws.activations(layer.down.act_type(), T, F);
+    ops_->act_mul(context, gate_up, T, F, act);
+    linear(context, layer.down, act, x, /*accumulate=*/true);
+  }
+  if (num_logits == 0) return nullptr;
+
+  float* last = ws.last.as<float>();
+  for (int64_t i = 0; i < num_logits; ++i) std::copy_n(x + batch.logit_rows[i] * C, C, last + i * C);
+  const LinearGroup& lm_head = lm_head_.parts.empty() ? embedding_ : lm_head_;
+  const Activations act = ws.activations(lm_head.act_type(), num_logits, C);
+  ops_->rms_norm(context, last, num_logits, C, final_norm_.data(), eps, act);
+  CHECK(lm_head.N == V, "lm_head {} vocabulary {}", lm_head.N, V);
+  linear(context, lm_head, act, ws.logits.as<float>());
+  return ws.logits.as<float>();
+}
+
+}  // namespace tandem

@@ -1,0 +1,160 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "model/workspace.h"
+
+namespace tandem {
+namespace {
+
+std::vector<float> load_vector(const Checkpoint& checkpoint, const std::string& name) {
+  const Weight& weight = checkpoint.weight(name);
+  std::vector<float> values(static_cast<size_t>(weight.K));
+  decode_row(weight, 0, values.data());
+  return values;
+}
+
+// Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
+LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa,
+                 const std::vector<std::string>& names) {
+  LinearGroup group;
+  const Context context{&pool};
+  for (size_t i = 0; i < names.size();) {
+    std::vector<Weight> parts;
+    const Encoding encoding = checkpoint.weight(names[i]).encoding;
+    for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
+      parts.push_back(checkpoint.weight(names[i]));
+    }
+    const LinearKernel& kernel = find_linear(isa, encoding.packing);
+    PackedWeight packed = kernel.prepack(context, parts);
+    packed.kernel = &kernel;
+    if (!group.parts.empty() && kernel.act_type != group.act_type()) {
+      fail(ErrorKind::bad_file, "{}: {} is {}, but its neighbours want {} activations",
+           checkpoint.path.string(), names[i - 1], encoding.name(), act_type_name(group.act_type()));
+    }
+    group.N += packed.N;
+    group.parts.push_back(std::move(packed));
+  }
+  return group;
+}
+
+uint64_t resident_bytes(const LinearGroup& group) {
+  uint64_t sum = 0;
+  for (const PackedWeight& part : group.parts) {
+    sum += part.data.size_bytes() > 0 ? part.data.size_bytes() : part.read_bytes;
+  }
+  return sum;
+}
+
+uint64_t read_bytes(const LinearGroup& group) {
+  uint64_t sum = 0;
+  for (const PackedWeight& part : group.parts) sum += part.read_bytes;
+  return sum;
+}
+
+}  // namespace
+
+Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa)
+    : config_(checkpoint.config), pool_(pool), isa_(isa) {
+  require_isa(isa);
+  ops_ = &find_ops(isa);
+  const auto pack_group = [&](const std::vector<std::string>& names) {
+    LinearGroup group = pack(checkpoint, pool, isa, names);
+    weight_bytes_ += resident_bytes(group);
+    return group;
+  };
+  const auto pack_vector = [&](const std::string& name) {
+    std::vector<float> values = load_vector(checkpoint, name);
+    weight_bytes_ += values.size() * sizeof(float);
+    step_read_bytes_ += values.size() * sizeof(float);
+    return values;
+  };
+
+  embedding_ = pack_group({"model.embed_tokens.weight"});
+  if (!config_.tied_embedding) lm_head_ = pack_group({"lm_head.weight"});
+  step_read_bytes_ += read_bytes(config_.tied_embedding ? embedding_ : lm_head_);
+  final_norm_ = pack_vector("model.norm.weight");
+  for (int64_t l = 0; l < config_.num_layers; ++l) {
+    const std::string p = fmt::format("model.layers.{}.", l);
+    Layer layer;
+    layer.attn_norm = pack_vector(p + "input_layernorm.weight");
+    layer.qkv = pack_group({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
+                            p + "self_attn.v_proj.weight"});
+    layer.o = pack_group({p + "self_attn.o_proj.weight"});
+    layer.ffn_norm = pack_vector(p + "post_attention_layernorm.weight");
+    layer.gate_up = pack_group({p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"});
+    layer.down = pack_group({p + "mlp.down_proj.weight"});
+    for (const LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      step_read_bytes_ += read_bytes(*group);
+    }
+    layers_.push_back(std::move(layer));
+    // A prepacked copy replaces the file's pages, so that loading peaks near the size of one of the two.
+    if (isa != "ref") checkpoint.release_pages();
+  }
+  inv_freq_.resize(static_cast<size_t>(config_.head_dim / 2));
+  for (size_t d = 0; d < inv_freq_.size(); ++d) {
+    const double exponent = 2.0 * static_cast<double>(d) / static_cast<double>(config_.head_dim);
+    inv_freq_[d] = static_cast<float>(1.0 / std::pow(config_.rope_theta, exponent));
+  }
+  if (isa == "ref") source_ = std::make_shared<const Checkpoint>(checkpoint);
+}
+
+std::vector<std::string> Model::kernels_in_use() const {
+  std::map<std::string, int> counts;
+  const auto count = [&](const LinearGroup& group) {
+    for (const PackedWeight& part : group.parts) ++counts[part.kernel->name];
+  };
+  count(embedding_);
+  count(lm_head_);
+  for (const Layer& layer : layers_) {
+    for (const LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) count(*group);
+  }
+  std::vector<std::string> lines;
+  for (const auto& [name, n] : counts) lines.push_back(fmt::format("{} x{}", name, n));
+  return lines;
+}
+
+KvLayout Model::kv_layout(KvType type) const {
+  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
+}
+
+Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits) const {
+  const int64_t C = config_.width, H = config_.num_heads, G = config_.num_kv_heads, D = config_.head_dim;
+  const int64_t F = config_.ffn_width;
+  const int64_t rows = std::max(max_tokens, max_logits);
+  const int64_t max_K = (std::max({C, H * D, F}) + kActBlock - 1) / kActBlock * kActBlock;
+  const auto floats = [](int64_t n) { return Buffer(static_cast<size_t>(n) * sizeof(float)); };
+  WorkspacePtr ws(new Workspace);
+  ws->max_tokens = max_tokens;
+  ws->max_logits = max_logits;
+  ws->x = floats(max_tokens * C);
+  ws->qkv = floats(max_tokens * (H + 2 * G) * D);
+  ws->attended = floats(max_tokens * H * D);
+  ws->gate_up = floats(max_tokens * 2 * F);
+  ws->cos_sin = floats(max_tokens * D);
+  ws->scratch = floats(pool_.size() * attention_scratch_floats(H, G, D));
+  ws->last = floats(max_logits * C);
+  ws->logits = floats(max_logits * config_.vocab_size);
+  ws->act_f32 = floats(rows * max_K);
+  ws->act_codes = Buffer(static_cast<size_t>(rows * max_K));
+  ws->act_scales = floats(rows * max_K / kActBlock);
+  ws->act_sums = floats(rows * max_K / kActBlock);
+  return ws;
+}
+
+void Model::WorkspaceDeleter::operator()(Workspace* workspace) const { delete workspace; }
+
+uint64_t Model::workspace_bytes(const Workspace& ws) {
+  uint64_t sum = 0;
+  for (const Buffer* buffer : {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.scratch, &ws.last,
+                               &ws.logits, &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums}) {
+    sum += buffer->size_bytes();
+  }
+  return sum;
+}
+
+}  // namespace tandem

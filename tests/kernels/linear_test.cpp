@@ -1,0 +1,172 @@
+// Every linear row of the table, at odd shapes, checked twice: against scalar code with the same
+// (quantized) activations, and that against fp32 activations within half a quantization step a channel.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/random_weight.h"
+#include "kernels/table.h"
+
+namespace tandem {
+namespace {
+
+struct Shape {
+  int64_t T, N, K;
+  const char* hazard;
+};
+
+constexpr Shape kShapes[] = {
+    {1, 16, 32, "one tile"},          {1, 1, 32, "one row"},
+    {1, 576, 576, "decode"},          {2, 17, 64, "a lane beyond a panel"},
+    {3, 15, 96, "tokens of 2 + 1"},   {7, 33, 128, "tokens of 4 + 2 + 1"},
+    {8, 7, 1536, "deep, few rows"},   {9, 48, 192, "a token beyond a tile"},
+    {15, 40, 320, "one less than two tiles"}, {33, 250, 64, "tails everywhere"},
+    {0, 32, 64, "no tokens"},
+};
+
+std::vector<Encoding> encodings_of(Packing packing) {
+  switch (packing) {
+    case Packing::q4_1: return {kQ4_1};
+    case Packing::q8_0: return {kQ8_0};
+    case Packing::int8_channel:
+      return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32), int8_channel(ScaleType::f16)};
+    case Packing::int4_group:
+      return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::bf16), int4_group(32, ScaleType::f16),
+              int4_group(64, ScaleType::f32)};
+    default: return {Encoding{packing}};
+  }
+}
+
+void check_case(const LinearKernel& kernel, const Encoding& encoding, const Shape& shape, bool accumulate) {
+  SCOPED_TRACE(fmt::format("{} {} {}: T {} N {} K {}", kernel.name, encoding.name(), shape.hazard, shape.T,
+                           shape.N, shape.K));
+  ThreadPool pool(2);
+  const Context context{&pool};
+  // Two stacked parts, so that a panel may straddle them.
+  const int64_t first = shape.N / 3;
+  std::vector<RandomWeight> owned;
+  owned.reserve(2);
+  if (first > 0) owned.emplace_back(encoding, first, shape.K, 1);
+  owned.emplace_back(encoding, shape.N - first, shape.K, 2);
+  std::vector<Weight> parts;
+  for (const auto& part : owned) parts.push_back(part.weight);
+  PackedWeight packed = kernel.prepack(context, parts);
+  packed.kernel = &kernel;
+  ASSERT_EQ(packed.N, shape.N);
+
+  const std::vector<float> x = random_floats(shape.T * shape.K, 3);
+  OwnedActivations act(kernel.act_type, shape.T, shape.K);
+  find_ops("ref").quantize(context, x.data(), shape.K, act.view);
+  const int64_t ldy = shape.N + 3;
+  std::vector<float> y(static_cast<size_t>(shape.T * ldy), 0.5f);
+  kernel.run(context, packed, act.view, y.data(), ldy, accumulate);
+
+  std::vector<float> row(static_cast<size_t>(shape.K)), packed_row(row.size());
+  for (int64_t n = 0; n < shape.N; ++n) {
+    const Weight& part = n < first ? parts[0] : parts.back();
+    decode_row(part, n < first ? n : n - first, row.data());
+    kernel.decode_row(packed, n, packed_row.data());
+    ASSERT_EQ(row, packed_row) << "row " << n;
+    for (int64_t t = 0; t < shape.T; ++t) {
+      double same_codes = 0, fp32 = 0, magnitude = 0, bound = 0;
+      for (int64_t k = 0; k < shape.K; ++k) {
+        const double w = row[k], value = act.value(t, k), exact = x[t * shape.K + k];
+        same_codes += w * value;
+        fp32 += w * exact;
+        magnitude += std::fabs(w * value);
+        bound += std::fabs(w) * (act.step(t, k) * 0.5001 + std::fabs(exact) * 1e-6);
+      }
+      const double start = accumulate ? 0.5 : 0.0;
+      ASSERT_NEAR(y[t * ldy + n], start + same_codes, 1e-5 * magnitude + 1e-6) << "t " << t << " n " << n;
+      ASSERT_NEAR(same_codes, fp32, bound + 1e-9) << "t " << t << " n " << n;
+    }
+  }
+  for (int64_t t = 0; t < shape.T; ++t) {
+    for (int64_t n = shape.N; n < ldy; ++n) ASSERT_EQ(y[t * ldy + n], 0.5f) << "written beyond N";
+  }
+}
+
+class LinearRows : public testing::TestWithParam<LinearKernel> {};
+
+TEST_P(LinearRows, AgreesWithScalarCode) {
+  const LinearKernel& kernel = GetParam();
+  const auto isas = runnable_isas();
+  if (std::find(isas.begin(), isas.end(), kernel.isa) == isas.end()) {
+    GTEST_SKIP() << "this processor lacks " << kernel.isa;
+  }
+  for (const Encoding& encoding : encodings_of(kernel.packing)) {
+    for (const Shape& shape : kShapes) {
+      if (encoding.group != 0 && shape.K % encoding.group != 0) continue;
+      check_case(kernel, encoding, shape, false);
+      check_case(kernel, encoding, shape, true);
+    }
+    // Widths that no block divides, where the encoding has no blocks.
+    if (encoding.group == 0) check_case(kernel, encoding, {5, 19, 172, "K of stories260K"}, false);
+  }
+}
+
+// The largest codes at full depth: saturation in an intermediate sum would show here.
+TEST_P(LinearRows, ExtremeCodesDoNotSaturate) {
+  const LinearKernel& kernel = GetParam();
+  const auto isas = runnable_isas();
+  if (std::find(isas.begin(), isas.end(), kernel.isa) == isas.end()) GTEST_SKIP() << "lacks " << kernel.isa;
+  if (kernel.packing <= Packing::bf16) GTEST_SKIP() << "no codes";
+  ThreadPool pool(1);
+  const Context context{&pool};
+  const Encoding encoding = encodings_of(kernel.packing).front();
+  for (const int byte : {0xFF, 0x00, 0x80, 0x7F, 0x88}) {
+    RandomWeight owned(encoding, 16, 1536, 5);
+    std::vector<std::byte> scales = owned.data;
+    for (size_t i = 0; i < owned.data.size(); ++i) {
+      const size_t block = encoding.packing == Packing::q4_1 ? 20 : encoding.packing == Packing::q8_0 ? 34 : 0;
+      const size_t head = encoding.packing == Packing::q4_1 ? 4 : 2;
+      if (block == 0 || i % block >= head) owned.data[i] = static_cast<std::byte>(byte);
+    }
+    PackedWeight packed = kernel.prepack(context, {owned.weight});
+    packed.kernel = &kernel;
+    for (const float sign : {1.0f, -1.0f}) {
+      const std::vector<float> x(1536, sign * 3.0f);
+      OwnedActivations act(kernel.act_type, 1, 1536);
+      find_ops("ref").quantize(context, x.data(), 1536, act.view);
+      std::vector<float> y(16), row(1536);
+      kernel.run(context, packed, act.view, y.data(), 16, false);
+      for (int64_t n = 0; n < 16; ++n) {
+        decode_row(owned.weight, n, row.data());
+        double expected = 0, magnitude = 0;
+        for (int64_t k = 0; k < 1536; ++k) {
+          expected += row[k] * act.value(0, k);
+          magnitude += std::fabs(row[k] * act.value(0, k));
+        }
+        // code * scale and min nearly cancel when the code is near zero point: allow for their magnitude.
+        const double slack = 1e-5 * magnitude + 1e-6 * 1536 * 3 * 2;
+        EXPECT_NEAR(y[n], expected, slack) << kernel.name << " byte " << byte << " n " << n;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, LinearRows, testing::ValuesIn(linear_kernels().begin(), linear_kernels().end()),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+TEST(Table, EveryIsaRunsEveryPacking) {
+  for (const char* isa : {"ref", "avx2", "avx512"}) {
+    for (int p = 0; p <= static_cast<int>(Packing::int4_group); ++p) {
+      EXPECT_NO_THROW(find_linear(isa, static_cast<Packing>(p)));
+    }
+    EXPECT_NO_THROW(find_ops(isa));
+  }
+}
+
+TEST(Table, UnknownIsaIsRefusedByName) {
+  try {
+    require_isa("sse9");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind, ErrorKind::no_device);
+    EXPECT_NE(std::string(error.what()).find("'sse9'"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace tandem

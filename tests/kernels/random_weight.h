@@ -1,0 +1,98 @@
+// Random weights in any packing, for parity tests and benches.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "kernels/ops.h"
+#include "tensor/dtype.h"
+#include "tensor/weight.h"
+
+namespace tandem {
+
+struct RandomWeight {
+  Weight weight;
+  std::vector<std::byte> data, scales;
+
+  RandomWeight(Encoding encoding, int64_t N, int64_t K, uint64_t seed) {
+    Random random(seed);
+    weight.encoding = encoding;
+    weight.N = N;
+    weight.K = K;
+    data.resize(static_cast<size_t>(N) * encoding.row_bytes(K));
+    for (auto& b : data) b = static_cast<std::byte>(random.next());
+    const auto put = [&](std::byte* p, ScaleType type) {
+      store_scale(p, type, static_cast<float>(0.002 + 0.01 * random.uniform()));
+    };
+    if (encoding.is_plain()) {
+      for (size_t i = 0; i < static_cast<size_t>(N * K); ++i) {
+        const float value = static_cast<float>(0.05 * random.normal());
+        if (encoding.packing == Packing::f32) {
+          std::memcpy(&data[i * 4], &value, 4);
+        } else {
+          const uint16_t h = encoding.packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
+          std::memcpy(&data[i * 2], &h, 2);
+        }
+      }
+    } else if (encoding.packing == Packing::q4_1 || encoding.packing == Packing::q8_0) {
+      const size_t block = encoding.packing == Packing::q4_1 ? 20 : 34;
+      for (size_t at = 0; at < data.size(); at += block) {
+        put(&data[at], ScaleType::f16);
+        if (encoding.packing == Packing::q4_1) {
+          store_scale(&data[at + 2], ScaleType::f16, static_cast<float>(-0.05 + 0.02 * random.normal()));
+        }
+      }
+    } else {
+      const size_t step = scale_bytes(encoding.scale_type);
+      scales.resize(static_cast<size_t>(N * encoding.groups_per_row(K)) * step);
+      for (size_t at = 0; at < scales.size(); at += step) put(&scales[at], encoding.scale_type);
+    }
+    weight.data = data.data();
+    weight.scales = scales.empty() ? nullptr : scales.data();
+  }
+};
+
+// Activations in buffers of their own.
+struct OwnedActivations {
+  std::vector<float> f32, scales, sums;
+  std::vector<int8_t> codes;
+  Activations view;
+
+  OwnedActivations(ActType type, int64_t T, int64_t K) {
+    view.type = type;
+    view.T = T;
+    view.K = K;
+    f32.resize(static_cast<size_t>(T * K), NAN);
+    codes.resize(static_cast<size_t>(T * view.K_padded()), 99);
+    scales.resize(static_cast<size_t>(T * view.groups()), NAN);
+    sums.resize(scales.size(), NAN);
+    view.f32 = f32.data();
+    view.codes = codes.data();
+    view.scales = scales.data();
+    view.sums = sums.data();
+  }
+
+  // The value that stands for x[t, k].
+  double value(int64_t t, int64_t k) const {
+    if (view.type == ActType::f32) return f32[static_cast<size_t>(t * view.K + k)];
+    return static_cast<double>(codes[static_cast<size_t>(t * view.K_padded() + k)]) * step(t, k);
+  }
+  // The distance of two codes at x[t, k]; 0 for f32.
+  double step(int64_t t, int64_t k) const {
+    if (view.type == ActType::f32) return 0;
+    const int64_t group = view.type == ActType::int8_block ? k / kActBlock : 0;
+    return scales[static_cast<size_t>(t * view.groups() + group)];
+  }
+};
+
+inline std::vector<float> random_floats(int64_t n, uint64_t seed, double scale = 1.0) {
+  Random random(seed);
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& v : values) v = static_cast<float>(scale * random.normal());
+  return values;
+}
+
+}  // namespace tandem
