@@ -1,5 +1,112 @@
+// tandem compress MODEL --recipe NAME -o DIR
+#include "compress/compress.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "cli/terminal.h"
 #include "cli/verbs.h"
 
 namespace tandem {
-void add_compress(CLI::App&, Action&) {}
+namespace {
+
+struct CompressOptions {
+  std::string model, recipe, out;
+  int64_t group = 0;
+  int threads = 0;
+};
+
+// Thrown out of a progress call: the half-written folder goes away on the way up.
+struct Interrupted {};
+
+// One line that is rewritten on a terminal; elsewhere a line each ten seconds.
+class ProgressLine {
+ public:
+  ~ProgressLine() { finish(); }
+
+  void update(const CompressProgress& progress) {
+    const int64_t now = now_ns();
+    if (now - last_ns_ < (is_terminal_ ? kTerminalNs : kLogNs)) return;
+    last_ns_ = now;
+    const double share =
+        static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
+    const double left = seconds_since(start_ns_) * (1 - share) / share;
+    const std::string line = fmt::format("{:3.0f} %, {:.0f} s left", share * 100, left);
+    write_stderr(is_terminal_ ? "\r\x1b[K" + line : line + "\n");
+    is_open_ = is_terminal_;
+  }
+  void finish() {
+    if (is_open_) write_stderr("\r\x1b[K");
+    is_open_ = false;
+  }
+
+ private:
+  static constexpr int64_t kTerminalNs = 100'000'000, kLogNs = 10'000'000'000;
+  const bool is_terminal_ = stderr_is_terminal();
+  const int64_t start_ns_ = now_ns();
+  int64_t last_ns_ = start_ns_;
+  bool is_open_ = false;  // the terminal shows a line without an end
+};
+
+double mib(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+double bits_each(uint64_t bytes, uint64_t elements) {
+  return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
+}
+
+void print_result(const CompressOptions& options, const Recipe& recipe,
+                  const CompressResult& result, double seconds) {
+  fmt::print("{}: {} in {:.1f} s\n", options.out, recipe.encoding.name(), seconds);
+  fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
+             bits_each(result.source_bytes, result.num_weights));
+  fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
+             mib(result.output_bytes), bits_each(result.output_bytes, result.num_weights),
+             bits_each(result.layer_output_bytes, result.num_layer_weights));
+}
+
+int run_compress(const CompressOptions& options) {
+  // The recipe first: a wrong name should not wait for a model to be read.
+  const Recipe recipe = recipe_from_name(options.recipe, options.group);
+  const Checkpoint source = load_checkpoint(options.model);
+  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const int64_t start_ns = now_ns();
+  ProgressLine line;
+  const InterruptGuard guard;
+  try {
+    const CompressResult result =
+        compress(source, recipe, options.out, pool, [&](const CompressProgress& progress) {
+          if (InterruptGuard::interrupted()) throw Interrupted{};
+          line.update(progress);
+        });
+    line.finish();
+    print_result(options, recipe, result, seconds_since(start_ns));
+    return 0;
+  } catch (const Interrupted&) {
+    return kExitInterrupted;
+  }
+}
+
+}  // namespace
+
+void add_compress(CLI::App& app, Action& action) {
+  auto options = std::make_shared<CompressOptions>();
+  CLI::App* verb = app.add_subcommand("compress", "Write a model with its layers in fewer bits");
+  verb->add_option("model", options->model, "GGUF file or Hugging Face folder")->required();
+  verb->add_option("--recipe", options->recipe, "bf16, int8 or int4")->required();
+  verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("-o,--out", options->out, "Folder to write: new or empty")->required();
+  verb->add_option("--threads", options->threads, "Threads (all usable CPUs)")
+      ->check(CLI::Range(1, 1024));
+  verb->footer(
+      "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
+      "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4");
+  verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
+}
+
 }  // namespace tandem

@@ -1,5 +1,252 @@
+// tandem study [MODEL]
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "advisor/rank.h"
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "cli/model_path.h"
+#include "cli/study_table.h"
+#include "cli/study_variants.h"
+#include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "kernels/table.h"
+#include "study/report.h"
+#include "study/run.h"
+#include "study/task.h"
 
 namespace tandem {
-void add_study(CLI::App&, Action&) {}
+namespace {
+
+struct StudyFlags {
+  std::string model, profile = "quick", text, out, isa, quality_floor, power_command, cell_json;
+  std::vector<std::string> variants, kv;
+  std::vector<int64_t> batches;
+  int threads = 0;
+  uint64_t seed = 1;
+  bool fresh = false;
+};
+
+// "top1=90,ppl=5", both in percent and either alone.
+QualityFloor parse_floor(const std::string& text) {
+  QualityFloor floor;
+  size_t begin = 0;
+  while (begin < text.size()) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string_view part = std::string_view(text).substr(begin, end - begin);
+    const size_t equals = part.find('=');
+    const std::string_view name = part.substr(0, equals);
+    double percent = -1;
+    if (equals != std::string_view::npos) {
+      const char* last = part.data() + part.size();
+      const auto [stop, error] = std::from_chars(part.data() + equals + 1, last, percent);
+      if (error != std::errc() || stop != last) percent = -1;
+    }
+    if (!(percent >= 0) || (name != "top1" && name != "ppl")) {
+      fail(ErrorKind::usage, "--quality-floor: found {}, expected top1=PERCENT,ppl=PERCENT", quote(text));
+    }
+    (name == "top1" ? floor.min_top1_agreement : floor.max_perplexity_rise) = percent / 100;
+    begin = end + 1;
+  }
+  return floor;
+}
+
+Profile chosen_profile(const StudyFlags& flags) {
+  Profile profile = find_profile(flags.profile);
+  if (!flags.variants.empty()) {
+    profile.variants.clear();
+    for (std::string name : flags.variants) {
+      std::replace(name.begin(), name.end(), '-', ' ');
+      if (std::ranges::find(all_variants(), name) == all_variants().end()) {
+        fail(ErrorKind::usage, "--variants: found {}, expected as-shipped, bf16, int8 or int4-g64",
+             quote(name));
+      }
+      if (std::ranges::find(profile.variants, name) == profile.variants.end()) {
+        profile.variants.push_back(name);
+      }
+    }
+  }
+  if (!flags.kv.empty()) profile.kv = flags.kv;
+  for (const std::string& name : profile.kv) kv_type_of(name);
+  if (!flags.batches.empty()) profile.batches = flags.batches;
+  for (const int64_t batch : profile.batches) {
+    if (batch < 1 || batch > 256) {
+      fail(ErrorKind::usage, "--batches: found {}, expected 1 to 256", batch);
+    }
+  }
+  const auto make_unique_values = [](auto& values) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+  };
+  make_unique_values(profile.kv);
+  make_unique_values(profile.batches);
+  return profile;
+}
+
+StudySettings make_settings(const StudyFlags& flags) {
+  StudySettings settings;
+  settings.profile = chosen_profile(flags);
+  const std::filesystem::path cache = default_model_path().parent_path().parent_path();
+  settings.model_path = resolve_model_path(flags.model);
+  settings.text_path = flags.text.empty() ? cache / "texts/developers-reference.txt"
+                                          : std::filesystem::path(flags.text);
+  if (!std::filesystem::exists(settings.text_path)) {
+    fail(ErrorKind::usage, "{}: no such text; give one with --text FILE (some 50 kB of prose)",
+         settings.text_path.string());
+  }
+  settings.isa = flags.isa.empty() ? std::string(best_isa()) : flags.isa;
+  require_isa(settings.isa);
+  settings.threads = flags.threads > 0 ? flags.threads : usable_cpus();
+  settings.seed = flags.seed;
+  settings.power_command = flags.power_command;
+  settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
+
+  const Checkpoint source = load_checkpoint(settings.model_path);
+  settings.model_hash = checkpoint_hash(source);
+  ThreadPool pool(settings.threads);
+  const auto on_make = [](const std::string& name) { write_stderr(fmt::format("making variant {}\n", name)); };
+  settings.variants = prepare_variants(settings.profile.variants, source, settings.model_hash, cache,
+                                       pool, on_make);
+  settings.baseline_path = prepare_variants({kBaselineVariant}, source, settings.model_hash, cache,
+                                            pool, on_make).front().path;
+  return settings;
+}
+
+std::string duration(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  return whole < 60 ? fmt::format("{} s", whole) : fmt::format("{} min {:02} s", whole / 60, whole % 60);
+}
+
+// On a terminal one line that is rewritten, elsewhere one line a cell.
+void print_progress(const StudyProgress& progress) {
+  const bool is_terminal = stderr_is_terminal();
+  if (progress.what.empty()) {
+    if (is_terminal) write_stderr("\r\x1b[K");
+    return;
+  }
+  const std::string left =
+      progress.seconds_left < 0 ? "" : ", about " + duration(progress.seconds_left) + " left";
+  write_stderr(fmt::format("{}[{}/{}] {}{}{}", is_terminal ? "\r\x1b[K" : "", progress.done + 1,
+                           progress.total, progress.what, left, is_terminal ? "" : "\n"));
+}
+
+// The command as it was typed, quoted for a shell.
+std::string typed_command() {
+  std::string bytes;
+  if (std::FILE* file = std::fopen("/proc/self/cmdline", "rb")) {
+    char piece[4096];
+    for (size_t n; (n = std::fread(piece, 1, sizeof piece, file)) > 0;) bytes.append(piece, n);
+    std::fclose(file);
+  }
+  std::string command = "tandem";
+  for (size_t at = bytes.find('\0'); at != std::string::npos && at + 1 < bytes.size();) {
+    const size_t end = bytes.find('\0', at + 1);
+    std::string word = bytes.substr(at + 1, end - at - 1);
+    const bool plain = !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyz"
+                                                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                                               "0123456789-_=./,:+") == std::string::npos;
+    if (!plain) {
+      for (size_t i = 0; (i = word.find('\'', i)) != std::string::npos; i += 4) word.replace(i, 1, "'\\''");
+      word = "'" + word + "'";
+    }
+    command += " " + word;
+    at = end;
+  }
+  return command;
+}
+
+std::filesystem::path write_study_report(const StudyFlags& flags, const StudyResult& result,
+                                         const Ranking& ranking, const std::filesystem::path& dir) {
+  ReportInput report;
+  report.profile = flags.profile;
+  report.command = typed_command();
+  report.records = result.records;
+  for (const Advice& advice : ranking.advice) {
+    if (advice.goal == Goal::balanced) {
+      report.recommended = advice.best;
+      report.recommendation = advice.text;
+    } else {
+      report.recommendation_points.push_back(fmt::format("{}: {}", goal_name(advice.goal), advice.text));
+    }
+  }
+  for (const Excluded& excluded : ranking.excluded) {
+    report.recommendation_points.push_back(fmt::format(
+        "Excluded: {} with {} KV, because {}.", excluded.cell.variant, excluded.cell.kv, excluded.reason));
+  }
+  const std::filesystem::path path = dir / "report.html";
+  write_report(path, report);
+  return path;
+}
+
+int run(const StudyFlags& flags) {
+  if (!flags.cell_json.empty()) {
+    write_stdout(run_task(flags.cell_json) + "\n");
+    return 0;
+  }
+  const QualityFloor floor = parse_floor(flags.quality_floor);
+  const StudySettings settings = make_settings(flags);
+  StudyOptions options;
+  options.out_dir = flags.out.empty() ? std::filesystem::path("studies") / flags.profile
+                                      : std::filesystem::path(flags.out);
+  options.program = std::filesystem::read_symlink("/proc/self/exe").string();
+  options.fresh = flags.fresh;
+  options.on_progress = print_progress;
+  const StudyResult result = run_study(settings, options);
+
+  const Ranking ranking = rank(result.records, floor);
+  write_stdout(study_table(result.records) + "\n" + advice_text(ranking, floor) + "\n");
+  const std::filesystem::path report = write_study_report(flags, result, ranking, options.out_dir);
+  write_stdout(fmt::format("study {}: {} measured now, {} found from before\n"
+                           "records: {}\n         {}\nreport:  {}\n",
+                           result.study_id, result.num_measured, result.num_found,
+                           (options.out_dir / "records.jsonl").string(),
+                           (options.out_dir / "records.csv").string(),
+                           std::filesystem::absolute(report).string()));
+  if (!result.failures.empty()) {
+    for (const std::string& failure : result.failures) write_stderr("failed: " + failure + "\n");
+    fail(ErrorKind::system, "{} of the study's tasks failed; the same command tries them again",
+         result.failures.size());
+  }
+  if (!flags.quality_floor.empty() && !ranking.advice.front().best) {
+    fail(ErrorKind::quality_gate, "nothing measured meets --quality-floor {}", flags.quality_floor);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_study(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<StudyFlags>();
+  CLI::App* verb = app.add_subcommand("study", "measure what each precision of a model costs and gains");
+  verb->add_option("model", flags->model, "a GGUF file or a Hugging Face folder (the installed one)");
+  verb->add_option("--profile", flags->profile, "smoke (1 min), quick (5 min) or full")
+      ->capture_default_str();
+  verb->add_option("--text", flags->text, "prose for prompts and perplexity (the installed one)");
+  verb->add_option("--out", flags->out, "folder of the results (studies/PROFILE)");
+  verb->add_option("--variants", flags->variants, "of as-shipped,bf16,int8,int4-g64")->delimiter(',');
+  verb->add_option("--kv", flags->kv, "of bf16,int8")->delimiter(',');
+  verb->add_option("--batches", flags->batches, "sequences at once, such as 1,2,4,8")->delimiter(',');
+  verb->add_option("--threads", flags->threads, "threads (all usable CPUs)")->check(CLI::Range(1, 1024));
+  verb->add_option("--isa", flags->isa, "instruction set of the kernels (the best there is)");
+  verb->add_option("--quality-floor", flags->quality_floor,
+                   "least quality to recommend, against bf16 (top1=90,ppl=5)");
+  verb->add_option("--power-command", flags->power_command,
+                   "a command that prints watts, where RAPL cannot be read");
+  verb->add_option("--seed", flags->seed, "of prompts and the order of cells")->capture_default_str();
+  verb->add_flag("--fresh", flags->fresh, "measure again what this study has already");
+  verb->add_option("--cell-json", flags->cell_json)->group("");
+  verb->footer("tandem study --profile smoke\n"
+               "tandem study model.gguf --text book.txt --batches 1,8 --out results\n"
+               "tandem study --power-command 'cat /run/watts'");
+  verb->callback([flags, &action] { action = [flags] { return run(*flags); }; });
+}
+
 }  // namespace tandem

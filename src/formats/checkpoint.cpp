@@ -2,8 +2,37 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "formats/gguf.h"
+#include "formats/hf_folder.h"
 
 namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+
+// PyTorch's pickles run code when read: they are refused by name, unread.
+void refuse_pickle(const fs::path& path) {
+  for (const char* extension : {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}) {
+    if (path.extension() != extension) continue;
+    fail(ErrorKind::bad_file, "{}: a {} file is usually a pickle, which can run code and is never read: "
+         "save the model with save_pretrained(..., safe_serialization=True) or convert it to GGUF",
+         path.string(), extension);
+  }
+}
+
+Checkpoint load_folder(const fs::path& dir) {
+  if (fs::exists(dir / "config.json")) return read_hf_folder(dir);
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    if (entry.path().extension() == ".gguf") {
+      fail(ErrorKind::bad_file, "{}: a folder without config.json; name the GGUF file in it, such as {}",
+           dir.string(), quote(entry.path().filename().string()));
+    }
+  }
+  fail(ErrorKind::bad_file, "{}: a folder without config.json, expected a Hugging Face folder or a GGUF "
+       "file", dir.string());
+}
+
+}  // namespace
 
 const NamedTensor* Checkpoint::find(std::string_view name) const {
   const auto it = index_.find(name);
@@ -13,7 +42,7 @@ const NamedTensor* Checkpoint::find(std::string_view name) const {
 const Weight& Checkpoint::weight(std::string_view name) const {
   const NamedTensor* tensor = find(name);
   if (tensor == nullptr) {
-    fail(ErrorKind::bad_file, "{}: tensor {} is missing", path.string(), quoted(name));
+    fail(ErrorKind::bad_file, "{}: tensor {} is missing", path.string(), quote(name));
   }
   return tensor->weight;
 }
@@ -25,6 +54,22 @@ void Checkpoint::release_pages() const {
 void Checkpoint::index_tensors() {
   index_.clear();
   for (size_t i = 0; i < tensors.size(); ++i) index_.emplace(tensors[i].name, i);
+}
+
+Checkpoint load_checkpoint(const fs::path& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) return load_folder(path);
+  refuse_pickle(path);
+  if (path.extension() == ".safetensors" && fs::exists(path, error)) {
+    fail(ErrorKind::bad_file, "{}: holds weights without a config: name the folder it is in",
+         path.string());
+  }
+  return read_gguf(path);
+}
+
+std::string checkpoint_hash(const Checkpoint& checkpoint) {
+  CHECK(checkpoint.files.size() == 1, "{} files", checkpoint.files.size());
+  return hash_hex(checkpoint.files.front()->bytes());
 }
 
 }  // namespace tandem

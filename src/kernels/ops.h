@@ -27,8 +27,9 @@ struct Activations {
   int64_t K = 0;
   float* f32 = nullptr;     // [T, K]; ActType::f32 only
   int8_t* codes = nullptr;  // [T, K_padded], zero beyond K; int8 types only
-  float* scales = nullptr;  // [T, groups]: x = code * scale
-  float* sums = nullptr;    // [T, groups]: scale * sum(codes of the group)
+  // Group-major, so that the tokens of a tile lie together.
+  float* scales = nullptr;  // [groups, T]: x = code * scale
+  float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group)
 
   int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
   int64_t groups() const { return type == ActType::int8_block ? K_padded() / kActBlock : 1; }

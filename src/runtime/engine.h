@@ -15,7 +15,7 @@ struct EngineOptions {
   KvType kv_type = KvType::bf16;
   int64_t max_context = 0;          // tokens a sequence may reach; 0: the model's own, at most 8192
   int64_t max_sequences = 8;        // running at once; more wait in a queue
-  int64_t max_step_tokens = 512;    // prefill chunk
+  int64_t max_step_tokens = 512;    // of a step, prompts and answers; at least max_sequences
   int64_t kv_pages = 0;             // 0: enough for max_sequences of max_context (mapped lazily)
 };
 
@@ -28,10 +28,13 @@ class Engine {
   ~Engine();
 
   // Throws usage when the prompt is empty, holds an id outside the vocabulary, does not fit the
-  // context (both numbers in the message) or a sampling parameter is out of range.
+  // context (both numbers in the message) or a sampling parameter is out of range. An answer that
+  // max_tokens would let grow past the context ends there, with context_full.
   void submit(Request request);
+  // Ends the request before the next step, with its own event; nothing when it has finished already.
   void cancel(uint64_t request_id);
-  // Runs one step if there is work; false when idle.
+  // Runs one step if there is work; false when idle. The sink may submit and cancel, and must not
+  // throw. Throws system when a request's logits are NaN: that request is dropped, the others go on.
   bool step(const TokenSink& sink);
   // Steps until idle.
   void run(const TokenSink& sink);
@@ -51,12 +54,14 @@ class Engine {
 
 // Logits of every position of one window, without sampling: for perplexity and divergence. Positions
 // before `first` are computed but not given. sink(position, logits[V]) in order; the logits of
-// position p predict token p + 1. Runs in segments of max_step_tokens with its own cache.
+// position p predict token p + 1. Runs in segments with its own cache.
 class Scorer {
  public:
+  // Throws usage when max_window exceeds the model's context, no_memory when the cache does not fit.
   Scorer(const Model& model, KvType kv_type, int64_t max_window);
   ~Scorer();
   using LogitSink = std::function<void(int64_t position, const float* logits)>;
+  // At most max_window tokens: CHECKed. Throws usage on an id outside the vocabulary.
   void score(std::span<const int32_t> tokens, int64_t first, const LogitSink& sink);
 
  private:

@@ -15,6 +15,9 @@ struct SamplingParams {
   uint64_t seed = 0;
 };
 
+// Throws usage naming the parameter, its value and the range it must lie in.
+void check_sampling(const SamplingParams& params);
+
 struct Request {
   uint64_t id = 0;
   std::vector<int32_t> prompt;      // at least one token
@@ -26,6 +29,7 @@ struct Request {
 enum class FinishReason : uint8_t { none, stop_token, max_tokens, context_full, cancelled };
 const char* finish_reason_name(FinishReason reason);
 
+// The last event of a request, and only it, has a finish reason.
 struct TokenEvent {
   uint64_t request_id = 0;
   int32_t token = -1;               // -1 when the request finished without a further token

@@ -65,7 +65,11 @@ struct Record {
   Json extra;                        // further facts, printed in the manifest
 };
 
+// Both ways exact: numbers that JSON cannot hold become the strings "nan", "inf" and "-inf".
+// Reading throws bad_file.
 Json to_json(const Record& record);
-Record record_from_json(const Json& json);  // throws bad_file
+Record record_from_json(const Json& json);
+Json to_json(const Quality& quality);
+Quality quality_from_json(const Json& json);
 
 }  // namespace tandem

@@ -84,7 +84,7 @@ struct OwnedActivations {
   double step(int64_t t, int64_t k) const {
     if (view.type == ActType::f32) return 0;
     const int64_t group = view.type == ActType::int8_block ? k / kActBlock : 0;
-    return scales[static_cast<size_t>(t * view.groups() + group)];
+    return scales[static_cast<size_t>(group * view.T + t)];
   }
 };
 

@@ -32,8 +32,6 @@ struct Elementwise {
   static void quantize_padded(const float* row, const Activations& out, int64_t t) {
     const int64_t group = out.type == ActType::int8_block ? kActBlock : out.K_padded();
     int8_t* codes = out.codes + t * out.K_padded();
-    float* scales = out.scales + t * out.groups();
-    float* sums = out.sums + t * out.groups();
     for (int64_t g = 0; g < out.groups(); ++g) {
       const float* x = row + g * group;
       const float max_abs = max_abs_span(x, group);
@@ -41,8 +39,9 @@ struct Elementwise {
       const float inverse = max_abs > 0 && finite ? 127.0f / max_abs : 0.0f;
       const int32_t sum = finite ? quantize_span(x, group, inverse, codes + g * group) : 0;
       if (!finite) std::memset(codes + g * group, 0, static_cast<size_t>(group));
-      scales[g] = finite ? max_abs / 127.0f : NAN;
-      sums[g] = scales[g] * static_cast<float>(sum);
+      const float scale = finite ? max_abs / 127.0f : NAN;
+      out.scales[g * out.T + t] = scale;
+      out.sums[g * out.T + t] = scale * static_cast<float>(sum);
     }
   }
 

@@ -71,8 +71,8 @@ struct CodesLinear {
     const int64_t blocks = x.K_padded() / kActBlock, blocks_per_group = group / kActBlock;
     const int64_t ldx = x.K_padded();
     const int8_t* codes = x.codes + t * ldx;
-    const float* scales = x.scales + t * blocks;
-    const float* sums = x.sums + t * blocks;
+    const float* scales = x.scales + t;
+    const float* sums = x.sums + t;
     for (int64_t b = 0; b < blocks;) {
       const F s = load_scales(panel);
       F m;
@@ -89,9 +89,9 @@ struct CodesLinear {
         dot_block<MB>(panel, codes + b * kActBlock, ldx, dots);
 #pragma GCC unroll 8
         for (int i = 0; i < MB; ++i) {
-          const F scale = S::mul(s, S::set(scales[i * blocks + b]));
+          const F scale = S::mul(s, S::set(scales[b * x.T + i]));
           y[i] = S::fma(S::to_float(dots[i]), scale, y[i]);
-          if constexpr (kAddsMin) y[i] = S::fma(m, S::set(sums[i * blocks + b]), y[i]);
+          if constexpr (kAddsMin) y[i] = S::fma(m, S::set(sums[b * x.T + i]), y[i]);
         }
       }
     }

@@ -30,8 +30,8 @@ void quantize_row(const float* x, const Activations& out, int64_t t) {
       sum += codes[k];
     }
     const float scale = finite ? max_abs / 127.0f : NAN;
-    out.scales[t * out.groups() + g] = scale;
-    out.sums[t * out.groups() + g] = scale * static_cast<float>(sum);
+    out.scales[g * out.T + t] = scale;
+    out.sums[g * out.T + t] = scale * static_cast<float>(sum);
   }
 }
 

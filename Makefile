@@ -1,0 +1,45 @@
+# Two commands, each enough from a clean clone on a bare Debian 12 (git, make, and root or sudo):
+#   make study [PROFILE=smoke|quick|full] [MODEL=FILE|FOLDER] [TEXT=FILE]
+#   make test
+# tools/setup.sh installs what is missing; with everything in place nothing touches the network.
+PROFILE ?= quick
+BUILD := build/release
+CACHE := $(or $(filter /%,$(XDG_CACHE_HOME)),$(HOME)/.cache)/tandem
+DEFAULT_MODEL := $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+# $(call build,TARGETS,FLAGS): configures when there is no build yet or FLAGS ask for it
+define build
+	@test -f $(BUILD)/build.ninja $(2) || cmake --preset release --log-level=WARNING $(3)
+	@cmake --build --preset release --target $(1)
+	@echo "built $(CURDIR)/$(BUILD)/tandem"
+endef
+dev_is_on := && grep -qs '^TANDEM_DEV:BOOL=ON' $(BUILD)/CMakeCache.txt
+
+.PHONY: study test bench oracles clean
+
+study:
+	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text)
+	$(call build,tandem,,-DTANDEM_DEV=OFF)
+	@$(BUILD)/tandem study $(if $(MODEL),'$(MODEL)') --profile '$(PROFILE)' $(if $(TEXT),--text '$(TEXT)')
+
+test:
+	@tools/setup.sh build test model text
+	$(call build,all,$(dev_is_on),-DTANDEM_DEV=ON)
+	@/usr/bin/python3 tools/run_tests.py $(BUILD)
+
+# Against the reference implementations, in a virtual environment of their own; needs the network once.
+oracles:
+	@tools/setup.sh build test model text
+	$(call build,all,$(dev_is_on),-DTANDEM_DEV=ON)
+	@tests/oracle/run.sh
+
+# The kernels and the engine alone; with LLAMA_BENCH=PATH the engine beside llama.cpp, interleaved.
+bench:
+	@tools/setup.sh build test model
+	$(call build,all,$(dev_is_on),-DTANDEM_DEV=ON)
+	@$(BUILD)/bench/bench_engine -m '$(or $(MODEL),$(DEFAULT_MODEL))'
+	@$(if $(LLAMA_BENCH),/usr/bin/python3 bench/peers/llama_bench.py --llama-bench '$(LLAMA_BENCH)' \
+	  --model '$(or $(MODEL),$(DEFAULT_MODEL))')
+
+clean:
+	rm -rf build

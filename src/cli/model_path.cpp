@@ -1,0 +1,34 @@
+#include "cli/model_path.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace tandem {
+
+std::filesystem::path default_model_path() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  std::filesystem::path root;
+  if (cache != nullptr && *cache == '/') {  // the XDG standard ignores relative paths
+    root = cache;
+  } else {
+    root = std::filesystem::path(home != nullptr ? home : "/") / ".cache";
+  }
+  return root / "tandem" / "models" / kDefaultModelName;
+}
+
+std::filesystem::path resolve_model_path(const std::string& given) {
+  if (!given.empty()) return given;
+  std::filesystem::path path = default_model_path();
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    fail(ErrorKind::usage,
+         "no model given and the default model is not at {}; fetch it with 'make study' or "
+         "tools/setup.sh, or give the path of a GGUF file or a Hugging Face folder",
+         quote(path.string(), 400));
+  }
+  return path;
+}
+
+}  // namespace tandem

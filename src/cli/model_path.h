@@ -1,0 +1,19 @@
+// Where the default model lies when a user names none.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace tandem {
+
+inline constexpr const char* kDefaultModelName = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+// ${XDG_CACHE_HOME:-$HOME/.cache}/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf, whether it exists
+// or not.
+std::filesystem::path default_model_path();
+
+// `given`, or the default model when it is empty. Throws usage, saying how to get the default
+// model, when none is given and the default is not there; a given path is not looked at.
+std::filesystem::path resolve_model_path(const std::string& given);
+
+}  // namespace tandem

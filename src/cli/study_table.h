@@ -1,0 +1,18 @@
+// Records and advice -> the text that ends a study on the terminal.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "advisor/rank.h"
+#include "study/record.h"
+
+namespace tandem {
+
+// One line a record, variants in the order of all_variants, then KV type and batch.
+std::string study_table(std::vector<Record> records);
+
+// The advice for each goal and what the quality floor kept out.
+std::string advice_text(const Ranking& ranking, const QualityFloor& floor);
+
+}  // namespace tandem

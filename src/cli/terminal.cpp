@@ -1,0 +1,87 @@
+#include "cli/terminal.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace tandem {
+namespace {
+
+volatile sig_atomic_t interrupts = 0;
+
+void set_handler(int signal_number, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(signal_number, &action, nullptr);
+}
+
+// Only calls that POSIX allows in a handler.
+void on_bus_error(int) {
+  // Every thread of a pool may fault at once: one of them speaks, the others wait for the end.
+  static std::atomic_flag reported = ATOMIC_FLAG_INIT;
+  while (reported.test_and_set()) ::pause();
+  constexpr char kMessage[] = "tandem: error: model file changed while in use\n";
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kMessage, sizeof kMessage - 1);
+  _exit(exit_code(ErrorKind::bad_file));
+}
+
+void on_interrupt(int) {
+  if (interrupts != 0) _exit(kExitInterrupted);
+  interrupts = 1;
+}
+
+}  // namespace
+
+void prepare_process() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
+    // The wrong direction on purpose: using a stream that was closed stays an error.
+    [[maybe_unused]] const int opened =
+        ::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+  ::signal(SIGPIPE, SIG_IGN);
+  set_handler(SIGBUS, on_bus_error);
+}
+
+void write_stdout(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
+    if (written >= 0) {
+      text.remove_prefix(static_cast<size_t>(written));
+    } else if (errno == EPIPE) {
+      throw OutputClosed{};
+    } else if (errno != EINTR) {
+      fail(ErrorKind::system, "cannot write to standard output: {}", std::strerror(errno));
+    }
+  }
+}
+
+void write_stderr(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written < 0 && errno != EINTR) return;
+    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }
+bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) == 1; }
+
+InterruptGuard::InterruptGuard() {
+  interrupts = 0;
+  set_handler(SIGINT, on_interrupt);
+}
+
+InterruptGuard::~InterruptGuard() { set_handler(SIGINT, SIG_DFL); }
+
+bool InterruptGuard::interrupted() { return interrupts != 0; }
+
+}  // namespace tandem

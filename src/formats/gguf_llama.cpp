@@ -1,0 +1,265 @@
+// A parsed GGUF file of architecture `llama` -> Checkpoint: GGUF's keys and names become a ModelConfig
+// and Hugging Face's tensor names.
+
+#include <algorithm>
+#include <iterator>
+
+#include "base/error.h"
+#include "formats/gguf.h"
+#include "formats/gguf_tokenizer.h"
+#include "formats/validate.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::string_view kPrefix = "llama.";
+
+// Keys that define the model; any other under kPrefix draws a warning.
+constexpr std::string_view kKnownKeys[] = {
+    "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "attention.layer_norm_rms_epsilon", "rope.freq_base",
+    "rope.dimension_count", "rope.scaling.type"};
+
+// Keys whose every value but the one given changes what the model computes.
+constexpr std::pair<std::string_view, double> kNeutralKeys[] = {
+    {"expert_count", 0}, {"attention.sliding_window", 0}, {"rope.scale_linear", 1},
+    {"logit_scale", 1},  {"attention.clamp_kqv", 0},      {"attention.max_alibi_bias", 0}};
+
+constexpr std::pair<std::string_view, std::string_view> kLayerNames[] = {
+    {"attn_norm.weight", "input_layernorm.weight"},
+    {"attn_q.weight", "self_attn.q_proj.weight"},
+    {"attn_k.weight", "self_attn.k_proj.weight"},
+    {"attn_v.weight", "self_attn.v_proj.weight"},
+    {"attn_output.weight", "self_attn.o_proj.weight"},
+    {"ffn_norm.weight", "post_attention_layernorm.weight"},
+    {"ffn_gate.weight", "mlp.gate_proj.weight"},
+    {"ffn_up.weight", "mlp.up_proj.weight"},
+    {"ffn_down.weight", "mlp.down_proj.weight"}};
+
+constexpr std::pair<std::string_view, std::string_view> kModelNames[] = {
+    {"token_embd.weight", "model.embed_tokens.weight"},
+    {"output_norm.weight", "model.norm.weight"},
+    {"output.weight", "lm_head.weight"}};
+
+// A value for people; text is quoted, arrays are counted.
+std::string printable(const GgufValue& value) {
+  if (value.type == GgufType::string) return quote(value.text());
+  if (value.type == GgufType::array) {
+    return fmt::format("[{} x {}]", value.count, gguf_type_name(value.element));
+  }
+  if (value.type == GgufType::boolean) return value.number() != 0 ? "true" : "false";
+  if (const auto n = value.unsigned_integer()) return fmt::to_string(*n);
+  // Shortest form that reads back as the stored float: 1e-05 rather than 9.99999974e-06.
+  if (value.type == GgufType::f32) return fmt::to_string(static_cast<float>(value.number()));
+  return fmt::to_string(value.number());
+}
+
+// The architecture's keys, with errors that name them.
+class Keys {
+ public:
+  Keys(const GgufFile& file, const std::string& name) : file_(file), name_(name) {}
+
+  const GgufValue* find(std::string_view key) const {
+    return file_.find(fmt::format("{}{}", kPrefix, key));
+  }
+  int64_t integer(std::string_view key) const {
+    const GgufValue* value = find(key);
+    if (value == nullptr) fail(ErrorKind::bad_file, "{}: key '{}{}' is missing", name_, kPrefix, key);
+    const auto n = value->unsigned_integer();
+    if (!n || *n > INT32_MAX) {
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an integer from 0 to {}", name_, kPrefix,
+           key, n ? fmt::to_string(*n) : printable(*value), INT32_MAX);
+    }
+    return static_cast<int64_t>(*n);
+  }
+  int64_t integer_or(std::string_view key, int64_t otherwise) const {
+    return find(key) == nullptr ? otherwise : integer(key);
+  }
+  double real_or(std::string_view key, double otherwise) const {
+    const GgufValue* value = find(key);
+    if (value == nullptr) return otherwise;
+    if (value->type != GgufType::f32 && value->type != GgufType::f64) {
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an f32", name_, kPrefix, key,
+           printable(*value));
+    }
+    return value->number();
+  }
+
+ private:
+  const GgufFile& file_;
+  const std::string& name_;
+};
+
+void check_architecture(const GgufFile& file, const std::string& name) {
+  const GgufValue* count = file.find("split.count");
+  if (count != nullptr && count->unsigned_integer().value_or(0) != 1) {
+    fail(ErrorKind::bad_file, "{}: one part of a split GGUF file ({} parts), which is not supported: join "
+         "them with llama-gguf-split --merge", name, printable(*count));
+  }
+  const GgufValue* architecture = file.find("general.architecture");
+  if (architecture == nullptr) {
+    fail(ErrorKind::bad_file, "{}: key 'general.architecture' is missing", name);
+  }
+  if (architecture->type != GgufType::string) {
+    fail(ErrorKind::bad_file, "{}: key 'general.architecture' is of type {}, expected a string", name,
+         gguf_type_name(architecture->type));
+  }
+  if (architecture->text() != "llama") {
+    fail(ErrorKind::bad_file, "{}: architecture {} is not supported by this version (supported: llama)",
+         name, quote(architecture->text()));
+  }
+}
+
+// Refuses what would change the result if it were ignored; gives a warning for each key not known.
+std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys, const std::string& name) {
+  const GgufValue* scaling = keys.find("rope.scaling.type");
+  if (scaling != nullptr && (scaling->type != GgufType::string || scaling->text() != "none")) {
+    fail(ErrorKind::bad_file, "{}: RoPE scaling {} is not supported by this version", name,
+         printable(*scaling));
+  }
+  for (const auto& [key, neutral] : kNeutralKeys) {
+    const GgufValue* value = keys.find(key);
+    const bool is_number = value != nullptr && value->type != GgufType::array &&
+                           value->type != GgufType::string;
+    if (value != nullptr && (!is_number || value->number() != neutral)) {
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}; only {} is supported by this version", name,
+           kPrefix, key, printable(*value), neutral);
+    }
+  }
+  std::vector<std::string> warnings;
+  for (const auto& [key, value] : file.metadata) {
+    if (key.substr(0, kPrefix.size()) != kPrefix) continue;
+    const std::string_view rest = key.substr(kPrefix.size());
+    if (rest.substr(0, 13) == "rope.scaling." && rest != "rope.scaling.type") {
+      fail(ErrorKind::bad_file, "{}: key {}: RoPE scaling is not supported by this version", name,
+           quote(key));
+    }
+    const auto is = [&](std::string_view known) { return known == rest; };
+    const auto is_neutral = [&](const auto& entry) { return entry.first == rest; };
+    if (std::none_of(std::begin(kKnownKeys), std::end(kKnownKeys), is) &&
+        std::none_of(std::begin(kNeutralKeys), std::end(kNeutralKeys), is_neutral)) {
+      warnings.push_back(fmt::format("metadata key {} is not known to this version and is ignored",
+                                     quote(key)));
+    }
+  }
+  return warnings;
+}
+
+ModelConfig read_config(const GgufFile& file, const Keys& keys, const std::string& name) {
+  ModelConfig config;
+  const GgufValue* title = file.find("general.name");
+  if (title != nullptr && title->type == GgufType::string) config.name = title->text();
+  config.num_layers = keys.integer("block_count");
+  config.width = keys.integer("embedding_length");
+  config.ffn_width = keys.integer("feed_forward_length");
+  config.max_context = keys.integer("context_length");
+  config.num_heads = keys.integer("attention.head_count");
+  check_range(name, "key 'llama.attention.head_count'", config.num_heads, 1, 4096);
+  config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
+  if (keys.find("attention.key_length") != nullptr) {
+    config.head_dim = keys.integer("attention.key_length");
+  } else if (config.width % config.num_heads == 0) {
+    config.head_dim = config.width / config.num_heads;
+  } else {
+    fail(ErrorKind::bad_file, "{}: embedding_length {} is not a multiple of head_count {} and there is "
+         "no attention.key_length", name, config.width, config.num_heads);
+  }
+  for (const auto* key : {"attention.value_length", "rope.dimension_count"}) {
+    const int64_t value = keys.integer_or(key, config.head_dim);
+    if (value != config.head_dim) {
+      fail(ErrorKind::bad_file, "{}: key 'llama.{}' is {}; only the head dimension, {}, is supported by "
+           "this version", name, key, value, config.head_dim);
+    }
+  }
+  config.rope_theta = keys.real_or("rope.freq_base", 10000.0);
+  if (keys.find("attention.layer_norm_rms_epsilon") == nullptr) {
+    fail(ErrorKind::bad_file, "{}: key 'llama.attention.layer_norm_rms_epsilon' is missing", name);
+  }
+  // The file's float stands for a decimal number: 1e-5, not 9.99999974e-6.
+  config.rms_eps = std::stod(printable(*keys.find("attention.layer_norm_rms_epsilon")));
+  return config;
+}
+
+// Hugging Face's name, or empty when the tensor is not part of the model.
+std::string tensor_name(std::string_view name) {
+  for (const auto& [from, to] : kModelNames) {
+    if (name == from) return std::string(to);
+  }
+  if (name.substr(0, 4) != "blk.") return "";
+  const size_t dot = name.find('.', 4);
+  if (dot == std::string_view::npos || dot == 4) return "";
+  const std::string_view layer = name.substr(4, dot - 4);
+  const bool digits = layer.find_first_not_of("0123456789") == std::string_view::npos;
+  if (!digits || (layer.size() > 1 && layer[0] == '0')) return "";
+  for (const auto& [from, to] : kLayerNames) {
+    if (name.substr(dot + 1) == from) return fmt::format("model.layers.{}.{}", layer, to);
+  }
+  return "";
+}
+
+void add_tensor(const GgufTensor& tensor, const std::string& name, Checkpoint* checkpoint) {
+  if (tensor.name == "rope_freqs.weight") {
+    fail(ErrorKind::bad_file, "{}: tensor 'rope_freqs.weight': RoPE scaling by factors is not supported by "
+         "this version", name);
+  }
+  const std::string to = tensor_name(tensor.name);
+  if (to.empty()) {
+    fail(ErrorKind::bad_file, "{}: tensor {} is not part of a llama model as this version knows it", name,
+         quote(tensor.name));
+  }
+  if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
+    fail(ErrorKind::bad_file, "{}: tensor {} has {} dimensions, expected a vector or a matrix", name,
+         quote(tensor.name), tensor.num_dims);
+  }
+  Weight weight;
+  weight.encoding = tensor.encoding;
+  weight.N = tensor.dims[1];
+  weight.K = tensor.dims[0];
+  weight.data = tensor.bytes.data();
+  if (to.ends_with("q_proj.weight") || to.ends_with("k_proj.weight")) {
+    weight.interleaved_head = checkpoint->config.head_dim;
+  }
+  checkpoint->tensors.push_back({to, weight});
+}
+
+std::vector<std::pair<std::string, std::string>> printable_metadata(const GgufFile& file) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [key, value] : file.metadata) {
+    const bool is_text = value.type == GgufType::string;
+    out.emplace_back(key, is_text ? std::string(value.text()) : printable(value));
+  }
+  return out;
+}
+
+}  // namespace
+
+Checkpoint read_gguf(const std::filesystem::path& path) {
+  const auto mapped = std::make_shared<MappedFile>(path);
+  const std::string name = path.string();
+  const GgufFile file = parse_gguf(mapped->bytes(), name);
+  check_fits(name, mapped->bytes().size());
+  check_architecture(file, name);
+
+  Checkpoint checkpoint;
+  checkpoint.path = path;
+  checkpoint.format = fmt::format("GGUF v{}", file.version);
+  checkpoint.file_bytes = mapped->bytes().size();
+  checkpoint.files.push_back(mapped);
+  const Keys keys(file, name);
+  checkpoint.warnings = check_keys(file, keys, name);
+  checkpoint.config = read_config(file, keys, name);
+  checkpoint.tokenizer = read_gguf_tokenizer(file, name);
+  checkpoint.config.tied_embedding = true;
+  for (const GgufTensor& tensor : file.tensors) {
+    add_tensor(tensor, name, &checkpoint);
+    if (tensor.name == "output.weight") checkpoint.config.tied_embedding = false;
+    if (tensor.name == "token_embd.weight") checkpoint.config.vocab_size = tensor.dims[1];
+  }
+  checkpoint.config.vocab_size = keys.integer_or("vocab_size", checkpoint.config.vocab_size);
+  checkpoint.metadata = printable_metadata(file);
+  validate_checkpoint(checkpoint);
+  return checkpoint;
+}
+
+}  // namespace tandem

@@ -1,0 +1,129 @@
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "formats/checkpoint.h"
+#include "formats/hf_folder.h"
+#include "formats/safetensors.h"
+#include "formats/tokenizer_json.h"
+
+namespace tandem {
+namespace {
+
+Json id_or_null(int32_t id) { return id < 0 ? Json(nullptr) : Json(id); }
+
+std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenizer,
+                        const std::string& quantization_config_json) {
+  Json json = {{"architectures", {"LlamaForCausalLM"}},
+               {"model_type", "llama"},
+               {"hidden_size", config.width},
+               {"intermediate_size", config.ffn_width},
+               {"num_hidden_layers", config.num_layers},
+               {"num_attention_heads", config.num_heads},
+               {"num_key_value_heads", config.num_kv_heads},
+               {"head_dim", config.head_dim},
+               {"hidden_act", "silu"},
+               {"rms_norm_eps", config.rms_eps},
+               // Newer transformers read rope_parameters, older ones and most others rope_theta.
+               {"rope_theta", config.rope_theta},
+               {"rope_scaling", nullptr},
+               {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", config.rope_theta}}},
+               {"max_position_embeddings", config.max_context},
+               {"vocab_size", config.vocab_size},
+               {"tie_word_embeddings", config.tied_embedding},
+               {"attention_bias", false},
+               {"attention_dropout", 0.0},
+               {"mlp_bias", false},
+               {"bos_token_id", id_or_null(tokenizer.bos_id)},
+               {"eos_token_id", id_or_null(tokenizer.eos_id)},
+               {"pad_token_id", id_or_null(tokenizer.pad_id)},
+               {"initializer_range", 0.02},
+               {"pretraining_tp", 1},
+               {"use_cache", true},
+               {"torch_dtype", "bfloat16"},
+               {"dtype", "bfloat16"}};
+  if (!config.name.empty()) json["_name_or_path"] = config.name;
+  if (!quantization_config_json.empty()) {
+    json["quantization_config"] = parse_json(quantization_config_json, "quantization_config");
+  }
+  return dump_json(json, 2) + "\n";
+}
+
+std::string generation_config_json(const TokenizerSpec& tokenizer) {
+  Json json = {{"_from_model_config", true}};
+  if (tokenizer.bos_id >= 0) json["bos_token_id"] = tokenizer.bos_id;
+  if (tokenizer.eos_id >= 0) json["eos_token_id"] = tokenizer.eos_id;
+  if (tokenizer.pad_id >= 0) json["pad_token_id"] = tokenizer.pad_id;
+  return dump_json(json, 2) + "\n";
+}
+
+void refuse_existing(const std::filesystem::path& dir) {
+  std::error_code error;
+  const auto status = std::filesystem::status(dir, error);
+  if (!std::filesystem::exists(status)) return;
+  if (!std::filesystem::is_directory(status)) {
+    fail(ErrorKind::usage, "{}: exists and is not a folder", dir.string());
+  }
+  if (!std::filesystem::is_empty(dir, error) || error) {
+    fail(ErrorKind::usage, "{}: exists and is not empty", dir.string());
+  }
+}
+
+// A folder beside the one to be written; removed with all it holds unless it was given its name.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(const std::filesystem::path& target) : target_(target) {
+    std::string name = target.string() + ".XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr || ::chmod(name.c_str(), 0755) != 0) {
+      fail(ErrorKind::system, "{}: cannot create the folder: {}", target.string(), std::strerror(errno));
+    }
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  void rename_to_target() {
+    if (::rename(path_.c_str(), target_.c_str()) != 0) {
+      fail(ErrorKind::system, "{}: cannot rename the finished folder: {}", target_.string(),
+           std::strerror(errno));
+    }
+    path_.clear();
+  }
+
+ private:
+  std::filesystem::path target_;
+  std::filesystem::path path_;
+};
+
+}  // namespace
+
+void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config,
+                     const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
+                     const std::string& quantization_config_json, const std::string& manifest_json) {
+  auto target = std::filesystem::absolute(dir).lexically_normal();
+  if (!target.has_filename()) target = target.parent_path();
+  refuse_existing(target);
+  // Small files first: what cannot be written at all is then refused before the weights are made.
+  const std::string tokenizer_text = tokenizer_json(tokenizer);
+  TemporaryFolder folder(target);
+  write_file_atomic(folder.path() / "config.json",
+                    config_json(config, tokenizer, quantization_config_json));
+  write_file_atomic(folder.path() / "generation_config.json", generation_config_json(tokenizer));
+  write_file_atomic(folder.path() / "tokenizer.json", tokenizer_text);
+  write_file_atomic(folder.path() / "tokenizer_config.json",
+                    tokenizer_config_json(tokenizer, config));
+  if (!manifest_json.empty()) write_file_atomic(folder.path() / kManifestFile, manifest_json);
+  write_safetensors(folder.path() / "model.safetensors", tensors);
+  folder.rename_to_target();
+}
+
+}  // namespace tandem

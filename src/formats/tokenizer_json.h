@@ -1,0 +1,21 @@
+// tokenizer.json and tokenizer_config.json <-> TokenizerSpec, for byte-level BPE with the pre-tokenizer
+// `smollm`: single digits, then GPT-2's byte-level split.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "formats/model_config.h"
+#include "formats/tokenizer_spec.h"
+
+namespace tandem {
+
+// Reads both files of a folder, and chat_template.jinja when there is one. Throws bad_file naming
+// whatever this version does not know.
+TokenizerSpec read_tokenizer_json(const std::filesystem::path& dir);
+
+// The texts of the two files. Throws usage when the tokenizer cannot be told in them.
+std::string tokenizer_json(const TokenizerSpec& spec);
+std::string tokenizer_config_json(const TokenizerSpec& spec, const ModelConfig& config);
+
+}  // namespace tandem

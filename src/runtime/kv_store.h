@@ -1,0 +1,23 @@
+// The memory behind the pages of the KV cache.
+#pragma once
+
+#include "kernels/ops.h"
+#include "tensor/buffer.h"
+
+namespace tandem {
+
+class KvStore {
+ public:
+  // Reserves address space for num_pages pages; a page costs memory from its first use on. Throws
+  // no_memory, with the bytes needed and available, when the cache would not fit once it is full.
+  KvStore(const KvLayout& layout, int64_t num_pages);
+
+  KvCache cache() { return {layout_, buffer_.data()}; }
+  const KvLayout& layout() const { return layout_; }
+
+ private:
+  KvLayout layout_;
+  Buffer buffer_;
+};
+
+}  // namespace tandem

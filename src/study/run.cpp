@@ -1,0 +1,268 @@
+#include "study/run.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/version.h"
+#include "formats/checkpoint.h"
+#include "study/child.h"
+#include "study/evals/perplexity.h"
+#include "study/export.h"
+#include "study/meters/energy.h"
+#include "study/record_store.h"
+#include "study/task.h"
+#include "text/tokenizer.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint64_t kMaxTextBytes = uint64_t{64} << 20;
+constexpr double kIdleSeconds = 2.2;
+
+// One study at a time writes in a folder; the lock goes with the process.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::filesystem::path& dir) {
+    std::filesystem::create_directories(dir);
+    const std::filesystem::path path = dir / ".lock";
+    file_ = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    if (file_ < 0) fail(ErrorKind::system, "{}: {}", path.string(), std::strerror(errno));
+    if (flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+    close(file_);
+    fail(ErrorKind::system, "{}: another study is running in this folder; give another --out",
+         dir.string());
+  }
+  ~FolderLock() { close(file_); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
+
+struct PlannedTask {
+  Task task;
+  std::string name;    // for people
+  double weight = 0;   // expected cost, any unit
+};
+
+std::filesystem::path tokenize_text(const StudySettings& settings,
+                                    const std::filesystem::path& out_dir) {
+  const std::filesystem::path path = out_dir / ("tokens-" + settings.text_hash.substr(0, 16) + "-" +
+                                                settings.model_hash.substr(0, 16) + ".i32");
+  std::string text = read_text_file(settings.text_path, kMaxTextBytes);
+  if (text.ends_with('\n')) text.pop_back();  // as llama.cpp's perplexity tool reads its file
+  const Tokenizer tokenizer(load_checkpoint(settings.model_path).tokenizer);
+  const std::vector<int32_t> tokens = tokenizer.encode(text);
+  const int64_t most = *std::max_element(settings.profile.batches.begin(),
+                                         settings.profile.batches.end());
+  const int64_t needed = std::max(settings.profile.num_windows * kWindowTokens,
+                                  settings.profile.prompt_tokens + 2 * most);
+  if (static_cast<int64_t>(tokens.size()) < needed) {
+    fail(ErrorKind::usage, "{}: {} tokens, profile {} needs {}; give a longer --text",
+         settings.text_path.string(), tokens.size(), settings.profile.name, needed);
+  }
+  write_tokens(path, tokens);
+  return path;
+}
+
+std::string machine_name() {
+  utsname names{};
+  uname(&names);
+  const auto pages = static_cast<double>(sysconf(_SC_PHYS_PAGES));
+  const auto page_bytes = static_cast<double>(sysconf(_SC_PAGESIZE));
+  return fmt::format("{} {} {}, {} usable CPUs, {:.0f} GB memory", names.sysname, names.release,
+                     names.machine, usable_cpus(), pages * page_bytes * 1e-9);
+}
+
+Record record_template(const StudySettings& settings, const std::string& id) {
+  Record record;
+  record.study_id = id;
+  record.prompt_tokens = settings.profile.prompt_tokens;
+  record.new_tokens = settings.profile.new_tokens;
+  record.seed = settings.seed;
+  record.threads = settings.threads;
+  record.isa = settings.isa;
+  record.quality.perplexity = std::numeric_limits<double>::quiet_NaN();  // until it is measured
+  record.quality.perplexity_stderr = std::numeric_limits<double>::quiet_NaN();
+  record.model_path = settings.model_path.string();
+  record.model_hash = settings.model_hash;
+  record.text_path = settings.text_path.string();
+  record.text_hash = settings.text_hash;
+  record.commit = commit();
+  record.version = version();
+  record.machine = machine_name();
+  record.cpu = cpu_features().model_name;
+  record.compiler = compiler();
+  record.extra = {{"profile", settings.profile.name},
+                  {"num_warmups", settings.profile.num_warmups},
+                  {"num_runs", settings.profile.num_runs}};
+  return record;
+}
+
+const std::filesystem::path& variant_path(const StudySettings& settings, const std::string& name) {
+  for (const Variant& variant : settings.variants) {
+    if (variant.name == name) return variant.path;
+  }
+  CHECK(name == kBaselineVariant, "no path for variant {}", name);
+  return settings.baseline_path;
+}
+
+// Quality first, the baseline's before all: then each cell's record is stored whole.
+std::vector<PlannedTask> plan_tasks(const StudySettings& settings, const Record& base,
+                                    const std::filesystem::path& tokens_path) {
+  const Profile& profile = settings.profile;
+  Task common;
+  common.baseline = settings.baseline_path;
+  common.tokens_path = tokens_path;
+  common.num_warmups = profile.num_warmups;
+  common.num_runs = profile.num_runs;
+  common.max_reruns = profile.max_reruns;
+  common.num_windows = profile.num_windows;
+  common.answer_tokens = profile.answer_tokens;
+  common.power_command = settings.power_command;
+  common.record = base;
+
+  std::vector<PlannedTask> tasks;
+  std::vector<std::string> names = profile.variants;
+  std::erase(names, kBaselineVariant);
+  names.insert(names.begin(), kBaselineVariant);
+  for (const std::string& name : names) {
+    Task task = common;
+    task.is_quality = true;
+    task.checkpoint = variant_path(settings, name);
+    task.is_baseline = name == kBaselineVariant;
+    task.kv = profile.kv;
+    if (task.is_baseline && std::ranges::find(task.kv, "bf16") == task.kv.end()) {
+      task.kv.insert(task.kv.begin(), "bf16");
+    }
+    task.record.cell = {name, "", 0};
+    const auto passes = static_cast<double>(task.kv.size() + (task.is_baseline ? 0 : 1));
+    tasks.push_back({task, name + ", quality",
+                     passes * static_cast<double>(profile.num_windows * kWindowTokens)});
+  }
+  for (const CellKey& cell : ordered_cells(profile, settings.seed)) {
+    Task task = common;
+    task.checkpoint = variant_path(settings, cell.variant);
+    task.record.cell = cell;
+    task.record.extra["order"] = tasks.size() - names.size();
+    const auto runs = static_cast<double>(profile.num_warmups + profile.num_runs);
+    const auto tokens = static_cast<double>(profile.prompt_tokens + 3 * profile.new_tokens);
+    tasks.push_back({task, fmt::format("{}, KV {}, batch {}", cell.variant, cell.kv, cell.batch),
+                     300 + runs * tokens * static_cast<double>(cell.batch)});
+  }
+  return tasks;
+}
+
+bool is_stored(const RecordStore& store, const Task& task) {
+  const Record& record = task.record;
+  if (!task.is_quality) return store.contains(record.study_id, record.cell);
+  return std::ranges::all_of(task.kv, [&](const std::string& kv) {
+    return store.quality(record.study_id, record.cell.variant, kv).has_value();
+  });
+}
+
+// Power of the machine before anything is loaded; absent when there is no meter.
+std::optional<double> idle_watts(const std::string& power_command) {
+  std::string reason;
+  const auto meter = open_energy_meter(power_command, "/sys/class/powercap", reason);
+  if (meter == nullptr) return std::nullopt;
+  meter->start();
+  std::this_thread::sleep_for(std::chrono::duration<double>(kIdleSeconds));
+  return meter->stop().watts();
+}
+
+// Runs the task and stores what came of it. Returns why it failed; empty when it did not.
+std::string run_and_store(const std::string& program, Task task, RecordStore& store) {
+  const std::string& id = task.record.study_id;
+  if (!task.is_quality) {
+    const auto baseline = store.quality(id, kBaselineVariant, "bf16");
+    if (baseline) task.record.extra["baseline_perplexity"] = baseline->perplexity;
+  }
+  const ChildResult child = run_child({program, "study", "--cell-json", dump_json(to_json(task))});
+  if (!child.ok()) {
+    std::string messages = child.messages;
+    while (!messages.empty() && messages.back() == '\n') messages.pop_back();
+    return child.outcome() + (messages.empty() ? "" : ": " + messages);
+  }
+  try {
+    const Json result = parse_json(child.output, "the task's result");
+    if (task.is_quality) {
+      for (const auto& [kv, quality] : qualities_from_json(result)) {
+        store.put_quality(id, task.record.cell.variant, kv, quality);
+      }
+      return "";
+    }
+    Record record = record_from_json(result);
+    const auto quality = store.quality(id, record.cell.variant, record.cell.kv);
+    if (quality) record.quality = *quality;
+    store.insert(record);
+    return "";
+  } catch (const Error& error) {
+    if (error.kind != ErrorKind::bad_file) throw;
+    return error.what();
+  }
+}
+
+}  // namespace
+
+StudyResult run_study(const StudySettings& settings, const StudyOptions& options) {
+  const FolderLock lock(options.out_dir);
+  RecordStore store(options.out_dir / "records.sqlite");
+  StudyResult result;
+  result.study_id = study_id(settings);
+  if (options.fresh) store.erase(result.study_id);
+
+  const std::filesystem::path tokens_path = tokenize_text(settings, options.out_dir);
+  std::vector<PlannedTask> tasks =
+      plan_tasks(settings, record_template(settings, result.study_id), tokens_path);
+  StudyProgress progress;
+  progress.total = static_cast<int64_t>(tasks.size());
+  std::erase_if(tasks, [&](const PlannedTask& planned) { return is_stored(store, planned.task); });
+  result.num_found = progress.total - static_cast<int64_t>(tasks.size());
+  progress.done = result.num_found;
+
+  double weight_left = 0, weight_done = 0;
+  for (const PlannedTask& planned : tasks) weight_left += planned.weight;
+  std::optional<double> idle;
+  if (!tasks.empty()) idle = idle_watts(settings.power_command);
+  const int64_t start_ns = now_ns();
+  for (PlannedTask& planned : tasks) {
+    progress.what = planned.name;
+    if (weight_done > 0) progress.seconds_left = seconds_since(start_ns) / weight_done * weight_left;
+    if (options.on_progress) options.on_progress(progress);
+    planned.task.record.idle_watts = idle;
+    const std::string failure = run_and_store(options.program, planned.task, store);
+    if (failure.empty()) {
+      ++result.num_measured;
+    } else {
+      result.failures.push_back(planned.name + ": " + failure);
+    }
+    weight_done += planned.weight;
+    weight_left -= planned.weight;
+    ++progress.done;
+  }
+  progress.what.clear();
+  progress.seconds_left = 0;
+  if (options.on_progress) options.on_progress(progress);
+
+  result.records = store.load(result.study_id);
+  write_file_atomic(options.out_dir / "records.jsonl", records_jsonl(result.records));
+  write_file_atomic(options.out_dir / "records.csv", records_csv(result.records));
+  return result;
+}
+
+}  // namespace tandem

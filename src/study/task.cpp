@@ -1,0 +1,86 @@
+#include "study/task.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace tandem {
+
+Json to_json(const Task& task) {
+  return {{"is_quality", task.is_quality},
+          {"checkpoint", task.checkpoint.string()},
+          {"baseline", task.baseline.string()},
+          {"is_baseline", task.is_baseline},
+          {"tokens_path", task.tokens_path.string()},
+          {"kv", task.kv},
+          {"num_warmups", task.num_warmups},
+          {"num_runs", task.num_runs},
+          {"max_reruns", task.max_reruns},
+          {"num_windows", task.num_windows},
+          {"answer_tokens", task.answer_tokens},
+          {"power_command", task.power_command},
+          {"record", to_json(task.record)}};
+}
+
+Task task_from_json(const Json& json) {
+  try {
+    Task task;
+    json.at("is_quality").get_to(task.is_quality);
+    task.checkpoint = json.at("checkpoint").get<std::string>();
+    task.baseline = json.at("baseline").get<std::string>();
+    json.at("is_baseline").get_to(task.is_baseline);
+    task.tokens_path = json.at("tokens_path").get<std::string>();
+    json.at("kv").get_to(task.kv);
+    json.at("num_warmups").get_to(task.num_warmups);
+    json.at("num_runs").get_to(task.num_runs);
+    json.at("max_reruns").get_to(task.max_reruns);
+    json.at("num_windows").get_to(task.num_windows);
+    json.at("answer_tokens").get_to(task.answer_tokens);
+    json.at("power_command").get_to(task.power_command);
+    task.record = record_from_json(json.at("record"));
+    return task;
+  } catch (const Json::exception& error) {
+    fail(ErrorKind::usage, "study task: {}", quote(error.what(), 160));
+  }
+}
+
+Json to_json(const QualityByKv& qualities) {
+  Json json = Json::object();
+  for (const auto& [kv, quality] : qualities) json[kv] = to_json(quality);
+  return json;
+}
+
+QualityByKv qualities_from_json(const Json& json) {
+  QualityByKv qualities;
+  for (const auto& item : json.items()) qualities[item.key()] = quality_from_json(item.value());
+  return qualities;
+}
+
+KvType kv_type_of(const std::string& name) {
+  if (name == "bf16") return KvType::bf16;
+  if (name == "int8") return KvType::int8;
+  fail(ErrorKind::usage, "--kv: found {}, expected bf16 or int8", quote(name));
+}
+
+void write_tokens(const std::filesystem::path& path, const std::vector<int32_t>& tokens) {
+  write_file_atomic(path, std::string_view(reinterpret_cast<const char*>(tokens.data()),
+                                           tokens.size() * sizeof(int32_t)));
+}
+
+std::vector<int32_t> read_tokens(const std::filesystem::path& path) {
+  const std::string bytes = read_text_file(path, uint64_t{1} << 30);
+  if (bytes.size() % sizeof(int32_t) != 0) {
+    fail(ErrorKind::bad_file, "{}: {} bytes, expected a multiple of 4", path.string(), bytes.size());
+  }
+  std::vector<int32_t> tokens(bytes.size() / sizeof(int32_t));
+  std::memcpy(tokens.data(), bytes.data(), bytes.size());
+  return tokens;
+}
+
+std::string run_task(const std::string& task_json) {
+  const Task task = task_from_json(parse_json(task_json, "study task"));
+  return dump_json(task.is_quality ? to_json(measure_quality(task)) : to_json(measure_speed(task)));
+}
+
+}  // namespace tandem

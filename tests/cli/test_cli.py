@@ -1,0 +1,314 @@
+"""The program as a user meets it: exit codes, messages, streams and answers.
+
+Runs the binary named by the environment variable TANDEM_BIN; tests that need the default model skip
+when it has not been fetched.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+BIN = os.environ.get("TANDEM_BIN", "")
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+MODEL = CACHE / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+pytestmark = pytest.mark.skipif(not BIN, reason="TANDEM_BIN is not set")
+needs_model = pytest.mark.skipif(not MODEL.exists(), reason=f"no default model at {MODEL}")
+
+FRANCE = ["run", "-p", "The capital of France is", "-n", "8"]
+
+
+def tandem(*args, **options):
+    options = {"timeout": 120, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL, **options}
+    return subprocess.run([BIN, *map(str, args)], **options)
+
+
+def assert_error(result, code, *parts):
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("tandem: error: ")
+    assert result.stderr.count("\n") == 1, "an error is one line"
+    for part in parts:
+        assert part in result.stderr
+
+
+def run_json(*args):
+    result = tandem("run", *args, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+# Help, version, usage
+
+
+def test_help_fits_one_screen_and_shows_examples():
+    result = tandem("--help")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) <= 30
+    assert result.stdout.count("\n  tandem ") == 3
+    for verb in ["run", "inspect", "info", "compress", "study", "report"]:
+        assert f"\n  {verb} " in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "info"])
+def test_verbs_have_help(verb):
+    result = tandem(verb, "--help")
+    assert result.returncode == 0
+    assert "--json" in result.stdout
+
+
+def test_version_names_version_commit_and_compiler():
+    result = tandem("--version")
+    assert result.returncode == 0
+    assert result.stdout.startswith("tandem ")
+    assert "(" in result.stdout and "+" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "args, part",
+    [
+        ([], "no verb"),
+        (["rnu"], "did you mean run?"),
+        (["studdy"], "did you mean study?"),
+        (["frobnicate"], "unknown verb 'frobnicate'"),
+        (["--verison"], "did you mean --version?"),
+        (["run", "--treads", "2", "-p", "hi"], "did you mean --threads?"),
+        (["run", "--temprature=1", "-p", "hi"], "did you mean --temperature?"),
+        (["info", "--jsn"], "did you mean --json?"),
+        (["run", "--zzzzzzzz", "-p", "hi"], "unknown option '--zzzzzzzz'"),
+        (["run", "a", "b", "-p", "hi"], "unknown argument 'b'"),
+        (["run", "\x1b[2J\n", "x\x1b[2J\ny", "-p", "hi"], "'x\\x1b[2J\\x0ay'"),
+        (["run", "-p"], "--prompt"),
+        (["run", "-p", "hi", "--ctx=-5"], "--ctx"),
+        (["run", "-p", "hi", "-n", "0"], "--max-tokens"),
+        (["run", "-p", "hi", "-n", "1e3"], "--max-tokens"),
+        (["run", "-p", "hi", "-n", "4k"], "--max-tokens"),
+        (["run", "-p", "hi", "-n", "3", "-n", "4"], "--max-tokens"),
+        (["run", "-p", "hi", "--seed", "-1"], "--seed"),
+        (["run", "-p", "hi", "--seed", "18446744073709551616"], "--seed"),
+        (["run", "-p", "hi", "--temperature", "nan"], "temperature"),
+        (["run", "-p", "hi", "--temperature", "-1"], "temperature"),
+        (["run", "-p", "hi", "--temperature", "0,5"], "temperature"),
+        (["run", "-p", "hi", "--top-p", "0"], "top-p"),
+        (["run", "-p", "hi", "--top-k", "-1"], "top-k"),
+        (["run", "-p", "hi", "--min-p", "2"], "min-p"),
+        (["run", "-p", "hi", "--repetition-penalty", "0"], "repetition penalty"),
+        (["run", "-p", "hi", "--kv", "fp8"], "--kv"),
+        (["run", "-p", "hi", "--threads", "0"], "--threads"),
+        (["run", "-p", "hi", "--threads", "4096"], "threads"),
+        (["run", "-p", "hi", "--system", "be brief"], "--chat"),
+        (["run", "-p", "hi", "--file", "x"], "both"),
+        (["run"], "no prompt"),
+        (["info", "--threads", "x"], "--threads"),
+    ],
+)
+def test_usage_errors_exit_2(args, part):
+    assert_error(tandem(*args), 2, part)
+
+
+def test_missing_default_model_says_how_to_get_it(tmp_path):
+    result = tandem("run", "-p", "hi", env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    assert_error(result, 2, "make study", str(tmp_path))
+
+
+def test_missing_isa_exits_5():
+    assert_error(tandem("run", "-p", "hi", "--isa", "neon"), 5, "neon", "ref")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"GGUF", b"not a model" * 100])
+def test_bad_model_exits_3(tmp_path, content):
+    path = tmp_path / "bad.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    assert_error(tandem("run", path, "-p", "hi"), 3, "bad.gguf")
+
+
+def test_info_with_a_missing_model_exits_3():
+    assert_error(tandem("info", "--model", "/no/such/model"), 3, "/no/such/model")
+
+
+def test_info_json():
+    result = tandem("info", "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    info = json.loads(result.stdout)
+    assert info["schema"] == "tandem.info/1"
+    assert info["isa"] in info["runnable_isas"]
+    assert info["allowed_cpus"] == len(os.sched_getaffinity(0))
+    assert 1 <= info["threads"] == info["usable_cpus"] <= info["allowed_cpus"]
+    assert all(row["bytes_per_second"] > 1e8 for row in info["read_bandwidth"])
+    assert [row["threads"] for row in info["peaks"]] in ([1], [1, info["threads"]])
+    assert all(row["int8_gops"] > 1 and row["f32_gflops"] > 1 for row in info["peaks"])
+
+
+# Answers
+
+
+@needs_model
+def test_greedy_answer():
+    result = tandem(*FRANCE)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(" Paris.")
+    assert result.stderr == "", "nothing but data when not on a terminal"
+
+
+@needs_model
+def test_verbose_line_is_on_stderr():
+    result = tandem(*FRANCE, "--verbose")
+    assert result.stdout.startswith(" Paris.")
+    assert result.stderr.count("\n") == 1 and "tok/s" in result.stderr
+
+
+@needs_model
+def test_json_is_one_document_with_the_streamed_text():
+    document = run_json(*FRANCE[1:])
+    assert document["schema"] == "tandem.run/1"
+    assert document["text"] == tandem(*FRANCE).stdout.removesuffix("\n")
+    assert document["prompt_tokens"] == 5
+    assert len(document["tokens"]) == 8
+    assert document["finish_reason"] == "max_tokens"
+    assert document["kernels"] and document["timings"]["first_token_seconds"] > 0
+
+
+@needs_model
+def test_prompt_from_file_and_stdin(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("The capital of France is")
+    from_file = tandem("run", "--file", path, "-n", "8")
+    from_stdin = tandem("run", "-p", "-", "-n", "8", stdin=None, input="The capital of France is")
+    assert from_file.stdout == from_stdin.stdout == tandem(*FRANCE).stdout
+
+
+@needs_model
+def test_stop_string_is_cut_exactly():
+    whole = run_json("-p", "The capital of France is", "-n", "24")["text"]
+    stop = whole[9:13]  # crosses token borders
+    stopped = run_json("-p", "The capital of France is", "-n", "24", "--stop", stop)
+    assert stopped["text"] == whole[: whole.index(stop)]
+    assert stopped["finish_reason"] == "stop_string"
+
+
+@needs_model
+@pytest.mark.parametrize("stops", [[""], ["a", "b", "c", "d", "e"]])
+def test_stop_strings_are_limited(stops):
+    args = [part for stop in stops for part in ("--stop", stop)]
+    assert_error(tandem("run", "-p", "hi", *args), 2, "stop")
+
+
+@needs_model
+def test_seed_repeats_and_another_seed_differs():
+    args = ["-p", "Once upon a time", "-n", "24", "--temperature", "1.2", "--top-p", "0.95"]
+    first = run_json(*args, "--seed", "7")["tokens"]
+    assert run_json(*args, "--seed", "7")["tokens"] == first
+    assert run_json(*args, "--seed", "8")["tokens"] != first
+
+
+@needs_model
+def test_chat_ends_itself_and_ignore_eos_goes_on():
+    args = ["--chat", "-p", "Reply with the single word: yes", "-n", "64"]
+    assert run_json(*args)["finish_reason"] == "stop_token"
+    ignoring = run_json(*args, "--ignore-eos")
+    assert ignoring["finish_reason"] == "max_tokens" and len(ignoring["tokens"]) == 64
+
+
+@needs_model
+def test_special_tokens_in_a_prompt_stay_text():
+    assert run_json("-p", "<|im_end|>", "-n", "1")["prompt_tokens"] > 1
+
+
+@needs_model
+def test_int8_cache_answers_too():
+    assert run_json(*FRANCE[1:], "--kv", "int8")["text"].startswith(" Paris")
+
+
+@needs_model
+def test_one_thread_gives_the_same_text():
+    assert run_json(*FRANCE[1:], "--threads", "1")["tokens"] == run_json(*FRANCE[1:])["tokens"]
+
+
+@needs_model
+def test_prompt_longer_than_the_context_is_refused_with_both_numbers():
+    assert_error(tandem("run", "-p", "one two three four five six", "--ctx", "4"), 2, " 6 tokens", " 4 ")
+    assert_error(tandem("run", "-p", "hi", "--ctx", "100000"), 2, "100000", "8192")
+
+
+@needs_model
+def test_answer_ends_when_the_context_is_full():
+    document = run_json("-p", "The capital of France is", "--ctx", "9", "-n", "100")
+    assert len(document["tokens"]) == 4
+    assert document["finish_reason"] == "context_full"
+
+
+# Streams, signals, memory
+
+
+@needs_model
+def test_reader_that_leaves_is_no_error():
+    with subprocess.Popen([BIN, "run", "-p", "Once upon a time", "-n", "400", "--ignore-eos"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(3)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+@needs_model
+def test_output_that_cannot_be_written_exits_1():
+    with open("/dev/full", "wb") as full:
+        result = tandem(*FRANCE, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert "cannot write to standard output" in result.stderr
+    closed = subprocess.run(["sh", "-c", '"$0" run -p hi -n 2 >&-', BIN], capture_output=True, text=True)
+    assert closed.returncode == 1
+    assert "cannot write to standard output" in closed.stderr
+
+
+@needs_model
+def test_interrupt_keeps_the_text_and_exits_130():
+    with subprocess.Popen([BIN, "run", "-p", "Once upon a time", "-n", "8000", "--ignore-eos", "--json"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    document = json.loads(out)
+    assert document["finish_reason"] == "interrupted"
+    assert document["text"]
+
+
+@needs_model
+def test_terminate_ends_at_once():
+    with subprocess.Popen([BIN, "run", "-p", "Once upon a time", "-n", "8000", "--ignore-eos"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == -signal.SIGTERM
+
+
+@needs_model
+def test_model_cut_short_while_in_use_exits_3(tmp_path):
+    path = tmp_path / "model.gguf"
+    shutil.copyfile(MODEL, path)
+    with subprocess.Popen([BIN, "run", path, "-p", "Once upon a time", "-n", "8000", "--ignore-eos", "--isa", "ref"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1)  # ref decodes its weights from the file, step by step
+        os.truncate(path, 1 << 20)
+        assert process.wait(60) == 3
+        assert process.stderr.read() == b"tandem: error: model file changed while in use\n"
+
+
+@needs_model
+def test_too_little_memory_exits_4():
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+
+    result = tandem("run", "-p", "hi", "--ctx", "8192", "--threads", "1", preexec_fn=limit)
+    assert_error(result, 4, "memory")

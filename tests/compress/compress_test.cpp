@@ -1,0 +1,293 @@
+// Recipes, what is refused, and the bytes of a small model's folder.
+#include "compress/compress.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "tensor/dtype.h"
+
+namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string message_of(ErrorKind kind, const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind, kind) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return {};
+}
+
+// A folder of this test's own, gone with it.
+struct TempDir {
+  fs::path path;
+  TempDir() {
+    std::string name = (fs::temp_directory_path() / "tandem-compress-XXXXXX").string();
+    path = mkdtemp(name.data());
+  }
+  ~TempDir() { fs::remove_all(path); }
+};
+
+// One layer of a model 64 wide, as f32 tensors in memory; q_proj's rows lie as GGUF interleaves
+// them.
+struct ToyModel {
+  std::vector<std::vector<float>> data;
+  Checkpoint checkpoint;
+
+  explicit ToyModel(Encoding encoding = kF32) {
+    checkpoint.path = "toy";
+    checkpoint.format = "memory";
+    checkpoint.config = {.name = "toy",
+                         .num_layers = 1,
+                         .width = 64,
+                         .num_heads = 2,
+                         .num_kv_heads = 1,
+                         .head_dim = 32,
+                         .ffn_width = 96,
+                         .vocab_size = 3,
+                         .max_context = 128,
+                         .tied_embedding = true};
+    checkpoint.tokenizer.pre_tokenizer = "smollm";
+    checkpoint.tokenizer.tokens = {"<|endoftext|>", "a", "b"};
+    checkpoint.tokenizer.types = {TokenType::control, TokenType::normal, TokenType::normal};
+    checkpoint.tokenizer.eos_id = 0;
+    const std::string layer = "model.layers.0.";
+    add("model.embed_tokens.weight", 3, 64, kF32);
+    add(layer + "input_layernorm.weight", 1, 64, kF32);
+    add(layer + "self_attn.q_proj.weight", 64, 64, encoding);
+    checkpoint.tensors.back().weight.interleaved_head = 32;
+    add(layer + "self_attn.k_proj.weight", 32, 64, encoding);
+    add(layer + "self_attn.v_proj.weight", 32, 64, encoding);
+    add(layer + "self_attn.o_proj.weight", 64, 64, encoding);
+    add(layer + "post_attention_layernorm.weight", 1, 64, kF32);
+    add(layer + "mlp.gate_proj.weight", 96, 64, encoding);
+    add(layer + "mlp.up_proj.weight", 96, 64, encoding);
+    add(layer + "mlp.down_proj.weight", 64, 96, encoding);
+    add("model.norm.weight", 1, 64, kF32);
+    checkpoint.index_tensors();
+    // The manifest names the hash of a file: any will do.
+    checkpoint.files.push_back(
+        std::make_shared<MappedFile>(TANDEM_TEST_DIR "/golden/compress/rtn.json"));
+  }
+
+  void add(const std::string& name, int64_t N, int64_t K, Encoding encoding) {
+    auto& values = data.emplace_back(static_cast<size_t>(N * K));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = std::sin(static_cast<float>(i * (data.size() + 1)));
+    }
+    checkpoint.tensors.push_back({name,
+                                  {.encoding = encoding,
+                                   .N = N,
+                                   .K = K,
+                                   .data = reinterpret_cast<const std::byte*>(values.data())}});
+  }
+
+  float& element(std::string_view name, int64_t i) {
+    return const_cast<float*>(reinterpret_cast<const float*>(checkpoint.weight(name).data))[i];
+  }
+};
+
+// A folder's safetensors file, read without the program's own reader.
+struct TensorFile {
+  Json header;
+  std::string bytes;
+
+  explicit TensorFile(const fs::path& folder) {
+    std::ifstream in(folder / "model.safetensors", std::ios::binary);
+    const std::string all((std::istreambuf_iterator<char>(in)), {});
+    const auto length = load_unaligned<uint64_t>(all.data());
+    header = parse_json(std::string_view(all).substr(8, length), "header");
+    bytes = all.substr(8 + length);
+  }
+  template <typename T>
+  std::vector<T> values(const std::string& name) const {
+    const uint64_t begin = header[name]["data_offsets"][0], end = header[name]["data_offsets"][1];
+    std::vector<T> out((end - begin) / sizeof(T));
+    std::memcpy(out.data(), bytes.data() + begin, end - begin);
+    return out;
+  }
+};
+
+CompressResult compress_toy(const ToyModel& toy, const Recipe& recipe, const fs::path& out) {
+  ThreadPool pool(2, /*pin=*/false);
+  return compress(toy.checkpoint, recipe, out, pool, {});
+}
+
+TEST(Recipe, NamesAndGroups) {
+  EXPECT_EQ(recipe_from_name("bf16").encoding, kBF16);
+  EXPECT_EQ(recipe_from_name("int8").encoding, int8_channel(ScaleType::bf16));
+  EXPECT_EQ(recipe_from_name("int4").encoding, int4_group(64, ScaleType::bf16));
+  EXPECT_EQ(recipe_from_name("int4", 32).group, 32);
+  EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int3"); }),
+            "recipe 'int3': unknown, expected one of bf16, int8, int4");
+  for (int64_t group : {1, 8, 48, -64}) {
+    message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
+  }
+  EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int8", 64); }),
+            "recipe int8: has no groups, found --group 64");
+}
+
+TEST(Recipe, DescribesItselfToCompressedTensors) {
+  EXPECT_EQ(quantization_config_json(recipe_from_name("bf16")), "");
+  const Json int8 = parse_json(quantization_config_json(recipe_from_name("int8")), "int8");
+  EXPECT_EQ(int8["format"], "int-quantized");
+  EXPECT_EQ(int8["ignore"], Json::array({"lm_head"}));
+  EXPECT_EQ(int8["config_groups"]["group_0"]["weights"]["strategy"], "channel");
+  EXPECT_EQ(int8["config_groups"]["group_0"]["input_activations"]["strategy"], "token");
+  EXPECT_EQ(int8["config_groups"]["group_0"]["input_activations"]["dynamic"], true);
+  const Json int4 = parse_json(quantization_config_json(recipe_from_name("int4", 32)), "int4");
+  EXPECT_EQ(int4["format"], "pack-quantized");
+  EXPECT_EQ(int4["config_groups"]["group_0"]["weights"]["group_size"], 32);
+  EXPECT_TRUE(int4["config_groups"]["group_0"]["input_activations"].is_null());
+}
+
+TEST(Compress, Bf16UndoesTheInterleavingAndRoundsToEven) {
+  ToyModel toy;
+  toy.element("model.norm.weight", 0) = 1.00390625f;  // half way: to even
+  const TempDir dir;
+  const CompressResult result = compress_toy(toy, recipe_from_name("bf16"), dir.path / "out");
+  const TensorFile file(dir.path / "out");
+  EXPECT_EQ(file.values<uint16_t>("model.norm.weight")[0], float_to_bf16(1.0f));
+  EXPECT_EQ(file.header["model.norm.weight"]["shape"], Json::array({64}));
+  EXPECT_EQ(file.header["model.embed_tokens.weight"]["shape"], Json::array({3, 64}));
+  EXPECT_EQ(result.output_bytes, 2 * result.num_weights);
+  EXPECT_EQ(result.source_bytes, 4 * result.num_weights);
+
+  const std::string q = "model.layers.0.self_attn.q_proj.weight";
+  const auto out = file.values<uint16_t>(q);
+  for (int64_t n = 0; n < 64; ++n) {  // logical rows 0..15 of a head are its even file rows
+    const int64_t r = n % 32, stored = n - r + (r < 16 ? 2 * r : 2 * (r - 16) + 1);
+    EXPECT_EQ(out[n * 64 + 5], float_to_bf16(toy.element(q, stored * 64 + 5))) << "row " << n;
+  }
+}
+
+TEST(Compress, QuantizedMatricesLieInTheFolderAsTheirFormatSays) {
+  const ToyModel toy;
+  const TempDir dir;
+  const std::string down = "model.layers.0.mlp.down_proj.weight";
+
+  const CompressResult int8 = compress_toy(toy, recipe_from_name("int8"), dir.path / "int8");
+  const TensorFile file8(dir.path / "int8");
+  EXPECT_EQ(file8.header[down]["dtype"], "I8");
+  EXPECT_EQ(file8.header[down]["shape"], Json::array({64, 96}));
+  EXPECT_EQ(file8.header[down + "_scale"]["dtype"], "BF16");
+  EXPECT_EQ(file8.header[down + "_scale"]["shape"], Json::array({64, 1}));
+  EXPECT_EQ(file8.header["model.embed_tokens.weight"]["dtype"], "BF16");
+  EXPECT_EQ(int8.output_bytes, file8.bytes.size());
+
+  compress_toy(toy, recipe_from_name("int4", 32), dir.path / "int4");
+  const TensorFile file4(dir.path / "int4");
+  EXPECT_FALSE(file4.header.contains(down));
+  EXPECT_EQ(file4.header[down + "_packed"]["dtype"], "I32");
+  EXPECT_EQ(file4.header[down + "_packed"]["shape"], Json::array({64, 12}));
+  EXPECT_EQ(file4.header[down + "_scale"]["shape"], Json::array({64, 3}));
+  EXPECT_EQ(file4.values<int64_t>(down + "_shape"), (std::vector<int64_t>{64, 96}));
+}
+
+TEST(Compress, DecodedWeightsLieWithinHalfAStep) {
+  const ToyModel toy;
+  const TempDir dir;
+  compress_toy(toy, recipe_from_name("int4", 32), dir.path / "out");
+  const TensorFile file(dir.path / "out");
+  const std::string name = "model.layers.0.mlp.up_proj.weight";
+  const auto packed = file.values<int32_t>(name + "_packed");
+  const auto scales = file.values<uint16_t>(name + "_scale");
+  const Weight w{.encoding = int4_group(32, ScaleType::bf16),
+                 .N = 96,
+                 .K = 64,
+                 .data = reinterpret_cast<const std::byte*>(packed.data()),
+                 .scales = reinterpret_cast<const std::byte*>(scales.data())};
+  std::vector<float> expected(64), actual(64);
+  for (int64_t n = 0; n < w.N; ++n) {
+    decode_row(toy.checkpoint.weight(name), n, expected.data());
+    decode_row(w, n, actual.data());
+    for (int64_t k = 0; k < w.K; ++k) {
+      const float step = bf16_to_float(scales[n * 2 + k / 32]);
+      EXPECT_NEAR(actual[k], expected[k], 0.54f * step) << "row " << n << " column " << k;
+    }
+  }
+}
+
+TEST(Compress, ReportsProgressUpToTheEnd) {
+  const ToyModel toy;
+  const TempDir dir;
+  ThreadPool pool(2, /*pin=*/false);
+  uint64_t last = 0, total = 0;
+  compress(toy.checkpoint, recipe_from_name("int8"), dir.path / "out", pool,
+           [&](const CompressProgress& p) {
+             EXPECT_GT(p.done_bytes, last);
+             last = p.done_bytes;
+             total = p.total_bytes;
+           });
+  EXPECT_EQ(last, total);
+}
+
+TEST(CompressRefuses, AGroupThatDoesNotDivideAWidth) {
+  const ToyModel toy;
+  const TempDir dir;
+  EXPECT_EQ(message_of(ErrorKind::usage,
+                       [&] { compress_toy(toy, recipe_from_name("int4", 64), dir.path / "out"); }),
+            "'model.layers.0.mlp.down_proj.weight': width 96 is not a multiple of group 64");
+  EXPECT_FALSE(fs::exists(dir.path / "out"));
+}
+
+TEST(CompressRefuses, WeightsThatAreNotFinite) {
+  const TempDir dir;
+  for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    for (const char* name : {"model.layers.0.mlp.up_proj.weight", "model.norm.weight"}) {
+      ToyModel toy;
+      toy.element(name, 7) = bad;
+      for (const char* recipe : {"bf16", "int8", "int4"}) {
+        const std::string message = message_of(ErrorKind::bad_file, [&] {
+          compress_toy(toy, recipe_from_name(recipe, *recipe == 'i' && recipe[3] == '4' ? 32 : 0),
+                       dir.path / "out");
+        });
+        EXPECT_NE(message.find(name), std::string::npos) << message;
+        EXPECT_TRUE(fs::is_empty(dir.path)) << "something was left behind";
+      }
+    }
+  }
+}
+
+TEST(CompressRefuses, ASourceThatIsAlreadyCompressed) {
+  const ToyModel toy(int8_channel(ScaleType::bf16));
+  const TempDir dir;
+  EXPECT_EQ(message_of(ErrorKind::usage,
+                       [&] { compress_toy(toy, recipe_from_name("int8"), dir.path / "out"); }),
+            "toy: 'model.layers.0.self_attn.q_proj.weight' is already int8 per channel, "
+            "expected a model that is not compressed");
+}
+
+TEST(CompressRefuses, AnOutputThatIsTheSourceOrNotEmpty) {
+  ToyModel toy;
+  const TempDir dir;
+  toy.checkpoint.path = dir.path;
+  const Recipe recipe = recipe_from_name("bf16");
+  std::string message = message_of(ErrorKind::usage, [&] { compress_toy(toy, recipe, dir.path); });
+  EXPECT_NE(message.find("is the source model"), std::string::npos) << message;
+
+  fs::create_directory(dir.path / "full");
+  std::ofstream(dir.path / "full" / "notes.txt") << "mine";
+  message = message_of(ErrorKind::usage, [&] { compress_toy(toy, recipe, dir.path / "full"); });
+  EXPECT_NE(message.find("exists and is not empty"), std::string::npos) << message;
+  message = message_of(ErrorKind::usage,
+                       [&] { compress_toy(toy, recipe, dir.path / "full" / "notes.txt"); });
+  EXPECT_NE(message.find("exists and is not a folder"), std::string::npos) << message;
+
+  fs::create_directory(dir.path / "empty");
+  compress_toy(toy, recipe, dir.path / "empty");
+  EXPECT_TRUE(fs::exists(dir.path / "empty" / "config.json"));
+}
+
+}  // namespace
+}  // namespace tandem

@@ -1,0 +1,269 @@
+// write_hf_folder -> load_checkpoint, plain and quantized, and folders that must be refused.
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "formats/checkpoint.h"
+#include "formats/gguf_builder.h"
+#include "formats/temporary_folder.h"
+#include "formats/tokenizer_json.h"
+#include "formats/validate.h"
+
+namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+
+ModelConfig tiny_config() {
+  ModelConfig config;
+  config.name = "tiny";
+  config.num_layers = 1;
+  config.width = 64;
+  config.num_heads = 2;
+  config.num_kv_heads = 1;
+  config.head_dim = 32;
+  config.ffn_width = 32;
+  config.vocab_size = 4;
+  config.max_context = 128;
+  config.rope_theta = 1e5;
+  config.rms_eps = 1e-5;
+  config.tied_embedding = true;
+  return config;
+}
+
+TokenizerSpec tiny_tokenizer() {
+  TokenizerSpec spec;
+  spec.pre_tokenizer = "smollm";
+  spec.tokens = {"<|end|>", "a", "\"\xC4\xA0", "ab"};
+  spec.types = {TokenType::control, TokenType::normal, TokenType::normal, TokenType::user_defined};
+  spec.merges = {{"a", "b"}};
+  spec.eos_id = 0;
+  spec.bos_id = 0;
+  spec.chat_template = "{{ messages[0].content }}\n";
+  return spec;
+}
+
+TensorSource source(const std::string& name, const std::string& dtype, std::vector<int64_t> shape,
+                    const std::string& bytes) {
+  return {name, dtype, std::move(shape), bytes.size(),
+          [bytes](const ByteSink& sink) { sink(std::as_bytes(std::span(bytes))); }};
+}
+
+std::string repeated(const std::string& bytes, int64_t count) {
+  std::string out;
+  for (int64_t i = 0; i < count; ++i) out += bytes;
+  return out;
+}
+
+const std::string kOne = raw<uint16_t>(0x3F80);   // bf16 1.0
+const std::string kHalf = raw<uint16_t>(0x3F00);  // bf16 0.5
+
+enum class Kind { bf16, int8, int4 };
+
+std::vector<TensorSource> tensors_of(Kind kind) {
+  std::vector<TensorSource> out;
+  for (const auto& [name, N, K] : expected_tensors(tiny_config())) {
+    const std::string module = name.substr(0, name.size() - 7);
+    if (N == 1) {
+      out.push_back(source(name, "BF16", {K}, repeated(kOne, K)));
+    } else if (kind == Kind::bf16 || name.find("embed") != std::string::npos) {
+      out.push_back(source(name, "BF16", {N, K}, repeated(kOne, N * K)));
+    } else if (kind == Kind::int8) {
+      out.push_back(source(name, "I8", {N, K}, repeated(raw<int8_t>(-3), N * K)));
+      out.push_back(source(module + ".weight_scale", "BF16", {N, 1}, repeated(kHalf, N)));
+    } else {
+      // Codes 0..7 hold -8..-1.
+      out.push_back(source(module + ".weight_packed", "I32", {N, K / 8},
+                           repeated(raw<uint32_t>(0x76543210), N * K / 8)));
+      out.push_back(source(module + ".weight_scale", "BF16", {N, K / 32}, repeated(kHalf, N * K / 32)));
+      out.push_back(source(module + ".weight_shape", "I64", {2}, raw(N) + raw(K)));
+    }
+  }
+  return out;
+}
+
+Json quantization_of(Kind kind) {
+  Json weights = {{"num_bits", 8},      {"type", "int"},     {"strategy", "channel"},
+                  {"symmetric", true},  {"dynamic", false}};
+  Json activations = {{"num_bits", 8},     {"type", "int"},   {"strategy", "token"},
+                      {"symmetric", true}, {"dynamic", true}};
+  if (kind == Kind::int4) {
+    weights["num_bits"] = 4;
+    weights["strategy"] = "group";
+    weights["group_size"] = 32;
+    activations = nullptr;
+  }
+  return {{"quant_method", "compressed-tensors"},
+          {"format", kind == Kind::int4 ? "pack-quantized" : "int-quantized"},
+          {"config_groups",
+           {{"group_0",
+             {{"targets", {"Linear"}}, {"weights", weights}, {"input_activations", activations}}}}},
+          {"ignore", {"lm_head"}}};
+}
+
+fs::path write(const fs::path& dir, Kind kind) {
+  write_hf_folder(dir, tiny_config(), tiny_tokenizer(), tensors_of(kind),
+                  kind == Kind::bf16 ? "" : dump_json(quantization_of(kind)), R"({"recipe":"test"})");
+  return dir;
+}
+
+float first_of(const Checkpoint& model, const std::string& name, int64_t k = 0) {
+  const Weight& weight = model.weight(name);
+  std::vector<float> row(static_cast<size_t>(weight.K));
+  decode_row(weight, weight.N - 1, row.data());
+  return row[static_cast<size_t>(k)];
+}
+
+TEST(HfFolder, ReadsBackWhatItWrites) {
+  const TemporaryFolder folder;
+  const Checkpoint model = load_checkpoint(write(folder.path() / "bf16", Kind::bf16));
+  const ModelConfig want = tiny_config();
+  EXPECT_EQ(model.config.name, "tiny");
+  EXPECT_EQ(model.config.head_dim, want.head_dim);
+  EXPECT_EQ(model.config.rope_theta, want.rope_theta);
+  EXPECT_EQ(model.config.rms_eps, want.rms_eps);
+  EXPECT_TRUE(model.config.tied_embedding);
+  const TokenizerSpec spec = tiny_tokenizer();
+  EXPECT_EQ(model.tokenizer.tokens, spec.tokens);
+  EXPECT_EQ(model.tokenizer.types, spec.types);
+  EXPECT_EQ(model.tokenizer.merges, spec.merges);
+  EXPECT_EQ(model.tokenizer.eos_id, 0);
+  EXPECT_EQ(model.tokenizer.pad_id, -1);
+  EXPECT_EQ(model.tokenizer.chat_template, spec.chat_template);
+  ASSERT_EQ(model.metadata.size(), 1u);
+  EXPECT_EQ(model.metadata[0].second, "test");
+  EXPECT_EQ(first_of(model, "model.norm.weight"), 1.0f);
+  EXPECT_EQ(checkpoint_hash(model).size(), 32u);
+}
+
+TEST(HfFolder, ReadsQuantizedWeights) {
+  const TemporaryFolder folder;
+  const Checkpoint int8 = load_checkpoint(write(folder.path() / "int8", Kind::int8));
+  EXPECT_EQ(int8.weight("model.layers.0.mlp.down_proj.weight").encoding,
+            int8_channel(ScaleType::bf16));
+  EXPECT_EQ(first_of(int8, "model.layers.0.mlp.down_proj.weight"), -1.5f);
+  EXPECT_EQ(int8.tensors.size(), expected_tensors(tiny_config()).size());
+  const Checkpoint int4 = load_checkpoint(write(folder.path() / "int4", Kind::int4));
+  EXPECT_EQ(int4.weight("model.layers.0.mlp.down_proj.weight").encoding,
+            int4_group(32, ScaleType::bf16));
+  EXPECT_EQ(first_of(int4, "model.layers.0.mlp.down_proj.weight", 0), -4.0f);
+  EXPECT_EQ(first_of(int4, "model.layers.0.mlp.down_proj.weight", 31), -0.5f);
+}
+
+TEST(HfFolder, LeavesNothingBehindWhenItCannotWrite) {
+  const TemporaryFolder folder;
+  const auto dir = write(folder.path() / "model", Kind::bf16);
+  EXPECT_NE(error_of([&] { write(dir, Kind::bf16); }).find("exit 2"), std::string::npos);
+  TokenizerSpec spec = tiny_tokenizer();
+  spec.pre_tokenizer = "llama-bpe";
+  const auto other = folder.path() / "other";
+  const auto write_other = [&] { write_hf_folder(other, tiny_config(), spec, {}, "", ""); };
+  EXPECT_NE(error_of(write_other).find("llama-bpe"), std::string::npos);
+  const auto fail_inside = [&] {
+    TensorSource bad{"x", "U8", {1}, 1, [](const ByteSink&) { fail(ErrorKind::system, "disk"); }};
+    write_hf_folder(other, tiny_config(), tiny_tokenizer(), {bad}, "", "");
+  };
+  EXPECT_NE(error_of(fail_inside).find("disk"), std::string::npos);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1);
+}
+
+struct Case {
+  const char* name;
+  const char* expected;
+  Kind kind;
+  const char* file;
+  std::function<void(Json&)> spoil;
+};
+
+const Case kCases[] = {
+    {"layers huge", "num_hidden_layers", Kind::bf16, "config.json",
+     [](Json& j) { j["num_hidden_layers"] = 1e9; }},
+    {"layers text", "num_hidden_layers", Kind::bf16, "config.json",
+     [](Json& j) { j["num_hidden_layers"] = "-1"; }},
+    {"layers null", "'num_hidden_layers' is missing", Kind::bf16, "config.json",
+     [](Json& j) { j["num_hidden_layers"] = nullptr; }},
+    {"width text", "hidden_size", Kind::bf16, "config.json", [](Json& j) { j["hidden_size"] = "64"; }},
+    {"dtype", "torch_dtype", Kind::bf16, "config.json", [](Json& j) { j["torch_dtype"] = "int3"; }},
+    {"model type", "'qwen2' is not supported", Kind::bf16, "config.json",
+     [](Json& j) { j["model_type"] = "qwen2"; }},
+    {"rope", "'rope_type' is 'yarn'", Kind::bf16, "config.json",
+     [](Json& j) { j["rope_parameters"]["rope_type"] = "yarn"; }},
+    {"bias", "attention_bias", Kind::bf16, "config.json", [](Json& j) { j["attention_bias"] = true; }},
+    {"vocabulary", "expected [5, 64]", Kind::bf16, "config.json", [](Json& j) { j["vocab_size"] = 5; }},
+    {"quantized, unsaid", "does not say so", Kind::int8, "config.json",
+     [](Json& j) { j.erase("quantization_config"); }},
+    {"plain, said quantized", "says it is quantized", Kind::bf16, "config.json",
+     [](Json& j) { j["quantization_config"] = quantization_of(Kind::int8); }},
+    {"another format", "does not say so", Kind::int8, "config.json",
+     [](Json& j) { j["quantization_config"] = quantization_of(Kind::int4); }},
+    {"group 64", "weight_scale", Kind::int4, "config.json",
+     [](Json& j) {
+       j["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] = 64;
+     }},
+    {"group 0", "multiple of 32", Kind::int4, "config.json",
+     [](Json& j) {
+       j["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] = 0;
+     }},
+    {"asymmetric", "'symmetric' is 'false'", Kind::int4, "config.json",
+     [](Json& j) {
+       j["quantization_config"]["config_groups"]["group_0"]["weights"]["symmetric"] = false;
+     }},
+    {"gptq", "quant_method", Kind::int4, "config.json",
+     [](Json& j) { j["quantization_config"]["quant_method"] = "gptq"; }},
+    {"ignored, yet quantized", "does not say so", Kind::int4, "config.json",
+     [](Json& j) {
+       j["quantization_config"]["ignore"] = {"model.layers.0.mlp.down_proj"};
+     }},
+    {"pre-tokenizer", "pre_tokenizer", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = false; }},
+    {"normalizer", "normalizer", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["normalizer"] = {{"type", "NFC"}}; }},
+    {"id hole", "do not fill", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["model"]["vocab"]["a"] = 9; }},
+    {"id twice", "do not fill", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["model"]["vocab"]["a"] = 2; }},
+    {"id 2^31", "expected an integer", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["model"]["vocab"]["a"] = 2147483648u; }},
+    {"merge of three", "expected two pieces", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["model"]["merges"][0] = "a b c"; }},
+    {"eos unknown", "not in the vocabulary", Kind::bf16, "tokenizer_config.json",
+     [](Json& j) { j["eos_token"] = "nope"; }},
+};
+
+TEST(HfFolder, RefusesWhatContradicts) {
+  const TemporaryFolder folder;
+  for (const Case& c : kCases) {
+    const auto dir = write(folder.path() / c.name, c.kind);
+    Json json = parse_json(read_text_file(dir / c.file, 1 << 20), c.file);
+    c.spoil(json);
+    write_file_atomic(dir / c.file, dump_json(json));
+    const std::string error = error_of([&] { load_checkpoint(dir); });
+    EXPECT_EQ(error.substr(0, 7), "exit 3:") << c.name;
+    EXPECT_NE(error.find(c.expected), std::string::npos) << c.name << ": " << error;
+  }
+}
+
+TEST(HfFolder, ReadsMergesAsPairs) {
+  const TemporaryFolder folder;
+  const auto dir = write(folder.path() / "model", Kind::bf16);
+  Json json = parse_json(read_text_file(dir / "tokenizer.json", 1 << 20), "x");
+  json["model"]["merges"] = {{"a", "b"}};
+  write_file_atomic(dir / "tokenizer.json", dump_json(json));
+  EXPECT_EQ(load_checkpoint(dir).tokenizer.merges, tiny_tokenizer().merges);
+}
+
+TEST(HfFolder, NamesWhatIsMissing) {
+  const TemporaryFolder folder;
+  const auto dir = write(folder.path() / "model", Kind::bf16);
+  fs::rename(dir / "model.safetensors", dir / "weights");
+  const auto error = [&] { return error_of([&] { load_checkpoint(dir); }); };
+  EXPECT_NE(error().find("model.safetensors is missing"), std::string::npos);
+  write_file_atomic(dir / "pytorch_model.bin", "x");
+  EXPECT_NE(error().find("pickle"), std::string::npos);
+  write_file_atomic(dir / "model.safetensors.index.json", "{}");
+  EXPECT_NE(error().find("several files"), std::string::npos);
+  fs::remove(dir / "config.json");
+  EXPECT_NE(error().find("without config.json"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace tandem

@@ -1,0 +1,213 @@
+#include "runtime/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include "base/cpu.h"
+#include "base/error.h"
+
+namespace tandem {
+namespace {
+
+std::filesystem::path default_model() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  const std::filesystem::path root = cache != nullptr && *cache != '\0'
+                                         ? cache
+                                         : std::filesystem::path(home ? home : "") / ".cache";
+  return root / "tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  FinishReason finish = FinishReason::none;
+};
+
+std::map<uint64_t, Answer> run_all(Engine& engine) {
+  std::map<uint64_t, Answer> answers;
+  engine.run([&](const TokenEvent& event) {
+    Answer& answer = answers[event.request_id];
+    EXPECT_EQ(answer.finish, FinishReason::none) << "an event after the last one";
+    if (event.token >= 0) answer.tokens.push_back(event.token);
+    answer.finish = event.finish;
+  });
+  return answers;
+}
+
+// Arbitrary but plausible prompts of different lengths: a run of ids for each request.
+Request make_request(uint64_t id, int64_t num_prompt, int64_t max_tokens) {
+  Request request;
+  request.id = id;
+  request.max_tokens = max_tokens;
+  for (int64_t i = 0; i < num_prompt; ++i) {
+    request.prompt.push_back(
+        static_cast<int32_t>(260 + (i * 37 + static_cast<int64_t>(id) * 911) % 20000));
+  }
+  return request;
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (!std::filesystem::exists(default_model())) return;
+    pool_ = new ThreadPool(usable_cpus());
+    const Checkpoint checkpoint = load_checkpoint(default_model());
+    model_ = new Model(checkpoint, *pool_, best_isa());
+  }
+  static void TearDownTestSuite() {
+    delete model_;
+    delete pool_;
+    model_ = nullptr;
+    pool_ = nullptr;
+  }
+  void SetUp() override {
+    if (model_ == nullptr) GTEST_SKIP() << "no default model at " << default_model();
+  }
+
+  static ThreadPool* pool_;
+  static Model* model_;
+};
+
+ThreadPool* EngineTest::pool_ = nullptr;
+Model* EngineTest::model_ = nullptr;
+
+TEST_F(EngineTest, InterleavedSequencesGiveTheTokensEachGivesAlone) {
+  const int64_t lengths[] = {1, 5, 17, 63, 64, 65, 130, 200};
+  for (const KvType kv_type : {KvType::bf16, KvType::int8}) {
+    SCOPED_TRACE(kv_type_name(kv_type));
+    std::map<uint64_t, Answer> alone;
+    for (uint64_t id = 0; id < 8; ++id) {
+      Engine engine(*model_, {.kv_type = kv_type, .max_context = 512, .max_sequences = 1});
+      engine.submit(make_request(id, lengths[id], 24));
+      alone.merge(run_all(engine));
+    }
+    // Short steps, so that prompts are cut at odd places while others decode.
+    Engine engine(
+        *model_,
+        {.kv_type = kv_type, .max_context = 512, .max_sequences = 8, .max_step_tokens = 48});
+    for (uint64_t id = 0; id < 8; ++id) engine.submit(make_request(id, lengths[id], 24));
+    const auto together = run_all(engine);
+    for (uint64_t id = 0; id < 8; ++id) {
+      EXPECT_EQ(together.at(id).tokens, alone.at(id).tokens) << "sequence " << id;
+      EXPECT_EQ(together.at(id).tokens.size(), 24u);
+      EXPECT_EQ(together.at(id).finish, FinishReason::max_tokens);
+    }
+    EXPECT_EQ(engine.stats().pages_free, engine.stats().pages_total);
+    EXPECT_EQ(engine.stats().kv_bytes_used, 0u);
+  }
+}
+
+TEST_F(EngineTest, SamplingDoesNotDependOnTheNeighbours) {
+  const auto request = [](uint64_t id) {
+    Request made = make_request(id, 20, 16);
+    made.sampling = {.temperature = 0.9f, .top_p = 0.95f, .repetition_penalty = 1.1f, .seed = id};
+    return made;
+  };
+  Engine alone(*model_, {.max_context = 256, .max_sequences = 1});
+  alone.submit(request(2));
+  Engine together(*model_, {.max_context = 256, .max_sequences = 4});
+  for (uint64_t id = 0; id < 4; ++id) together.submit(request(id));
+  EXPECT_EQ(run_all(together).at(2).tokens, run_all(alone).at(2).tokens);
+}
+
+TEST_F(EngineTest, MoreRequestsThanPagesAllFinish) {
+  Engine engine(*model_, {.max_context = 256, .max_sequences = 4, .kv_pages = 5});
+  for (uint64_t id = 0; id < 9; ++id) engine.submit(make_request(id, 60 + 15 * (id % 3), 8));
+  EXPECT_EQ(engine.stats().waiting, 9);
+  const auto answers = run_all(engine);
+  ASSERT_EQ(answers.size(), 9u);
+  for (const auto& [id, answer] : answers) EXPECT_EQ(answer.tokens.size(), 8u) << id;
+  EXPECT_EQ(engine.stats().pages_free, 5);
+}
+
+TEST_F(EngineTest, EndsAtTheContextAndAtStopTokens) {
+  Engine engine(*model_, {.max_context = 40, .max_sequences = 2});
+  engine.submit(make_request(0, 30, 100));
+  const Answer full = run_all(engine).at(0);
+  EXPECT_EQ(full.tokens.size(), 10u);
+  EXPECT_EQ(full.finish, FinishReason::context_full);
+
+  Request stopping = make_request(0, 30, 100);
+  stopping.stop_tokens = {full.tokens[4]};
+  const auto first = std::ranges::find(full.tokens, full.tokens[4]);
+  engine.submit(stopping);
+  const Answer stopped = run_all(engine).at(0);
+  EXPECT_EQ(stopped.tokens, std::vector<int32_t>(full.tokens.begin(), first));
+  EXPECT_EQ(stopped.finish, FinishReason::stop_token);
+}
+
+TEST_F(EngineTest, CancelEndsOnlyItsOwn) {
+  Engine engine(*model_, {.max_context = 128, .max_sequences = 2});
+  for (uint64_t id = 0; id < 3; ++id) engine.submit(make_request(id, 10, 6));
+  engine.cancel(2);  // waiting
+  engine.cancel(2);
+  engine.cancel(77);
+  std::map<uint64_t, Answer> answers;
+  engine.run([&](const TokenEvent& event) {
+    Answer& answer = answers[event.request_id];
+    if (event.token >= 0) answer.tokens.push_back(event.token);
+    answer.finish = event.finish;
+    if (event.request_id == 0 && answer.tokens.size() == 3) engine.cancel(0);
+  });
+  EXPECT_EQ(answers.at(0).finish, FinishReason::cancelled);
+  EXPECT_EQ(answers.at(0).tokens.size(), 3u);
+  EXPECT_EQ(answers.at(1).finish, FinishReason::max_tokens);
+  EXPECT_EQ(answers.at(1).tokens.size(), 6u);
+  EXPECT_EQ(answers.at(2).finish, FinishReason::cancelled);
+  EXPECT_TRUE(answers.at(2).tokens.empty());
+  EXPECT_EQ(engine.stats().pages_free, engine.stats().pages_total);
+}
+
+TEST_F(EngineTest, RefusesWithBothNumbers) {
+  Engine engine(*model_, {.max_context = 64, .max_sequences = 1});
+  const auto refusal = [&](const Request& request) -> std::string {
+    try {
+      engine.submit(request);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind, ErrorKind::usage);
+      return error.what();
+    }
+    return "accepted";
+  };
+  const std::string too_long = refusal(make_request(0, 64, 1));
+  EXPECT_NE(too_long.find("64 tokens"), std::string::npos) << too_long;
+  EXPECT_NE(too_long.find("at most 63"), std::string::npos) << too_long;
+  EXPECT_NE(refusal(make_request(0, 0, 1)).find("empty"), std::string::npos);
+  EXPECT_NE(refusal(make_request(0, 3, 0)).find("max tokens is 0"), std::string::npos);
+  Request outside = make_request(0, 3, 1);
+  outside.prompt[1] = static_cast<int32_t>(model_->config().vocab_size);
+  EXPECT_NE(refusal(outside).find("position 1"), std::string::npos);
+  EXPECT_EQ(refusal(make_request(0, 63, 1)), "accepted");
+  EXPECT_NE(refusal(make_request(0, 63, 1)).find("already"), std::string::npos);
+  EXPECT_EQ(run_all(engine).at(0).tokens.size(), 1u);
+  EXPECT_THROW(Engine(*model_, {.max_context = 1 << 30}), Error);
+  EXPECT_THROW(Engine(*model_, {.kv_pages = int64_t{1} << 30}), Error);
+}
+
+TEST_F(EngineTest, ScorerAgreesWithTheEngine) {
+  Engine engine(*model_, {.max_context = 512, .max_sequences = 1});
+  const Request request = make_request(0, 150, 40);
+  engine.submit(request);
+  const Answer answer = run_all(engine).at(0);
+  std::vector<int32_t> tokens = request.prompt;
+  tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+
+  Scorer scorer(*model_, KvType::bf16, 256);
+  const size_t V = static_cast<size_t>(model_->config().vocab_size);
+  for (int round = 0; round < 2; ++round) {  // the cache is used again
+    int64_t expected_position = 149;
+    scorer.score(tokens, 149, [&](int64_t position, const float* logits) {
+      EXPECT_EQ(position, expected_position++);
+      if (position + 1 == static_cast<int64_t>(tokens.size())) return;
+      const auto best = std::max_element(logits, logits + V) - logits;
+      EXPECT_EQ(best, tokens[position + 1]) << "position " << position;
+    });
+    EXPECT_EQ(expected_position, static_cast<int64_t>(tokens.size()));
+  }
+}
+
+}  // namespace
+}  // namespace tandem
