@@ -29,9 +29,9 @@ test:
 
 # Against the reference implementations, in a virtual environment of their own; needs the network once.
 oracles:
-	@tools/setup.sh build test model text
+	@tools/setup.sh build test oracles model text
 	$(call build,all,$(dev_is_on),-DTANDEM_DEV=ON)
-	@tests/oracle/run.sh
+	@tests/oracle/run.sh $(BUILD)
 
 # The kernels and the engine alone; with LLAMA_BENCH=PATH the engine beside llama.cpp, interleaved.
 bench:

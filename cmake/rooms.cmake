@@ -31,5 +31,5 @@ function(add_room_test room name)
   target_compile_definitions(${room}_${name} PRIVATE
     TANDEM_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TANDEM_TEST_DIR="${CMAKE_SOURCE_DIR}/tests")
   add_test(NAME ${room}/${name} COMMAND ${room}_${name})
-  set_tests_properties(${room}/${name} PROPERTIES LABELS ${TEST_LABEL} TIMEOUT 600)
+  set_tests_properties(${room}/${name} PROPERTIES LABELS ${TEST_LABEL} TIMEOUT 300)
 endfunction()

@@ -40,7 +40,9 @@ std::optional<double> find_baseline_perplexity(const std::vector<Record>& record
 }
 
 double decode_rate(const Record& record) { return record.decode_tokens_per_second.median(); }
-double memory_bytes(const Record& record) { return static_cast<double>(record.peak_resident_bytes); }
+double memory_bytes(const Record& record) {
+  return static_cast<double>(record.peak_resident_bytes);
+}
 
 bool is_candidate(const Record& record, Goal goal) {
   if (goal != Goal::throughput && record.cell.batch != 1) return false;
@@ -50,10 +52,13 @@ bool is_candidate(const Record& record, Goal goal) {
 // Larger is better.
 double merit(const Record& record, Goal goal) {
   switch (goal) {
-    case Goal::balanced: return decode_rate(record) / memory_bytes(record);
+    case Goal::balanced:
+      return decode_rate(record) / memory_bytes(record);
     case Goal::fastest_decode:
-    case Goal::throughput: return decode_rate(record);
-    case Goal::least_memory: return -memory_bytes(record);
+    case Goal::throughput:
+      return decode_rate(record);
+    case Goal::least_memory:
+      return -memory_bytes(record);
   }
   return 0;
 }
@@ -63,7 +68,7 @@ std::string cell_name(const CellKey& cell) {
 }
 
 std::string cell_name(const CellKey& cell, Goal goal) {
-  if (goal != Goal::throughput) return cell_name(cell);
+  if (goal != Goal::throughput || cell.batch == 1) return cell_name(cell);
   return fmt::format("{} at batch {}", cell_name(cell), cell.batch);
 }
 
@@ -76,7 +81,8 @@ std::string quality_trade(const Record& record, std::optional<double> baseline_p
     text = fmt::format("perplexity {:.2f}", record.quality.perplexity);
   }
   if (record.quality.top1_agreement) {
-    text += fmt::format(" and {:.1f} % of bf16's first choices", 100.0 * *record.quality.top1_agreement);
+    text += fmt::format(" and {:.1f} % of bf16's first choices",
+                        100.0 * *record.quality.top1_agreement);
   }
   return text;
 }
@@ -86,8 +92,8 @@ std::string trade(const Record& record, const Record* baseline,
   const std::string name = cell_name(record.cell, goal);
   const double rate = decode_rate(record), megabytes = memory_bytes(record) * 1e-6;
   if (is_baseline(record.cell)) {
-    return fmt::format("{} decodes {:.0f} tokens/s in {:.0f} MB: nothing above the floor beats it", name,
-                       rate, megabytes);
+    return fmt::format("{} decodes {:.0f} tokens/s in {:.0f} MB: nothing above the floor beats it",
+                       name, rate, megabytes);
   }
   const std::string quality = quality_trade(record, baseline_perplexity);
   const std::string noisy = record.noisy ? " (noisy: the speed varied by more than 10 %)" : "";
@@ -95,11 +101,12 @@ std::string trade(const Record& record, const Record* baseline,
     return fmt::format("{} decodes {:.0f} tokens/s in {:.0f} MB, at {}{}", name, rate, megabytes,
                        quality, noisy);
   }
-  return fmt::format("{} decodes {:.2f}x as fast as bf16 ({:.0f} against {:.0f} tokens/s) in {:.2f}x the "
-                     "memory ({:.0f} against {:.0f} MB), for {}{}",
-                     name, rate / decode_rate(*baseline), rate, decode_rate(*baseline),
-                     memory_bytes(record) / memory_bytes(*baseline), megabytes,
-                     memory_bytes(*baseline) * 1e-6, quality, noisy);
+  return fmt::format(
+      "{} decodes {:.2f}x as fast as bf16 ({:.0f} against {:.0f} tokens/s) in {:.2f}x the "
+      "memory ({:.0f} against {:.0f} MB), for {}{}",
+      name, rate / decode_rate(*baseline), rate, decode_rate(*baseline),
+      memory_bytes(record) / memory_bytes(*baseline), megabytes, memory_bytes(*baseline) * 1e-6,
+      quality, noisy);
 }
 
 Advice advise(Goal goal, const std::vector<Record>& records,
@@ -124,13 +131,15 @@ Advice advise(Goal goal, const std::vector<Record>& records,
   });
   const Record& best = *candidates.front();
   advice.best = best.cell;
-  advice.text = trade(best, find_baseline(records, best.cell.batch), baseline_perplexity, goal) + ".";
+  advice.text =
+      trade(best, find_baseline(records, best.cell.batch), baseline_perplexity, goal) + ".";
   if (candidates.size() > 1) {
     const Record& second = *candidates[1];
     advice.runner_up = second.cell;
-    advice.text += fmt::format(" Runner-up: {} ({:.0f} tokens/s, {:.0f} MB, {}).",
-                               cell_name(second.cell, goal), decode_rate(second),
-                               memory_bytes(second) * 1e-6, quality_trade(second, baseline_perplexity));
+    advice.text +=
+        fmt::format(" Runner-up: {} ({:.0f} tokens/s, {:.0f} MB, {}).",
+                    cell_name(second.cell, goal), decode_rate(second), memory_bytes(second) * 1e-6,
+                    quality_trade(second, baseline_perplexity));
   }
   return advice;
 }
@@ -139,10 +148,14 @@ Advice advise(Goal goal, const std::vector<Record>& records,
 
 const char* goal_name(Goal goal) {
   switch (goal) {
-    case Goal::balanced: return "balanced";
-    case Goal::fastest_decode: return "fastest answer";
-    case Goal::throughput: return "most throughput";
-    case Goal::least_memory: return "least memory";
+    case Goal::balanced:
+      return "balanced";
+    case Goal::fastest_decode:
+      return "fastest answer";
+    case Goal::throughput:
+      return "most throughput";
+    case Goal::least_memory:
+      return "least memory";
   }
   return "";
 }

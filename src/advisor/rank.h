@@ -1,5 +1,5 @@
-// Records -> which configuration to deploy, with reasons. Everything said here was measured; nothing
-// that falls below the quality floor is recommended.
+// Records -> which configuration to deploy, with reasons. Everything said here was measured;
+// nothing that falls below the quality floor is recommended.
 #pragma once
 
 #include <optional>
@@ -32,18 +32,18 @@ struct Excluded {
 
 struct Advice {
   Goal goal = Goal::balanced;
-  std::optional<CellKey> best;       // absent: nothing can be recommended, and text says why
+  std::optional<CellKey> best;  // absent: nothing can be recommended, and text says why
   std::optional<CellKey> runner_up;
-  std::string text;                  // one or two sentences that name the trade
+  std::string text;  // one or two sentences that name the trade
 };
 
 struct Ranking {
-  std::vector<Advice> advice;        // one for each goal
-  std::vector<Excluded> excluded;    // once for each variant and KV type
+  std::vector<Advice> advice;      // one for each goal
+  std::vector<Excluded> excluded;  // once for each variant and KV type
 };
 
-// The reference of all comparisons is bf16 with bf16 KV at the same batch; where no record has it the
-// text gives absolute numbers.
+// The reference of all comparisons is bf16 with bf16 KV at the same batch; where no record has it
+// the text gives absolute numbers.
 Ranking rank(const std::vector<Record>& records, const QualityFloor& floor);
 
 // Why the floor keeps this record out; empty when it does not. Quality that was not measured, or is

@@ -8,32 +8,59 @@
 namespace tandem {
 namespace {
 
-template <typename Value>
-Value parse(std::string_view text, std::string_view name) {
-  constexpr int kMaxDepth = 64;
-  std::vector<std::unordered_set<std::string>> keys;
-  const auto callback = [&](int depth, typename Value::parse_event_t event, Value& parsed) {
-    if (depth > kMaxDepth) {
-      fail(ErrorKind::bad_file, "{}: JSON nested deeper than {}", name, kMaxDepth);
-    }
-    if (event == Value::parse_event_t::object_start) keys.emplace_back();
-    if (event == Value::parse_event_t::object_end) keys.pop_back();
-    if (event == Value::parse_event_t::key) {
-      const auto& key = parsed.template get_ref<const std::string&>();
-      if (!keys.back().insert(key).second) {
-        fail(ErrorKind::bad_file, "{}: key {} stands twice in one JSON object", name, quote(key));
-      }
+constexpr size_t kMaxDepth = 64;
+
+// Walks a text without building a value. The library's own parser takes a callback too, but then
+// scans the whole parent at the end of each nested object: quadratic in what a file controls.
+class StructureCheck : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit StructureCheck(std::string_view name) : name_(name) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(size_t) override { return open(); }
+  bool start_array(size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& key) override {
+    if (!keys_.back().insert(key).second) {
+      fail(ErrorKind::bad_file, "{}: key {} stands twice in one JSON object", name_, quote(key));
     }
     return true;
-  };
-  try {
-    return Value::parse(text.begin(), text.end(), callback);
-  } catch (const typename Value::parse_error& error) {
-    fail(ErrorKind::bad_file, "{}: not valid JSON at byte {}: {}", name, error.byte,
-         quote(error.what(), 160));
-  } catch (const typename Value::out_of_range& error) {
-    fail(ErrorKind::bad_file, "{}: {}", name, quote(error.what(), 160));
   }
+  bool parse_error(size_t offset, const std::string&,
+                   const nlohmann::json::exception& error) override {
+    fail(ErrorKind::bad_file, "{}: not valid JSON at byte {}: {}", name_, offset,
+         quote(error.what(), 160));
+  }
+
+ private:
+  bool open() {
+    keys_.emplace_back();
+    if (keys_.size() > kMaxDepth) {
+      fail(ErrorKind::bad_file, "{}: JSON nested deeper than {}", name_, kMaxDepth);
+    }
+    return true;
+  }
+  bool close() {
+    keys_.pop_back();
+    return true;
+  }
+
+  std::string_view name_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the objects and arrays that are open
+};
+
+template <typename Value>
+Value parse(std::string_view text, std::string_view name) {
+  StructureCheck check(name);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &check);
+  return Value::parse(text.begin(), text.end());
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ constexpr int kSchema = 1;
 struct Options {
   std::string path;
   bool json = false;
-  bool tensors = false;       // list every tensor
+  bool tensors = false;        // list every tensor
   bool chat_template = false;  // print the chat template
 };
 
@@ -103,7 +103,8 @@ void print_text(const Checkpoint& checkpoint, const Options& options) {
   const TokenizerSpec& spec = checkpoint.tokenizer;
   const Totals totals = totals_of(checkpoint);
   fmt::print("{}\n", printable_lines(checkpoint.path.string()));
-  fmt::print("  format      {}, {} bytes of weight files\n", checkpoint.format, checkpoint.file_bytes);
+  fmt::print("  format      {}, {} bytes of weight files\n", checkpoint.format,
+             checkpoint.file_bytes);
   fmt::print("  model       {} {}\n", c.family, quote(c.name));
   fmt::print("  shape       {} layers, width {}, {} heads and {} KV heads of {}, feed-forward {}\n",
              c.num_layers, c.width, c.num_heads, c.num_kv_heads, c.head_dim, c.ffn_width);

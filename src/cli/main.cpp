@@ -77,17 +77,16 @@ std::string explain_unexpected(CLI::App& app) {
   if (unexpected.empty()) return "";
   const std::string word = unexpected.front().substr(0, unexpected.front().find('='));
   const bool is_flag = word.size() > 1 && word[0] == '-';
+  std::string kind = "argument";
   std::vector<std::string> candidates;
   if (is_flag) {
+    kind = "option";
     candidates = flags_of(scope);
   } else if (verbs.empty()) {
+    kind = "verb";
     for (const CLI::App* verb : app.get_subcommands({})) candidates.push_back(verb->get_name());
   }
-  std::string message = fmt::format("unknown {} {}",
-                                    is_flag         ? "option"
-                                    : verbs.empty() ? "verb"
-                                                    : "argument",
-                                    quote(word));
+  const std::string message = fmt::format("unknown {} {}", kind, quote(word));
   const std::string suggestion = nearest(word, candidates);
   if (!suggestion.empty()) return message + "; did you mean " + suggestion + "?";
   return message + "; see tandem " + (verbs.empty() ? "" : scope.get_name() + " ") + "--help";

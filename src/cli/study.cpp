@@ -51,7 +51,8 @@ QualityFloor parse_floor(const std::string& text) {
       if (error != std::errc() || stop != last) percent = -1;
     }
     if (!(percent >= 0) || (name != "top1" && name != "ppl")) {
-      fail(ErrorKind::usage, "--quality-floor: found {}, expected top1=PERCENT,ppl=PERCENT", quote(text));
+      fail(ErrorKind::usage, "--quality-floor: found {}, expected top1=PERCENT,ppl=PERCENT",
+           quote(text));
     }
     (name == "top1" ? floor.min_top1_agreement : floor.max_perplexity_rise) = percent / 100;
     begin = end + 1;
@@ -112,17 +113,22 @@ StudySettings make_settings(const StudyFlags& flags) {
   const Checkpoint source = load_checkpoint(settings.model_path);
   settings.model_hash = checkpoint_hash(source);
   ThreadPool pool(settings.threads);
-  const auto on_make = [](const std::string& name) { write_stderr(fmt::format("making variant {}\n", name)); };
-  settings.variants = prepare_variants(settings.profile.variants, source, settings.model_hash, cache,
-                                       pool, on_make);
-  settings.baseline_path = prepare_variants({kBaselineVariant}, source, settings.model_hash, cache,
-                                            pool, on_make).front().path;
+  const auto on_make = [](const std::string& name) {
+    write_stderr(fmt::format("making variant {}\n", name));
+  };
+  settings.variants = prepare_variants(settings.profile.variants, source, settings.model_hash,
+                                       cache, pool, on_make);
+  settings.baseline_path =
+      prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, on_make)
+          .front()
+          .path;
   return settings;
 }
 
 std::string duration(double seconds) {
   const auto whole = static_cast<int64_t>(seconds + 0.5);
-  return whole < 60 ? fmt::format("{} s", whole) : fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return whole < 60 ? fmt::format("{} s", whole)
+                    : fmt::format("{} min {:02} s", whole / 60, whole % 60);
 }
 
 // On a terminal one line that is rewritten, elsewhere one line a cell.
@@ -150,11 +156,13 @@ std::string typed_command() {
   for (size_t at = bytes.find('\0'); at != std::string::npos && at + 1 < bytes.size();) {
     const size_t end = bytes.find('\0', at + 1);
     std::string word = bytes.substr(at + 1, end - at - 1);
-    const bool plain = !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyz"
-                                                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                                               "0123456789-_=./,:+") == std::string::npos;
+    const bool plain = !word.empty() && word.find_first_not_of(
+                                            "abcdefghijklmnopqrstuvwxyz"
+                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                            "0123456789-_=./,:+") == std::string::npos;
     if (!plain) {
-      for (size_t i = 0; (i = word.find('\'', i)) != std::string::npos; i += 4) word.replace(i, 1, "'\\''");
+      for (size_t i = 0; (i = word.find('\'', i)) != std::string::npos; i += 4)
+        word.replace(i, 1, "'\\''");
       word = "'" + word + "'";
     }
     command += " " + word;
@@ -169,17 +177,18 @@ std::filesystem::path write_study_report(const StudyFlags& flags, const StudyRes
   report.profile = flags.profile;
   report.command = typed_command();
   report.records = result.records;
-  for (const Advice& advice : ranking.advice) {
-    if (advice.goal == Goal::balanced) {
-      report.recommended = advice.best;
-      report.recommendation = advice.text;
+  report.recommended = ranking.advice.front().best;
+  for (const auto& [goals, text] : grouped_advice(ranking)) {
+    if (report.recommendation.empty()) {
+      report.recommendation = text;  // of the first goal, the balanced one
     } else {
-      report.recommendation_points.push_back(fmt::format("{}: {}", goal_name(advice.goal), advice.text));
+      report.recommendation_points.push_back(fmt::format("{}: {}", goals, text));
     }
   }
   for (const Excluded& excluded : ranking.excluded) {
-    report.recommendation_points.push_back(fmt::format(
-        "Excluded: {} with {} KV, because {}.", excluded.cell.variant, excluded.cell.kv, excluded.reason));
+    report.recommendation_points.push_back(fmt::format("Excluded: {} with {} KV, because {}.",
+                                                       excluded.cell.variant, excluded.cell.kv,
+                                                       excluded.reason));
   }
   const std::filesystem::path path = dir / "report.html";
   write_report(path, report);
@@ -204,12 +213,12 @@ int run(const StudyFlags& flags) {
   const Ranking ranking = rank(result.records, floor);
   write_stdout(study_table(result.records) + "\n" + advice_text(ranking, floor) + "\n");
   const std::filesystem::path report = write_study_report(flags, result, ranking, options.out_dir);
-  write_stdout(fmt::format("study {}: {} measured now, {} found from before\n"
-                           "records: {}\n         {}\nreport:  {}\n",
-                           result.study_id, result.num_measured, result.num_found,
-                           (options.out_dir / "records.jsonl").string(),
-                           (options.out_dir / "records.csv").string(),
-                           std::filesystem::absolute(report).string()));
+  write_stdout(fmt::format(
+      "study {}: {} measured now, {} found from before\n"
+      "records: {}\n         {}\nreport:  {}\n",
+      result.study_id, result.num_measured, result.num_found,
+      (options.out_dir / "records.jsonl").string(), (options.out_dir / "records.csv").string(),
+      std::filesystem::absolute(report).string()));
   if (!result.failures.empty()) {
     for (const std::string& failure : result.failures) write_stderr("failed: " + failure + "\n");
     fail(ErrorKind::system, "{} of the study's tasks failed; the same command tries them again",
@@ -225,27 +234,34 @@ int run(const StudyFlags& flags) {
 
 void add_study(CLI::App& app, Action& action) {
   auto flags = std::make_shared<StudyFlags>();
-  CLI::App* verb = app.add_subcommand("study", "measure what each precision of a model costs and gains");
-  verb->add_option("model", flags->model, "a GGUF file or a Hugging Face folder (the installed one)");
+  CLI::App* verb =
+      app.add_subcommand("study", "measure what each precision of a model costs and gains");
+  verb->add_option("model", flags->model,
+                   "a GGUF file or a Hugging Face folder (the installed one)");
   verb->add_option("--profile", flags->profile, "smoke (1 min), quick (5 min) or full")
       ->capture_default_str();
   verb->add_option("--text", flags->text, "prose for prompts and perplexity (the installed one)");
   verb->add_option("--out", flags->out, "folder of the results (studies/PROFILE)");
-  verb->add_option("--variants", flags->variants, "of as-shipped,bf16,int8,int4-g64")->delimiter(',');
+  verb->add_option("--variants", flags->variants, "of as-shipped,bf16,int8,int4-g64")
+      ->delimiter(',');
   verb->add_option("--kv", flags->kv, "of bf16,int8")->delimiter(',');
-  verb->add_option("--batches", flags->batches, "sequences at once, such as 1,2,4,8")->delimiter(',');
-  verb->add_option("--threads", flags->threads, "threads (all usable CPUs)")->check(CLI::Range(1, 1024));
+  verb->add_option("--batches", flags->batches, "sequences at once, such as 1,2,4,8")
+      ->delimiter(',');
+  verb->add_option("--threads", flags->threads, "threads (all usable CPUs)")
+      ->check(CLI::Range(1, 1024));
   verb->add_option("--isa", flags->isa, "instruction set of the kernels (the best there is)");
   verb->add_option("--quality-floor", flags->quality_floor,
                    "least quality to recommend, against bf16 (top1=90,ppl=5)");
   verb->add_option("--power-command", flags->power_command,
                    "a command that prints watts, where RAPL cannot be read");
-  verb->add_option("--seed", flags->seed, "of prompts and the order of cells")->capture_default_str();
+  verb->add_option("--seed", flags->seed, "of prompts and the order of cells")
+      ->capture_default_str();
   verb->add_flag("--fresh", flags->fresh, "measure again what this study has already");
   verb->add_option("--cell-json", flags->cell_json)->group("");
-  verb->footer("tandem study --profile smoke\n"
-               "tandem study model.gguf --text book.txt --batches 1,8 --out results\n"
-               "tandem study --power-command 'cat /run/watts'");
+  verb->footer(
+      "tandem study --profile smoke\n"
+      "tandem study model.gguf --text book.txt --batches 1,8 --out results\n"
+      "tandem study --power-command 'cat /run/watts'");
   verb->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }
 

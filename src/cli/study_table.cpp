@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <tuple>
 
 #include "study/plan.h"
 
@@ -36,10 +37,10 @@ std::optional<double> baseline_decode(const std::vector<Record>& records, int64_
 std::string study_table(std::vector<Record> records) {
   std::sort(records.begin(), records.end(),
             [](const Record& a, const Record& b) { return place(a) < place(b); });
-  std::string text = fmt::format(
-      "{:<11}{:<5}{:>5} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>13} {:>9} {:>8} {:>7}\n", "variant", "KV",
-      "batch", "prefill", "decode", "speed-up", "TTFT ms", "weights", "peak MB", "J/token", "PPL", "KL",
-      "top-1 %");
+  std::string text =
+      fmt::format("{:<11}{:<5}{:>5} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>13} {:>9} {:>8} {:>7}\n",
+                  "variant", "KV", "batch", "prefill", "decode", "speed-up", "TTFT ms", "weights",
+                  "peak MB", "J/token", "PPL", "KL", "top-1 %");
   bool any_noisy = false;
   for (const Record& r : records) {
     const double decode = r.decode_tokens_per_second.median();
@@ -55,24 +56,39 @@ std::string study_table(std::vector<Record> records) {
         number(1e3 * r.first_token_seconds.median(), 1),
         number(static_cast<double>(r.weight_bytes) * 1e-6, 1),
         number(static_cast<double>(r.peak_resident_bytes) * 1e-6, 1),
-        r.joules_per_token ? number(r.joules_per_token, 3) : "not measured", number(q.perplexity, 3),
-        number(q.kl_divergence, 4), number(percent, 1));
+        r.joules_per_token ? number(r.joules_per_token, 3) : "not measured",
+        number(q.perplexity, 3), number(q.kl_divergence, 4), number(percent, 1));
   }
-  text += "prefill and decode in tokens/s over the whole batch; weights and peak resident in MB; "
-          "speed-up, KL and top-1 against bf16 with bf16 KV\n";
+  text +=
+      "prefill and decode in tokens/s over the whole batch; weights and peak resident in MB; "
+      "speed-up, KL and top-1 against bf16 with bf16 KV\n";
   if (any_noisy) text += "* noisy: the runs still spread by more than 10 % after reruns\n";
   return text;
+}
+
+std::vector<std::pair<std::string, std::string>> grouped_advice(const Ranking& ranking) {
+  std::vector<std::pair<std::string, std::string>> groups;
+  for (const Advice& advice : ranking.advice) {
+    const auto same = std::find_if(groups.begin(), groups.end(),
+                                   [&](const auto& group) { return group.second == advice.text; });
+    if (same == groups.end()) {
+      groups.emplace_back(goal_name(advice.goal), advice.text);
+    } else {
+      same->first += std::string(", ") + goal_name(advice.goal);
+    }
+  }
+  return groups;
 }
 
 std::string advice_text(const Ranking& ranking, const QualityFloor& floor) {
   std::string text = fmt::format(
       "Quality floor: at least {:.1f} % of bf16's first choices, perplexity at most {:+.1f} %.\n",
       100 * floor.min_top1_agreement, 100 * floor.max_perplexity_rise);
-  for (const Advice& advice : ranking.advice) {
-    text += fmt::format("{:<16} {}\n", std::string(goal_name(advice.goal)) + ":", advice.text);
+  for (const auto& [goals, advice] : grouped_advice(ranking)) {
+    text += fmt::format("{}: {}\n", goals, advice);
   }
   for (const Excluded& excluded : ranking.excluded) {
-    text += fmt::format("excluded:        {} with {} KV: {}\n", excluded.cell.variant, excluded.cell.kv,
+    text += fmt::format("excluded: {} with {} KV: {}\n", excluded.cell.variant, excluded.cell.kv,
                         excluded.reason);
   }
   return text;

@@ -38,8 +38,8 @@ bool is_current(const std::filesystem::path& dir, const Recipe& recipe,
 
 }  // namespace
 
-std::vector<Variant> prepare_variants(const std::vector<std::string>& names, const Checkpoint& source,
-                                      const std::string& source_hash,
+std::vector<Variant> prepare_variants(const std::vector<std::string>& names,
+                                      const Checkpoint& source, const std::string& source_hash,
                                       const std::filesystem::path& cache_dir, ThreadPool& pool,
                                       const std::function<void(const std::string&)>& on_make) {
   std::vector<Variant> variants;

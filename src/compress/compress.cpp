@@ -148,7 +148,7 @@ std::string manifest_json(const Checkpoint& source, const Recipe& recipe) {
   if (recipe.group != 0) manifest["group"] = recipe.group;
   manifest["version"] = version();
   manifest["commit"] = commit();
-  return dump_json(manifest, 2);
+  return dump_json(manifest, 2) + "\n";
 }
 
 }  // namespace

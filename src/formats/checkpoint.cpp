@@ -14,7 +14,8 @@ namespace fs = std::filesystem;
 void refuse_pickle(const fs::path& path) {
   for (const char* extension : {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}) {
     if (path.extension() != extension) continue;
-    fail(ErrorKind::bad_file, "{}: a {} file is usually a pickle, which can run code and is never read: "
+    fail(ErrorKind::bad_file,
+         "{}: a {} file is usually a pickle, which can run code and is never read: "
          "save the model with save_pretrained(..., safe_serialization=True) or convert it to GGUF",
          path.string(), extension);
   }
@@ -24,12 +25,15 @@ Checkpoint load_folder(const fs::path& dir) {
   if (fs::exists(dir / "config.json")) return read_hf_folder(dir);
   for (const auto& entry : fs::directory_iterator(dir)) {
     if (entry.path().extension() == ".gguf") {
-      fail(ErrorKind::bad_file, "{}: a folder without config.json; name the GGUF file in it, such as {}",
-           dir.string(), quote(entry.path().filename().string()));
+      fail(ErrorKind::bad_file,
+           "{}: a folder without config.json; name the GGUF file in it, such as {}", dir.string(),
+           quote(entry.path().filename().string()));
     }
   }
-  fail(ErrorKind::bad_file, "{}: a folder without config.json, expected a Hugging Face folder or a GGUF "
-       "file", dir.string());
+  fail(ErrorKind::bad_file,
+       "{}: a folder without config.json, expected a Hugging Face folder or a GGUF "
+       "file",
+       dir.string());
 }
 
 }  // namespace

@@ -23,13 +23,14 @@ struct NamedTensor {
 };
 
 struct Checkpoint {
-  std::filesystem::path path;   // the file or folder as the user named it
-  std::string format;           // "GGUF v3", "Hugging Face folder"
+  std::filesystem::path path;  // the file or folder as the user named it
+  std::string format;          // "GGUF v3", "Hugging Face folder"
   ModelConfig config;
   TokenizerSpec tokenizer;
   std::vector<NamedTensor> tensors;  // in file order
   uint64_t file_bytes = 0;           // all weight files together
-  // Key -> printable value: the file's own metadata or the manifest of a compression (for `inspect`).
+  // Key -> printable value: the file's own metadata or the manifest of a compression (for
+  // `inspect`).
   std::vector<std::pair<std::string, std::string>> metadata;
   std::vector<std::string> warnings;  // things found and tolerated, one line each
 
@@ -55,16 +56,16 @@ Checkpoint load_checkpoint(const std::filesystem::path& path);
 // A tensor to be written: bytes are produced piece by piece by `write`, in total `size_bytes`.
 struct TensorSource {
   std::string name;
-  std::string dtype;            // safetensors' names: "BF16", "I8", "I32", "F32", "I64"
+  std::string dtype;  // safetensors' names: "BF16", "I8", "I32", "F32", "I64"
   std::vector<int64_t> shape;
   uint64_t size_bytes = 0;
   std::function<void(const ByteSink&)> write;
 };
 
 // Writes DIR/{model.safetensors, config.json, tokenizer.json, tokenizer_config.json,
-// generation_config.json} so that transformers loads it; quantization_config and manifest may be null.
-// DIR appears complete or not at all (built beside it, then renamed). Throws usage when DIR exists and
-// is not empty, system when it cannot be written.
+// generation_config.json} so that transformers loads it; quantization_config and manifest may be
+// null. DIR appears complete or not at all (built beside it, then renamed). Throws usage when DIR
+// exists and is not empty, system when it cannot be written.
 void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config,
                      const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
                      const std::string& quantization_config_json, const std::string& manifest_json);

@@ -51,8 +51,9 @@ ScaleType scale_type(const SafetensorsEntry& scale, const std::string& where) {
 void expect_tensor(const SafetensorsEntry& entry, std::string_view dtype,
                    const std::vector<int64_t>& shape, const std::string& where) {
   if ((dtype.empty() || entry.dtype == dtype) && entry.shape == shape) return;
-  fail(ErrorKind::bad_file, "{}: {} is {} [{}], expected {} [{}]", where, quote(entry.name), entry.dtype,
-       fmt::join(entry.shape, ", "), dtype.empty() ? "scales" : dtype, fmt::join(shape, ", "));
+  fail(ErrorKind::bad_file, "{}: {} is {} [{}], expected {} [{}]", where, quote(entry.name),
+       entry.dtype, fmt::join(entry.shape, ", "), dtype.empty() ? "scales" : dtype,
+       fmt::join(shape, ", "));
 }
 
 class WeightReader {
@@ -68,11 +69,12 @@ class WeightReader {
     const std::string_view name = entry.name;
     if (name.ends_with(kPacked)) return read_packed(entry);
     if (name.ends_with(kWeight) && entry.dtype == "I8") return read_int8(entry);
-    for (const auto& [suffix, owner] : {std::pair(kScale, kWeight), std::pair(kScale, kPacked),
-                                        std::pair(kShape, kPacked)}) {
+    for (const auto& [suffix, owner] :
+         {std::pair(kScale, kWeight), std::pair(kScale, kPacked), std::pair(kShape, kPacked)}) {
       if (!name.ends_with(suffix)) continue;
       const auto it = entries_.find(with(entry, suffix, owner));
-      if (it != entries_.end() && (owner == kPacked || it->second->dtype == "I8")) return std::nullopt;
+      if (it != entries_.end() && (owner == kPacked || it->second->dtype == "I8"))
+        return std::nullopt;
     }
     return read_plain(entry);
   }
@@ -100,8 +102,8 @@ class WeightReader {
 
   void require(const SafetensorsEntry& entry, bool packed_int4) const {
     if (!quantization_ || quantization_->packed_int4 != packed_int4 || is_ignored(entry)) {
-      fail(ErrorKind::bad_file, "{}: quantized, but quantization_config in config.json does not say so",
-           tensor(entry));
+      fail(ErrorKind::bad_file,
+           "{}: quantized, but quantization_config in config.json does not say so", tensor(entry));
     }
   }
 
@@ -167,8 +169,9 @@ class WeightReader {
     }
     const bool linear = entry.name.ends_with("_proj.weight") || entry.name == "lm_head.weight";
     if (quantization_ && linear && !is_ignored(entry)) {
-      fail(ErrorKind::bad_file, "{}: {}, but quantization_config in config.json says it is quantized",
-           tensor(entry), entry.dtype);
+      fail(ErrorKind::bad_file,
+           "{}: {}, but quantization_config in config.json says it is quantized", tensor(entry),
+           entry.dtype);
     }
     if (entry.shape.empty() || entry.shape.size() > 2) {
       fail(ErrorKind::bad_file, "{}: {} dimensions, expected a vector or a matrix", tensor(entry),
@@ -188,7 +191,8 @@ class WeightReader {
 }  // namespace
 
 QuantizationConfig read_quantization_config(const Json& json, const std::string& where) {
-  if (!json.is_object()) fail(ErrorKind::bad_file, "{}: quantization_config is not an object", where);
+  if (!json.is_object())
+    fail(ErrorKind::bad_file, "{}: quantization_config is not an object", where);
   const std::string config = where + ": quantization_config";
   expect(json, "quant_method", "compressed-tensors", config);
   for (const char* key : {"kv_cache_scheme", "sparsity_config"}) {
@@ -212,8 +216,8 @@ QuantizationConfig read_quantization_config(const Json& json, const std::string&
     const auto it = weights.find("group_size");
     if (it == weights.end() || !it->is_number_unsigned() || it->get<uint64_t>() % 32 != 0 ||
         *it == 0 || it->get<uint64_t>() > 65536) {
-      fail(ErrorKind::bad_file, "{}: weights: 'group_size' is {}, expected a multiple of 32", config,
-           it == weights.end() ? "missing" : quote(dump_json(*it)));
+      fail(ErrorKind::bad_file, "{}: weights: 'group_size' is {}, expected a multiple of 32",
+           config, it == weights.end() ? "missing" : quote(dump_json(*it)));
     }
     out.group = it->get<int64_t>();
   } else {
@@ -227,8 +231,9 @@ QuantizationConfig read_quantization_config(const Json& json, const std::string&
   if (!ignore->is_array()) fail(ErrorKind::bad_file, "{}: 'ignore' is not an array", config);
   for (const auto& module : *ignore) {
     if (!module.is_string() || module.get<std::string>().starts_with("re:")) {
-      fail(ErrorKind::bad_file, "{}: 'ignore' holds {}; only names of modules are supported by this version",
-           config, quote(dump_json(module)));
+      fail(ErrorKind::bad_file,
+           "{}: 'ignore' holds {}; only names of modules are supported by this version", config,
+           quote(dump_json(module)));
     }
     out.ignored.push_back(module.get<std::string>());
   }

@@ -1,7 +1,8 @@
-// The part of a Hugging Face folder that compressed-tensors defines: quantization_config and the tensor
-// groups it stands for become Weights with integer encodings.
+// The part of a Hugging Face folder that compressed-tensors defines: quantization_config and the
+// tensor groups it stands for become Weights with integer encodings.
 //   int-quantized:  NAME.weight int8 [N,K], NAME.weight_scale [N,1]
-//   pack-quantized: NAME.weight_packed int32 [N,K/8], NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
+//   pack-quantized: NAME.weight_packed int32 [N,K/8], NAME.weight_scale [N,K/g], NAME.weight_shape
+//   int64 [2]
 #pragma once
 
 #include <optional>
@@ -20,7 +21,8 @@ struct QuantizationConfig {
   std::vector<std::string> ignored;  // modules left in plain numbers: "lm_head"
 };
 
-// `json` is config.json's quantization_config. Throws bad_file naming what this version does not know.
+// `json` is config.json's quantization_config. Throws bad_file naming what this version does not
+// know.
 QuantizationConfig read_quantization_config(const Json& json, const std::string& where);
 
 // The tensors of a file as weights, in file order; every linear layer must be as the config says.

@@ -26,11 +26,11 @@ constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
 
 // What GGUF calls its tensor types; empty: removed or never given.
 constexpr std::string_view kTensorTypes[] = {
-    "F32",     "F16",   "Q4_0",   "Q4_1",  "",       "",      "Q5_0",  "Q5_1",  "Q8_0", "Q8_1",
-    "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",   "Q8_K",  "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S",
-    "IQ4_NL",  "IQ3_S", "IQ2_S",  "IQ4_XS", "I8",    "I16",   "I32",   "I64",   "F64",  "IQ1_M",
-    "BF16",    "",      "",       "",      "TQ1_0",  "TQ2_0", "",      "",      "",     "MXFP4",
-    "NVFP4"};
+    "F32",     "F16",   "Q4_0",   "Q4_1",  "",      "",       "Q5_0", "Q5_1",    "Q8_0",
+    "Q8_1",    "Q2_K",  "Q3_K",   "Q4_K",  "Q5_K",  "Q6_K",   "Q8_K", "IQ2_XXS", "IQ2_XS",
+    "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8",   "I16",     "I32",
+    "I64",     "F64",   "IQ1_M",  "BF16",  "",      "",       "",     "TQ1_0",   "TQ2_0",
+    "",        "",      "",       "MXFP4", "NVFP4"};
 
 // Reads the file from front to back; every read is checked against the end.
 class Reader {
@@ -42,8 +42,8 @@ class Reader {
 
   std::span<const std::byte> take(uint64_t size, std::string_view what) {
     if (size > left()) {
-      fail(ErrorKind::bad_file, "{}: {} at offset {} needs {} bytes, {} are left in the file", name_,
-           what, offset_, size, left());
+      fail(ErrorKind::bad_file, "{}: {} at offset {} needs {} bytes, {} are left in the file",
+           name_, what, offset_, size, left());
     }
     const auto piece = bytes_.subspan(offset_, size);
     offset_ += size;
@@ -56,8 +56,8 @@ class Reader {
   std::string_view string(uint64_t max_bytes, std::string_view what) {
     const auto size = number<uint64_t>(what);
     if (size > max_bytes) {
-      fail(ErrorKind::bad_file, "{}: {} at offset {} has {} bytes, at most {} are read", name_, what,
-           offset_ - 8, size, max_bytes);
+      fail(ErrorKind::bad_file, "{}: {} at offset {} has {} bytes, at most {} are read", name_,
+           what, offset_ - 8, size, max_bytes);
     }
     const auto piece = take(size, what);
     return {reinterpret_cast<const char*>(piece.data()), piece.size()};
@@ -71,8 +71,11 @@ class Reader {
 
 // What a file without GGUF's magic looks like.
 std::string_view look_alike(std::string_view head) {
-  const auto starts = [&](std::string_view prefix) { return head.substr(0, prefix.size()) == prefix; };
-  if (starts("FUGG")) return "looks like a big-endian GGUF file: convert it with gguf-convert-endian";
+  const auto starts = [&](std::string_view prefix) {
+    return head.substr(0, prefix.size()) == prefix;
+  };
+  if (starts("FUGG"))
+    return "looks like a big-endian GGUF file: convert it with gguf-convert-endian";
   if (starts("ggml") || starts("lmgg") || starts("fmgg") || starts("tjgg")) {
     return "looks like a GGML or GGJT file from before GGUF: convert it to GGUF";
   }
@@ -100,19 +103,23 @@ uint32_t read_preamble(Reader& reader, std::span<const std::byte> bytes, const s
   const auto version = reader.number<uint32_t>("the version");
   if (version == 2 || version == 3) return version;
   if ((version & 0xFFFF) == 0 && version != 0) {
-    fail(ErrorKind::bad_file, "{}: byte-swapped (big-endian) GGUF file, version field {:#010x}: "
-         "convert it with gguf-convert-endian", name, version);
+    fail(ErrorKind::bad_file,
+         "{}: byte-swapped (big-endian) GGUF file, version field {:#010x}: "
+         "convert it with gguf-convert-endian",
+         name, version);
   }
   fail(ErrorKind::bad_file, "{}: GGUF version {}, expected 2 or 3{}", name, version,
-       version > 3 ? ": newer than this program" : version == 1 ? ": convert it again" : "");
+       version > 3    ? ": newer than this program"
+       : version == 1 ? ": convert it again"
+                      : "");
 }
 
 uint64_t read_count(Reader& reader, std::string_view what, uint64_t min_bytes_each,
                     const std::string& name) {
   const auto count = reader.number<uint64_t>(what);
   if (count > kMaxEntries || count * min_bytes_each > reader.left()) {
-    fail(ErrorKind::bad_file, "{}: {} is {}, at most {} are read and {} fit in the file", name, what,
-         count, kMaxEntries, reader.left() / min_bytes_each);
+    fail(ErrorKind::bad_file, "{}: {} is {}, at most {} are read and {} fit in the file", name,
+         what, count, kMaxEntries, reader.left() / min_bytes_each);
   }
   return count;
 }
@@ -125,7 +132,8 @@ GgufType read_type(Reader& reader, std::string_view key, const std::string& name
   return static_cast<GgufType>(type);
 }
 
-void check_booleans(std::span<const std::byte> bytes, std::string_view key, const std::string& name) {
+void check_booleans(std::span<const std::byte> bytes, std::string_view key,
+                    const std::string& name) {
   for (const std::byte b : bytes) {
     if (b > std::byte{1}) {
       fail(ErrorKind::bad_file, "{}: key {}: boolean byte {}, expected 0 or 1", name, quote(key),
@@ -141,7 +149,8 @@ GgufValue read_value(Reader& reader, std::span<const std::byte> file, std::strin
   if (value.type == GgufType::array) {
     value.element = read_type(reader, key, name);
     if (value.element == GgufType::array) {
-      fail(ErrorKind::bad_file, "{}: key {}: an array of arrays is not supported", name, quote(key));
+      fail(ErrorKind::bad_file, "{}: key {}: an array of arrays is not supported", name,
+           quote(key));
     }
     value.count = reader.number<uint64_t>("an array length");
     if (value.count > kMaxElements) {
@@ -170,8 +179,9 @@ void check_key(std::string_view key, const std::string& name) {
   });
   if (key.empty()) fail(ErrorKind::bad_file, "{}: a metadata key is empty", name);
   if (!printable || !utf8_valid(key)) {
-    fail(ErrorKind::bad_file, "{}: metadata key {} holds control characters or bytes that are not UTF-8",
-         name, quote(key));
+    fail(ErrorKind::bad_file,
+         "{}: metadata key {} holds control characters or bytes that are not UTF-8", name,
+         quote(key));
   }
 }
 
@@ -184,24 +194,32 @@ uint64_t alignment_of(const GgufFile& file, const std::string& name) {
   }
   const uint64_t alignment = *value->unsigned_integer();
   if (!std::has_single_bit(alignment) || alignment < 8 || alignment > kMaxAlignment) {
-    fail(ErrorKind::bad_file, "{}: general.alignment is {}, expected a power of two from 8 to {}", name,
-         alignment, kMaxAlignment);
+    fail(ErrorKind::bad_file, "{}: general.alignment is {}, expected a power of two from 8 to {}",
+         name, alignment, kMaxAlignment);
   }
   return alignment;
 }
 
 Encoding tensor_encoding(uint32_t type, const std::string& where) {
   switch (type) {
-    case 0: return kF32;
-    case 1: return kF16;
-    case 3: return kQ4_1;
-    case 8: return kQ8_0;
-    case 30: return kBF16;
-    default: break;
+    case 0:
+      return kF32;
+    case 1:
+      return kF16;
+    case 3:
+      return kQ4_1;
+    case 8:
+      return kQ8_0;
+    case 30:
+      return kBF16;
+    default:
+      break;
   }
   if (type < std::size(kTensorTypes) && !kTensorTypes[type].empty()) {
-    fail(ErrorKind::bad_file, "{}: type {} is not supported by this version (supported: F32, F16, BF16, "
-         "Q4_1, Q8_0)", where, kTensorTypes[type]);
+    fail(ErrorKind::bad_file,
+         "{}: type {} is not supported by this version (supported: F32, F16, BF16, "
+         "Q4_1, Q8_0)",
+         where, kTensorTypes[type]);
   }
   fail(ErrorKind::bad_file, "{}: unknown tensor type {}", where, type);
 }
@@ -212,14 +230,16 @@ void check_tensor_name(std::string_view tensor, const std::string& name) {
            c == '_' || c == '-';
   });
   if (tensor.empty() || !plain) {
-    fail(ErrorKind::bad_file, "{}: tensor name {} is empty or holds something else than letters, digits, "
-         "'.', '_' and '-'", name, quote(tensor));
+    fail(ErrorKind::bad_file,
+         "{}: tensor name {} is empty or holds something else than letters, digits, "
+         "'.', '_' and '-'",
+         name, quote(tensor));
   }
 }
 
 // An entry whose size in bytes is known to be at most the file's; gives the offset it claims.
-uint64_t read_tensor(Reader& reader, uint64_t file_bytes, const std::string& name, GgufTensor* tensor,
-                     uint64_t* size_bytes) {
+uint64_t read_tensor(Reader& reader, uint64_t file_bytes, const std::string& name,
+                     GgufTensor* tensor, uint64_t* size_bytes) {
   tensor->name = reader.string(kMaxNameBytes, "a tensor name");
   check_tensor_name(tensor->name, name);
   const std::string where = fmt::format("{}: tensor {}", name, quote(tensor->name));
@@ -238,8 +258,8 @@ uint64_t read_tensor(Reader& reader, uint64_t file_bytes, const std::string& nam
            2 * file_bytes);
     }
     tensor->dims[i] = dim;
-    const auto product = i == 0 ? std::optional<uint64_t>(1)
-                                : checked_mul(rows, static_cast<uint64_t>(dim));
+    const auto product =
+        i == 0 ? std::optional<uint64_t>(1) : checked_mul(rows, static_cast<uint64_t>(dim));
     if (!product) fail(ErrorKind::bad_file, "{}: the product of its dimensions overflows", where);
     rows = *product;
   }
@@ -270,15 +290,19 @@ void place_tensors(GgufFile& file, const std::vector<Extent>& extents, uint64_t 
   for (size_t i = 0; i < extents.size(); ++i) {
     GgufTensor& tensor = file.tensors[i];
     if (extents[i].offset != expected) {
-      fail(ErrorKind::bad_file, "{}: tensor {}: offset {}, expected {} (the padded end of the tensor "
-           "before it)", name, quote(tensor.name), extents[i].offset, expected);
+      fail(ErrorKind::bad_file,
+           "{}: tensor {}: offset {}, expected {} (the padded end of the tensor "
+           "before it)",
+           name, quote(tensor.name), extents[i].offset, expected);
     }
     const auto sum = checked_add(expected, extents[i].size_bytes);
     const auto padded = sum ? checked_align(*sum, alignment) : std::nullopt;
     const auto in_file = padded ? checked_add(data_begin, *sum) : std::nullopt;
     if (!in_file || *in_file > bytes.size()) {
-      fail(ErrorKind::bad_file, "{}: tensor {} ends beyond the file of {} bytes: the file is cut short or "
-           "its header is wrong", name, quote(tensor.name), bytes.size());
+      fail(ErrorKind::bad_file,
+           "{}: tensor {} ends beyond the file of {} bytes: the file is cut short or "
+           "its header is wrong",
+           name, quote(tensor.name), bytes.size());
     }
     tensor.bytes = bytes.subspan(data_begin + expected, extents[i].size_bytes);
     end = *in_file;
@@ -286,8 +310,10 @@ void place_tensors(GgufFile& file, const std::vector<Extent>& extents, uint64_t 
   }
   // Writers differ in whether they pad the last tensor.
   if (bytes.size() != end && bytes.size() != data_begin + expected) {
-    fail(ErrorKind::bad_file, "{}: {} bytes long, expected {} (the end of the last tensor) or {} with "
-         "padding", name, bytes.size(), end, data_begin + expected);
+    fail(ErrorKind::bad_file,
+         "{}: {} bytes long, expected {} (the end of the last tensor) or {} with "
+         "padding",
+         name, bytes.size(), end, data_begin + expected);
   }
 }
 
@@ -299,7 +325,8 @@ GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name) {
   Reader reader(bytes, name);
   file.version = read_preamble(reader, bytes, name);
   const uint64_t num_tensors = read_count(reader, "the number of tensors", kMinTensorBytes, name);
-  const uint64_t num_keys = read_count(reader, "the number of metadata keys", kMinMetadataBytes, name);
+  const uint64_t num_keys =
+      read_count(reader, "the number of metadata keys", kMinMetadataBytes, name);
 
   file.metadata.reserve(num_keys);
   for (uint64_t i = 0; i < num_keys; ++i) {

@@ -1,6 +1,7 @@
-// A GGUF file's container, versions 2 and 3: bytes <-> metadata values and tensor entries, as views into
-// the mapped file. The rules are safetensors': every count is bounded by the bytes that are left,
-// tensors lie side by side in file order without holes, and the file ends where the last one does.
+// A GGUF file's container, versions 2 and 3: bytes <-> metadata values and tensor entries, as views
+// into the mapped file. The rules are safetensors': every count is bounded by the bytes that are
+// left, tensors lie side by side in file order without holes, and the file ends where the last one
+// does.
 #pragma once
 
 #include <array>
@@ -19,7 +20,19 @@
 namespace tandem {
 
 enum class GgufType : uint32_t {
-  u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  f32,
+  boolean,
+  string,
+  array,
+  u64,
+  i64,
+  f64
 };
 const char* gguf_type_name(GgufType type);
 size_t gguf_type_bytes(GgufType type);  // 0 for strings and arrays
@@ -27,13 +40,13 @@ size_t gguf_type_bytes(GgufType type);  // 0 for strings and arrays
 // One metadata value, checked to lie within the file.
 struct GgufValue {
   GgufType type = GgufType::u8;
-  GgufType element = GgufType::u8;      // arrays only; never an array
-  uint64_t count = 1;                   // elements of an array
-  std::span<const std::byte> bytes;     // the elements, little endian; strings without their length
+  GgufType element = GgufType::u8;   // arrays only; never an array
+  uint64_t count = 1;                // elements of an array
+  std::span<const std::byte> bytes;  // the elements, little endian; strings without their length
 
-  bool is_integer() const;              // any of the eight integer types
+  bool is_integer() const;  // any of the eight integer types
   bool is_array_of(GgufType type) const;
-  std::string_view text() const;        // type string
+  std::string_view text() const;  // type string
   // Element i of numbers or booleans, widened; exact for what fits a double.
   double number(uint64_t i = 0) const;
   // The integer, or nothing when it is negative or not an integer.
@@ -43,9 +56,9 @@ struct GgufValue {
 };
 
 struct GgufTensor {
-  std::string_view name;           // 1..63 of [A-Za-z0-9._-]
-  int num_dims = 0;                // 1..4
-  std::array<int64_t, 4> dims{};   // dims[0] is contiguous; each at least 1
+  std::string_view name;          // 1..63 of [A-Za-z0-9._-]
+  int num_dims = 0;               // 1..4
+  std::array<int64_t, 4> dims{};  // dims[0] is contiguous; each at least 1
   Encoding encoding;
   std::span<const std::byte> bytes;
 };

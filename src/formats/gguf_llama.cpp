@@ -1,5 +1,5 @@
-// A parsed GGUF file of architecture `llama` -> Checkpoint: GGUF's keys and names become a ModelConfig
-// and Hugging Face's tensor names.
+// A parsed GGUF file of architecture `llama` -> Checkpoint: GGUF's keys and names become a
+// ModelConfig and Hugging Face's tensor names.
 
 #include <algorithm>
 #include <iterator>
@@ -15,11 +15,19 @@ namespace {
 constexpr std::string_view kPrefix = "llama.";
 
 // Keys that define the model; any other under kPrefix draws a warning.
-constexpr std::string_view kKnownKeys[] = {
-    "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
-    "attention.head_count", "attention.head_count_kv", "attention.key_length",
-    "attention.value_length", "attention.layer_norm_rms_epsilon", "rope.freq_base",
-    "rope.dimension_count", "rope.scaling.type"};
+constexpr std::string_view kKnownKeys[] = {"block_count",
+                                           "context_length",
+                                           "embedding_length",
+                                           "feed_forward_length",
+                                           "vocab_size",
+                                           "attention.head_count",
+                                           "attention.head_count_kv",
+                                           "attention.key_length",
+                                           "attention.value_length",
+                                           "attention.layer_norm_rms_epsilon",
+                                           "rope.freq_base",
+                                           "rope.dimension_count",
+                                           "rope.scaling.type"};
 
 // Keys whose every value but the one given changes what the model computes.
 constexpr std::pair<std::string_view, double> kNeutralKeys[] = {
@@ -65,11 +73,12 @@ class Keys {
   }
   int64_t integer(std::string_view key) const {
     const GgufValue* value = find(key);
-    if (value == nullptr) fail(ErrorKind::bad_file, "{}: key '{}{}' is missing", name_, kPrefix, key);
+    if (value == nullptr)
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is missing", name_, kPrefix, key);
     const auto n = value->unsigned_integer();
     if (!n || *n > INT32_MAX) {
-      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an integer from 0 to {}", name_, kPrefix,
-           key, n ? fmt::to_string(*n) : printable(*value), INT32_MAX);
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an integer from 0 to {}", name_,
+           kPrefix, key, n ? fmt::to_string(*n) : printable(*value), INT32_MAX);
     }
     return static_cast<int64_t>(*n);
   }
@@ -94,25 +103,29 @@ class Keys {
 void check_architecture(const GgufFile& file, const std::string& name) {
   const GgufValue* count = file.find("split.count");
   if (count != nullptr && count->unsigned_integer().value_or(0) != 1) {
-    fail(ErrorKind::bad_file, "{}: one part of a split GGUF file ({} parts), which is not supported: join "
-         "them with llama-gguf-split --merge", name, printable(*count));
+    fail(ErrorKind::bad_file,
+         "{}: one part of a split GGUF file ({} parts), which is not supported: join "
+         "them with llama-gguf-split --merge",
+         name, printable(*count));
   }
   const GgufValue* architecture = file.find("general.architecture");
   if (architecture == nullptr) {
     fail(ErrorKind::bad_file, "{}: key 'general.architecture' is missing", name);
   }
   if (architecture->type != GgufType::string) {
-    fail(ErrorKind::bad_file, "{}: key 'general.architecture' is of type {}, expected a string", name,
-         gguf_type_name(architecture->type));
+    fail(ErrorKind::bad_file, "{}: key 'general.architecture' is of type {}, expected a string",
+         name, gguf_type_name(architecture->type));
   }
   if (architecture->text() != "llama") {
-    fail(ErrorKind::bad_file, "{}: architecture {} is not supported by this version (supported: llama)",
-         name, quote(architecture->text()));
+    fail(ErrorKind::bad_file,
+         "{}: architecture {} is not supported by this version (supported: llama)", name,
+         quote(architecture->text()));
   }
 }
 
 // Refuses what would change the result if it were ignored; gives a warning for each key not known.
-std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys, const std::string& name) {
+std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys,
+                                    const std::string& name) {
   const GgufValue* scaling = keys.find("rope.scaling.type");
   if (scaling != nullptr && (scaling->type != GgufType::string || scaling->text() != "none")) {
     fail(ErrorKind::bad_file, "{}: RoPE scaling {} is not supported by this version", name,
@@ -120,8 +133,8 @@ std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys, cons
   }
   for (const auto& [key, neutral] : kNeutralKeys) {
     const GgufValue* value = keys.find(key);
-    const bool is_number = value != nullptr && value->type != GgufType::array &&
-                           value->type != GgufType::string;
+    const bool is_number =
+        value != nullptr && value->type != GgufType::array && value->type != GgufType::string;
     if (value != nullptr && (!is_number || value->number() != neutral)) {
       fail(ErrorKind::bad_file, "{}: key '{}{}' is {}; only {} is supported by this version", name,
            kPrefix, key, printable(*value), neutral);
@@ -139,8 +152,8 @@ std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys, cons
     const auto is_neutral = [&](const auto& entry) { return entry.first == rest; };
     if (std::none_of(std::begin(kKnownKeys), std::end(kKnownKeys), is) &&
         std::none_of(std::begin(kNeutralKeys), std::end(kNeutralKeys), is_neutral)) {
-      warnings.push_back(fmt::format("metadata key {} is not known to this version and is ignored",
-                                     quote(key)));
+      warnings.push_back(
+          fmt::format("metadata key {} is not known to this version and is ignored", quote(key)));
     }
   }
   return warnings;
@@ -162,14 +175,18 @@ ModelConfig read_config(const GgufFile& file, const Keys& keys, const std::strin
   } else if (config.width % config.num_heads == 0) {
     config.head_dim = config.width / config.num_heads;
   } else {
-    fail(ErrorKind::bad_file, "{}: embedding_length {} is not a multiple of head_count {} and there is "
-         "no attention.key_length", name, config.width, config.num_heads);
+    fail(ErrorKind::bad_file,
+         "{}: embedding_length {} is not a multiple of head_count {} and there is "
+         "no attention.key_length",
+         name, config.width, config.num_heads);
   }
   for (const auto* key : {"attention.value_length", "rope.dimension_count"}) {
     const int64_t value = keys.integer_or(key, config.head_dim);
     if (value != config.head_dim) {
-      fail(ErrorKind::bad_file, "{}: key 'llama.{}' is {}; only the head dimension, {}, is supported by "
-           "this version", name, key, value, config.head_dim);
+      fail(ErrorKind::bad_file,
+           "{}: key 'llama.{}' is {}; only the head dimension, {}, is supported by "
+           "this version",
+           name, key, value, config.head_dim);
     }
   }
   config.rope_theta = keys.real_or("rope.freq_base", 10000.0);
@@ -200,17 +217,19 @@ std::string tensor_name(std::string_view name) {
 
 void add_tensor(const GgufTensor& tensor, const std::string& name, Checkpoint* checkpoint) {
   if (tensor.name == "rope_freqs.weight") {
-    fail(ErrorKind::bad_file, "{}: tensor 'rope_freqs.weight': RoPE scaling by factors is not supported by "
-         "this version", name);
+    fail(ErrorKind::bad_file,
+         "{}: tensor 'rope_freqs.weight': RoPE scaling by factors is not supported by "
+         "this version",
+         name);
   }
   const std::string to = tensor_name(tensor.name);
   if (to.empty()) {
-    fail(ErrorKind::bad_file, "{}: tensor {} is not part of a llama model as this version knows it", name,
-         quote(tensor.name));
+    fail(ErrorKind::bad_file, "{}: tensor {} is not part of a llama model as this version knows it",
+         name, quote(tensor.name));
   }
   if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
-    fail(ErrorKind::bad_file, "{}: tensor {} has {} dimensions, expected a vector or a matrix", name,
-         quote(tensor.name), tensor.num_dims);
+    fail(ErrorKind::bad_file, "{}: tensor {} has {} dimensions, expected a vector or a matrix",
+         name, quote(tensor.name), tensor.num_dims);
   }
   Weight weight;
   weight.encoding = tensor.encoding;

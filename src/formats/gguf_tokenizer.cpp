@@ -82,7 +82,7 @@ std::vector<TokenType> read_types(const GgufFile& file, size_t count, const std:
 }
 
 std::vector<std::pair<std::string, std::string>> read_merges(const GgufFile& file,
-                                                            const std::string& name) {
+                                                             const std::string& name) {
   const GgufValue& value = required(file, "tokenizer.ggml.merges", name);
   if (!value.is_array_of(GgufType::string)) {
     fail(ErrorKind::bad_file, "{}: key 'tokenizer.ggml.merges' is not an array of strings", name);
@@ -95,8 +95,8 @@ std::vector<std::pair<std::string, std::string>> read_merges(const GgufFile& fil
                            space + 1 < merge.size() &&
                            merge.find(' ', space + 1) == std::string_view::npos;
     if (!two_parts) {
-      fail(ErrorKind::bad_file, "{}: merge {} is {}, expected two pieces with a space between", name,
-           merges.size(), quote(merge));
+      fail(ErrorKind::bad_file, "{}: merge {} is {}, expected two pieces with a space between",
+           name, merges.size(), quote(merge));
     }
     merges.emplace_back(merge.substr(0, space), merge.substr(space + 1));
   }
@@ -114,20 +114,25 @@ TokenizerSpec read_gguf_tokenizer(const GgufFile& file, const std::string& name)
   const bool sentencepiece = model == "llama";
   if (sentencepiece) {
     spec.kind = TokenizerKind::sentencepiece;
-    const auto& scores = table(file, "tokenizer.ggml.scores", GgufType::f32, spec.tokens.size(), name);
+    const auto& scores =
+        table(file, "tokenizer.ggml.scores", GgufType::f32, spec.tokens.size(), name);
     spec.scores.resize(spec.tokens.size());
     std::memcpy(spec.scores.data(), scores.bytes.data(), scores.bytes.size());
     if (!flag_or(file, "tokenizer.ggml.add_space_prefix", true, name)) {
-      fail(ErrorKind::bad_file, "{}: a SentencePiece tokenizer without add_space_prefix is not supported "
-           "by this version", name);
+      fail(ErrorKind::bad_file,
+           "{}: a SentencePiece tokenizer without add_space_prefix is not supported "
+           "by this version",
+           name);
     }
   } else if (model == "gpt2") {
     spec.kind = TokenizerKind::byte_bpe;
     spec.pre_tokenizer = text_or(file, "tokenizer.ggml.pre", "default", name);
     spec.merges = read_merges(file, name);
   } else {
-    fail(ErrorKind::bad_file, "{}: tokenizer model {} is not supported by this version (supported: gpt2, "
-         "llama)", name, quote(model));
+    fail(ErrorKind::bad_file,
+         "{}: tokenizer model {} is not supported by this version (supported: gpt2, "
+         "llama)",
+         name, quote(model));
   }
   const auto id = [&](std::string_view key, int32_t otherwise) {
     return id_or(file, key, otherwise, spec.tokens.size(), name);

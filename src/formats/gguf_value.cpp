@@ -33,18 +33,29 @@ double GgufValue::number(uint64_t i) const {
   const std::byte* p = bytes.data() + i * gguf_type_bytes(element);
   switch (element) {
     case GgufType::u8:
-    case GgufType::boolean: return load_unaligned<uint8_t>(p);
-    case GgufType::i8: return load_unaligned<int8_t>(p);
-    case GgufType::u16: return load_unaligned<uint16_t>(p);
-    case GgufType::i16: return load_unaligned<int16_t>(p);
-    case GgufType::u32: return load_unaligned<uint32_t>(p);
-    case GgufType::i32: return load_unaligned<int32_t>(p);
-    case GgufType::f32: return load_unaligned<float>(p);
-    case GgufType::u64: return static_cast<double>(load_unaligned<uint64_t>(p));
-    case GgufType::i64: return static_cast<double>(load_unaligned<int64_t>(p));
-    case GgufType::f64: return load_unaligned<double>(p);
+    case GgufType::boolean:
+      return load_unaligned<uint8_t>(p);
+    case GgufType::i8:
+      return load_unaligned<int8_t>(p);
+    case GgufType::u16:
+      return load_unaligned<uint16_t>(p);
+    case GgufType::i16:
+      return load_unaligned<int16_t>(p);
+    case GgufType::u32:
+      return load_unaligned<uint32_t>(p);
+    case GgufType::i32:
+      return load_unaligned<int32_t>(p);
+    case GgufType::f32:
+      return load_unaligned<float>(p);
+    case GgufType::u64:
+      return static_cast<double>(load_unaligned<uint64_t>(p));
+    case GgufType::i64:
+      return static_cast<double>(load_unaligned<int64_t>(p));
+    case GgufType::f64:
+      return load_unaligned<double>(p);
     case GgufType::string:
-    case GgufType::array: break;
+    case GgufType::array:
+      break;
   }
   CHECK(false, "type {}", gguf_type_name(element));
 }

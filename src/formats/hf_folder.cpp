@@ -90,7 +90,8 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   const Members members(json, where);
   const std::string type = members.text_or("model_type", "");
   if (type != "llama") {
-    fail(ErrorKind::bad_file, "{}: model_type {} is not supported by this version (supported: llama)", where,
+    fail(ErrorKind::bad_file,
+         "{}: model_type {} is not supported by this version (supported: llama)", where,
          quote(type));
   }
   members.require("architectures", Json::array({"LlamaForCausalLM"}));
@@ -113,8 +114,10 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   check_range(where, "'num_attention_heads'", config.num_heads, 1, 4096);
   config.num_kv_heads = members.integer_or("num_key_value_heads", config.num_heads);
   if (members.find("head_dim") == nullptr && config.width % config.num_heads != 0) {
-    fail(ErrorKind::bad_file, "{}: 'hidden_size' {} is not a multiple of 'num_attention_heads' {} and "
-         "there is no 'head_dim'", where, config.width, config.num_heads);
+    fail(ErrorKind::bad_file,
+         "{}: 'hidden_size' {} is not a multiple of 'num_attention_heads' {} and "
+         "there is no 'head_dim'",
+         where, config.width, config.num_heads);
   }
   config.head_dim = members.integer_or("head_dim", config.width / config.num_heads);
   config.rms_eps = members.real("rms_norm_eps");
@@ -128,12 +131,16 @@ std::filesystem::path weights_path(const std::filesystem::path& dir) {
   const auto path = dir / "model.safetensors";
   if (std::filesystem::exists(path)) return path;
   if (std::filesystem::exists(dir / "model.safetensors.index.json")) {
-    fail(ErrorKind::bad_file, "{}: weights in several files (model.safetensors.index.json) are not "
-         "supported by this version", dir.string());
+    fail(ErrorKind::bad_file,
+         "{}: weights in several files (model.safetensors.index.json) are not "
+         "supported by this version",
+         dir.string());
   }
   if (std::filesystem::exists(dir / "pytorch_model.bin")) {
-    fail(ErrorKind::bad_file, "{}: pytorch_model.bin is a pickle, which can run code and is never read: "
-         "save the model again with save_pretrained(..., safe_serialization=True)", dir.string());
+    fail(ErrorKind::bad_file,
+         "{}: pytorch_model.bin is a pickle, which can run code and is never read: "
+         "save the model again with save_pretrained(..., safe_serialization=True)",
+         dir.string());
   }
   fail(ErrorKind::bad_file, "{}: model.safetensors is missing", dir.string());
 }
@@ -143,8 +150,8 @@ void add_manifest(const std::filesystem::path& dir, Checkpoint* checkpoint) {
   if (!std::filesystem::exists(path)) return;
   const Json manifest = read_object(path, kMaxConfigBytes);
   for (const auto& [key, value] : manifest.items()) {
-    checkpoint->metadata.emplace_back(key,
-                                      value.is_string() ? value.get<std::string>() : dump_json(value));
+    checkpoint->metadata.emplace_back(
+        key, value.is_string() ? value.get<std::string>() : dump_json(value));
   }
 }
 

@@ -79,7 +79,8 @@ class TemporaryFolder {
   explicit TemporaryFolder(const std::filesystem::path& target) : target_(target) {
     std::string name = target.string() + ".XXXXXX";
     if (::mkdtemp(name.data()) == nullptr || ::chmod(name.c_str(), 0755) != 0) {
-      fail(ErrorKind::system, "{}: cannot create the folder: {}", target.string(), std::strerror(errno));
+      fail(ErrorKind::system, "{}: cannot create the folder: {}", target.string(),
+           std::strerror(errno));
     }
     path_ = name;
   }
@@ -108,7 +109,8 @@ class TemporaryFolder {
 
 void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config,
                      const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
-                     const std::string& quantization_config_json, const std::string& manifest_json) {
+                     const std::string& quantization_config_json,
+                     const std::string& manifest_json) {
   auto target = std::filesystem::absolute(dir).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();
   refuse_existing(target);

@@ -19,7 +19,7 @@ struct ModelConfig {
   int64_t max_context = 0;       // tokens the model was made for
   double rope_theta = 10000.0;
   double rms_eps = 1e-5;
-  bool tied_embedding = false;   // lm_head is the embedding
+  bool tied_embedding = false;  // lm_head is the embedding
 };
 
 }  // namespace tandem

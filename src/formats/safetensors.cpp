@@ -19,8 +19,8 @@ struct Dtype {
   std::string_view name;
   int64_t bytes;
 };
-constexpr Dtype kDtypes[] = {{"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4},     {"I32", 4},
-                             {"U32", 4}, {"F16", 2}, {"BF16", 2}, {"I16", 2},    {"U16", 2},
+constexpr Dtype kDtypes[] = {{"F64", 8}, {"I64", 8}, {"U64", 8},  {"F32", 4},     {"I32", 4},
+                             {"U32", 4}, {"F16", 2}, {"BF16", 2}, {"I16", 2},     {"U16", 2},
                              {"I8", 1},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 struct Placed {
@@ -72,8 +72,8 @@ Placed read_entry(const std::string& tensor, const SortedJson& json, const std::
   placed.begin = natural(offsets[0], where, "the begin of 'data_offsets'");
   placed.end = natural(offsets[1], where, "the end of 'data_offsets'");
   if (placed.end < placed.begin || placed.end - placed.begin != *size) {
-    fail(ErrorKind::bad_file, "{}: bytes [{}, {}), expected {} bytes from its shape and dtype", where,
-         placed.begin, placed.end, *size);
+    fail(ErrorKind::bad_file, "{}: bytes [{}, {}), expected {} bytes from its shape and dtype",
+         where, placed.begin, placed.end, *size);
   }
   return placed;
 }
@@ -81,13 +81,14 @@ Placed read_entry(const std::string& tensor, const SortedJson& json, const std::
 // The header's text; the data begins right after it.
 std::string_view header_text(std::span<const std::byte> bytes, const std::string& name) {
   if (bytes.size() < 8) {
-    fail(ErrorKind::bad_file, "{}: {} bytes, too short for the 8-byte header length of safetensors", name,
-         bytes.size());
+    fail(ErrorKind::bad_file, "{}: {} bytes, too short for the 8-byte header length of safetensors",
+         name, bytes.size());
   }
   const auto header_bytes = load_unaligned<uint64_t>(bytes.data());
   if (header_bytes > kMaxHeaderBytes) {
-    fail(ErrorKind::bad_file, "{}: header of {} bytes, at most {} are read: not a safetensors file?", name,
-         header_bytes, kMaxHeaderBytes);
+    fail(ErrorKind::bad_file,
+         "{}: header of {} bytes, at most {} are read: not a safetensors file?", name, header_bytes,
+         kMaxHeaderBytes);
   }
   if (header_bytes > bytes.size() - 8) {
     fail(ErrorKind::bad_file, "{}: header of {} bytes, {} are left in the file", name, header_bytes,
@@ -137,22 +138,24 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
   uint64_t expected = 0;
   for (Placed& tensor : placed) {
     if (tensor.begin != expected || tensor.end > data.size()) {
-      fail(ErrorKind::bad_file, "{}: tensor {}: bytes [{}, {}), expected to begin at {} and to end within "
-           "the {} bytes of data", name, quote(tensor.entry.name), tensor.begin, tensor.end, expected,
-           data.size());
+      fail(ErrorKind::bad_file,
+           "{}: tensor {}: bytes [{}, {}), expected to begin at {} and to end within "
+           "the {} bytes of data",
+           name, quote(tensor.entry.name), tensor.begin, tensor.end, expected, data.size());
     }
     tensor.entry.bytes = data.subspan(tensor.begin, tensor.end - tensor.begin);
     expected = tensor.end;
     file.tensors.push_back(std::move(tensor.entry));
   }
   if (expected != data.size()) {
-    fail(ErrorKind::bad_file, "{}: {} bytes of data, expected {} (the end of the last tensor)", name,
-         data.size(), expected);
+    fail(ErrorKind::bad_file, "{}: {} bytes of data, expected {} (the end of the last tensor)",
+         name, data.size(), expected);
   }
   return file;
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSource>& tensors) {
+void write_safetensors(const std::filesystem::path& path,
+                       const std::vector<TensorSource>& tensors) {
   std::vector<const TensorSource*> order;
   for (const auto& tensor : tensors) order.push_back(&tensor);
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
@@ -166,11 +169,13 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
     uint64_t elements = 1;
     for (const int64_t dim : tensor->shape) elements *= static_cast<uint64_t>(dim);
     CHECK(elements * static_cast<uint64_t>(safetensors_dtype_bytes(tensor->dtype)) ==
-              tensor->size_bytes, "{}: {} elements of {} in {} bytes", tensor->name, elements,
-          tensor->dtype, tensor->size_bytes);
-    header.emplace_back(tensor->name, Json{{"dtype", tensor->dtype},
-                                           {"shape", tensor->shape},
-                                           {"data_offsets", {offset, offset + tensor->size_bytes}}});
+              tensor->size_bytes,
+          "{}: {} elements of {} in {} bytes", tensor->name, elements, tensor->dtype,
+          tensor->size_bytes);
+    header.emplace_back(tensor->name,
+                        Json{{"dtype", tensor->dtype},
+                             {"shape", tensor->shape},
+                             {"data_offsets", {offset, offset + tensor->size_bytes}}});
     offset += tensor->size_bytes;
   }
   std::string text = dump_json(Json(std::move(header)));

@@ -1,6 +1,7 @@
 // The safetensors container: bytes <-> named tensors of plain types.
-// Eight bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data. As
-// the reference reader does, this one wants the tensors to cover the data without holes or overlaps.
+// Eight bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
+// As the reference reader does, this one wants the tensors to cover the data without holes or
+// overlaps.
 #pragma once
 
 #include <cstddef>

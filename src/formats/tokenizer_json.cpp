@@ -54,8 +54,10 @@ bool is_smollm(const SortedJson& pre) {
 void check_pipeline(const SortedJson& json, const std::string& where) {
   const SortedJson& pre = member(json, "pre_tokenizer", where);
   if (!is_smollm(pre)) {
-    fail(ErrorKind::bad_file, "{}: pre_tokenizer {} is not supported by this version (supported: single "
-         "Digits, then ByteLevel)", where, printed(pre));
+    fail(ErrorKind::bad_file,
+         "{}: pre_tokenizer {} is not supported by this version (supported: single "
+         "Digits, then ByteLevel)",
+         where, printed(pre));
   }
   if (!is_off(json, "normalizer")) {
     fail(ErrorKind::bad_file, "{}: normalizer {} is not supported by this version", where,
@@ -74,29 +76,33 @@ void check_pipeline(const SortedJson& json, const std::string& where) {
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix",
                              "fuse_unk", "byte_fallback", "ignore_merges"}) {
     if (!is_off(model, option)) {
-      fail(ErrorKind::bad_file, "{}: option '{}' of the BPE model is {}, which is not supported by this "
-           "version", where, option, printed(model[option]));
+      fail(ErrorKind::bad_file,
+           "{}: option '{}' of the BPE model is {}, which is not supported by this "
+           "version",
+           where, option, printed(model[option]));
     }
   }
 }
 
 int32_t token_id(const SortedJson& value, std::string_view token, const std::string& where) {
   if (!value.is_number_unsigned() || value.get<uint64_t>() >= kMaxTokens) {
-    fail(ErrorKind::bad_file, "{}: token {} has id {}, expected an integer below {}", where, quote(token),
-         printed(value), kMaxTokens);
+    fail(ErrorKind::bad_file, "{}: token {} has id {}, expected an integer below {}", where,
+         quote(token), printed(value), kMaxTokens);
   }
   return static_cast<int32_t>(value.get<uint64_t>());
 }
 
 // Every id from 0 up names exactly one token.
-void fill_tokens(const std::vector<std::pair<int32_t, std::string_view>>& pairs, TokenizerSpec* spec,
-                 const std::string& where) {
+void fill_tokens(const std::vector<std::pair<int32_t, std::string_view>>& pairs,
+                 TokenizerSpec* spec, const std::string& where) {
   spec->tokens.resize(pairs.size());
   std::vector<bool> taken(pairs.size(), false);
   for (const auto& [id, token] : pairs) {
     if (static_cast<size_t>(id) >= pairs.size() || taken[static_cast<size_t>(id)]) {
-      fail(ErrorKind::bad_file, "{}: {} tokens do not fill the ids from 0 up: id {} of {} is out of range or "
-           "taken", where, pairs.size(), id, quote(token));
+      fail(ErrorKind::bad_file,
+           "{}: {} tokens do not fill the ids from 0 up: id {} of {} is out of range or "
+           "taken",
+           where, pairs.size(), id, quote(token));
     }
     taken[static_cast<size_t>(id)] = true;
     spec->tokens[static_cast<size_t>(id)] = token;
@@ -143,13 +149,14 @@ void read_merges(const SortedJson& json, TokenizerSpec* spec, const std::string&
       const size_t space = text.find(' ');
       left = text.substr(0, space);
       right = space == std::string_view::npos ? "" : text.substr(space + 1);
-    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+               merge[1].is_string()) {
       left = merge[0].get_ref<const std::string&>();
       right = merge[1].get_ref<const std::string&>();
     }
     if (left.empty() || right.empty() || right.find(' ') != std::string_view::npos) {
-      fail(ErrorKind::bad_file, "{}: merge {} is {}, expected two pieces", where, spec->merges.size(),
-           printed(merge));
+      fail(ErrorKind::bad_file, "{}: merge {} is {}, expected two pieces", where,
+           spec->merges.size(), printed(merge));
     }
     spec->merges.emplace_back(left, right);
   }
@@ -189,8 +196,10 @@ void read_config(const std::filesystem::path& dir, TokenizerSpec* spec) {
   } else if (!is_off(config, "chat_template")) {
     const SortedJson& text = config["chat_template"];
     if (!text.is_string()) {
-      fail(ErrorKind::bad_file, "{}: 'chat_template' is a list; only one template is supported by this "
-           "version", where);
+      fail(ErrorKind::bad_file,
+           "{}: 'chat_template' is a list; only one template is supported by this "
+           "version",
+           where);
     }
     spec->chat_template = text.get<std::string>();
   }

@@ -1,5 +1,5 @@
-// tokenizer.json and tokenizer_config.json <-> TokenizerSpec, for byte-level BPE with the pre-tokenizer
-// `smollm`: single digits, then GPT-2's byte-level split.
+// tokenizer.json and tokenizer_config.json <-> TokenizerSpec, for byte-level BPE with the
+// pre-tokenizer `smollm`: single digits, then GPT-2's byte-level split.
 #pragma once
 
 #include <filesystem>

@@ -8,20 +8,23 @@ namespace {
 
 void check_writable(const TokenizerSpec& spec) {
   if (spec.kind != TokenizerKind::byte_bpe || spec.pre_tokenizer != "smollm" || spec.add_bos) {
-    fail(ErrorKind::usage, "a tokenizer.json can be written for byte-level BPE with pre-tokenizer 'smollm' "
+    fail(ErrorKind::usage,
+         "a tokenizer.json can be written for byte-level BPE with pre-tokenizer 'smollm' "
          "and no BOS in front; this model has {} with pre-tokenizer {}{}",
          spec.kind == TokenizerKind::byte_bpe ? "byte-level BPE" : "SentencePiece",
          quote(spec.pre_tokenizer), spec.add_bos ? " and a BOS" : "");
   }
   for (const auto& token : spec.tokens) {
     if (!utf8_valid(token)) {
-      fail(ErrorKind::bad_file, "token {} is not UTF-8 and cannot be written as JSON", quote(token));
+      fail(ErrorKind::bad_file, "token {} is not UTF-8 and cannot be written as JSON",
+           quote(token));
     }
   }
 }
 
 bool is_added(TokenType type) {
-  return type == TokenType::control || type == TokenType::unknown || type == TokenType::user_defined;
+  return type == TokenType::control || type == TokenType::unknown ||
+         type == TokenType::user_defined;
 }
 
 Json added_token(const TokenizerSpec& spec, size_t id) {

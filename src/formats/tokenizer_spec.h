@@ -17,14 +17,14 @@ enum class TokenType : uint8_t { normal, unknown, control, user_defined, unused,
 
 struct TokenizerSpec {
   TokenizerKind kind = TokenizerKind::byte_bpe;
-  std::string pre_tokenizer;            // GGUF's name: "smollm", "gpt-2", "llama-bpe"
-  std::vector<std::string> tokens;      // by id, as spelled in the file
-  std::vector<TokenType> types;         // by id
-  std::vector<float> scores;            // by id; sentencepiece only
-  std::vector<std::pair<std::string, std::string>> merges;  // byte_bpe, in rank order
+  std::string pre_tokenizer;        // GGUF's name: "smollm", "gpt-2", "llama-bpe"
+  std::vector<std::string> tokens;  // by id, as spelled in the file
+  std::vector<TokenType> types;     // by id
+  std::vector<float> scores;        // by id; sentencepiece only
+  std::vector<std::pair<std::string, std::string>> merges;     // byte_bpe, in rank order
   int32_t bos_id = -1, eos_id = -1, pad_id = -1, unk_id = -1;  // -1: none
   bool add_bos = false;
-  std::string chat_template;            // Jinja; empty: none
+  std::string chat_template;  // Jinja; empty: none
 };
 
 }  // namespace tandem

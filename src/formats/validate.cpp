@@ -15,20 +15,22 @@ constexpr int64_t kMaxVocabulary = int64_t{1} << 24;
 
 void check_positive(const std::string& where, std::string_view what, double value, double below) {
   if (!(std::isfinite(value) && value > 0 && value < below)) {
-    fail(ErrorKind::bad_file, "{}: {} is {}, expected a number above 0 and below {}", where, what, value,
-         below);
+    fail(ErrorKind::bad_file, "{}: {} is {}, expected a number above 0 and below {}", where, what,
+         value, below);
   }
 }
 
 void check_norm(const Weight& norm, const std::string& where) {
   if (!norm.encoding.is_plain()) {
-    fail(ErrorKind::bad_file, "{}: encoded as {}, expected plain numbers", where, norm.encoding.name());
+    fail(ErrorKind::bad_file, "{}: encoded as {}, expected plain numbers", where,
+         norm.encoding.name());
   }
   std::vector<float> values(static_cast<size_t>(norm.K));
   decode_row(norm, 0, values.data());
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
-      fail(ErrorKind::bad_file, "{}: element {} is {}, expected a finite number", where, i, values[i]);
+      fail(ErrorKind::bad_file, "{}: element {} is {}, expected a finite number", where, i,
+           values[i]);
     }
   }
 }
@@ -38,8 +40,8 @@ void check_scales(const Weight& weight, const std::string& where) {
   for (size_t offset = 0; offset < weight.scales_bytes(); offset += step) {
     const float scale = load_scale(weight.scales + offset, weight.encoding.scale_type);
     if (!std::isfinite(scale)) {
-      fail(ErrorKind::bad_file, "{}: scale {} is {}, expected a finite number", where, offset / step,
-           scale);
+      fail(ErrorKind::bad_file, "{}: scale {} is {}, expected a finite number", where,
+           offset / step, scale);
     }
   }
 }
@@ -52,8 +54,8 @@ void check_tensors(const Checkpoint& checkpoint, const std::string& where) {
     const std::string tensor = fmt::format("{}: tensor {}", where, quote(want.name));
     const Weight& weight = checkpoint.weight(want.name);
     if (weight.N != want.N || weight.K != want.K) {
-      fail(ErrorKind::bad_file, "{}: shape [{}, {}], expected [{}, {}] from the config", tensor, weight.N,
-           weight.K, want.N, want.K);
+      fail(ErrorKind::bad_file, "{}: shape [{}, {}], expected [{}, {}] from the config", tensor,
+           weight.N, weight.K, want.N, want.K);
     }
     if (want.N == 1) check_norm(weight, tensor);
     check_scales(weight, tensor);
@@ -61,8 +63,9 @@ void check_tensors(const Checkpoint& checkpoint, const std::string& where) {
   std::set<std::string_view> seen;
   for (const auto& tensor : checkpoint.tensors) {
     if (!known.contains(tensor.name)) {
-      fail(ErrorKind::bad_file, "{}: tensor {} is not part of a {}-layer {} model as this version knows it",
-           where, quote(tensor.name), checkpoint.config.num_layers, checkpoint.config.family);
+      fail(ErrorKind::bad_file,
+           "{}: tensor {} is not part of a {}-layer {} model as this version knows it", where,
+           quote(tensor.name), checkpoint.config.num_layers, checkpoint.config.family);
     }
     if (!seen.insert(tensor.name).second) {
       fail(ErrorKind::bad_file, "{}: tensor {} stands twice", where, quote(tensor.name));
@@ -73,19 +76,22 @@ void check_tensors(const Checkpoint& checkpoint, const std::string& where) {
 void check_tokenizer(const TokenizerSpec& spec, int64_t vocab_size, const std::string& where) {
   const auto size = static_cast<int64_t>(spec.tokens.size());
   if (size != vocab_size) {
-    fail(ErrorKind::bad_file, "{}: the tokenizer has {} tokens, expected {} (the rows of the embedding)",
-         where, size, vocab_size);
+    fail(ErrorKind::bad_file,
+         "{}: the tokenizer has {} tokens, expected {} (the rows of the embedding)", where, size,
+         vocab_size);
   }
   CHECK(spec.types.size() == spec.tokens.size(), "types {} tokens {}", spec.types.size(), size);
   const std::pair<std::string_view, int32_t> ids[] = {
       {"bos", spec.bos_id}, {"eos", spec.eos_id}, {"pad", spec.pad_id}, {"unk", spec.unk_id}};
   for (const auto& [name, id] : ids) {
     if (id < -1 || id >= size) {
-      fail(ErrorKind::bad_file, "{}: the {} token has id {}, expected below {}", where, name, id, size);
+      fail(ErrorKind::bad_file, "{}: the {} token has id {}, expected below {}", where, name, id,
+           size);
     }
   }
   if (spec.add_bos && spec.bos_id < 0) {
-    fail(ErrorKind::bad_file, "{}: the tokenizer wants a BOS token in front of a text but names none", where);
+    fail(ErrorKind::bad_file,
+         "{}: the tokenizer wants a BOS token in front of a text but names none", where);
   }
 }
 
@@ -122,8 +128,8 @@ void validate_config(const ModelConfig& config, const std::string& where) {
 void check_fits(const std::string& where, uint64_t weight_bytes) {
   const uint64_t available = available_memory_bytes();
   if (weight_bytes > available) {
-    fail(ErrorKind::no_memory, "{}: the weights need {} bytes of memory, {} bytes are available", where,
-         weight_bytes, available);
+    fail(ErrorKind::no_memory, "{}: the weights need {} bytes of memory, {} bytes are available",
+         where, weight_bytes, available);
   }
 }
 

@@ -1,5 +1,5 @@
-// What every Checkpoint must be, whatever file it came from: a config in range, exactly the tensors of
-// its family in their shapes, a tokenizer of the vocabulary's size. All throw bad_file.
+// What every Checkpoint must be, whatever file it came from: a config in range, exactly the tensors
+// of its family in their shapes, a tokenizer of the vocabulary's size. All throw bad_file.
 #pragma once
 
 #include <string>
@@ -28,8 +28,8 @@ struct ExpectedTensor {
 };
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
 
-// The last step of every reader: builds the checkpoint's index and checks config, tensors and tokenizer
-// against each other; norms must be plain and finite, separate scales finite.
+// The last step of every reader: builds the checkpoint's index and checks config, tensors and
+// tokenizer against each other; norms must be plain and finite, separate scales finite.
 void validate_checkpoint(Checkpoint& checkpoint);
 
 }  // namespace tandem

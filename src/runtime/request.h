@@ -20,10 +20,10 @@ void check_sampling(const SamplingParams& params);
 
 struct Request {
   uint64_t id = 0;
-  std::vector<int32_t> prompt;      // at least one token
-  int64_t max_tokens = 256;         // new tokens, at least 1
+  std::vector<int32_t> prompt;  // at least one token
+  int64_t max_tokens = 256;     // new tokens, at least 1
   SamplingParams sampling;
-  std::vector<int32_t> stop_tokens; // end the answer; not emitted
+  std::vector<int32_t> stop_tokens;  // end the answer; not emitted
 };
 
 enum class FinishReason : uint8_t { none, stop_token, max_tokens, context_full, cancelled };
@@ -32,7 +32,7 @@ const char* finish_reason_name(FinishReason reason);
 // The last event of a request, and only it, has a finish reason.
 struct TokenEvent {
   uint64_t request_id = 0;
-  int32_t token = -1;               // -1 when the request finished without a further token
+  int32_t token = -1;  // -1 when the request finished without a further token
   FinishReason finish = FinishReason::none;
 };
 

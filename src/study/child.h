@@ -7,7 +7,7 @@
 namespace tandem {
 
 struct ChildResult {
-  int status = 0;        // as waitpid gives it
+  int status = 0;  // as waitpid gives it
   bool timed_out = false;
   std::string output;    // stdout, at most 64 MB
   std::string messages;  // the last 4096 bytes of stderr
@@ -18,8 +18,8 @@ struct ChildResult {
 };
 
 // The child reads nothing from stdin, leads its own process group and dies with this process.
-// timeout_seconds <= 0 waits for ever. argv[0] is a path. Throws system when there is no process to be
-// had; a program that cannot be executed exits with status 127.
+// timeout_seconds <= 0 waits for ever. argv[0] is a path. Throws system when there is no process to
+// be had; a program that cannot be executed exits with status 127.
 ChildResult run_child(const std::vector<std::string>& argv, double timeout_seconds = 0);
 
 }  // namespace tandem

@@ -11,8 +11,8 @@ namespace tandem {
 // One JSON document a line.
 std::string records_jsonl(const std::vector<Record>& records);
 
-// A header and one line a record, flat: medians with spread and count. Quoted as RFC 4180 says, lines
-// end in CRLF; a field that was not measured is empty.
+// A header and one line a record, flat: medians with spread and count. Quoted as RFC 4180 says,
+// lines end in CRLF; a field that was not measured is empty.
 std::string records_csv(const std::vector<Record>& records);
 
 }  // namespace tandem

@@ -21,11 +21,9 @@ constexpr uint64_t kFallbackCacheBytes = 32u << 20;  // when the system does not
 constexpr int kChains = 12;
 constexpr int64_t kIterations = 20000;
 
-// Opaque to the compiler: nothing can be computed beforehand or dropped.
-template <typename Vector>
-inline void launder(Vector& v) {
-  asm volatile("" : "+v"(v));
-}
+// Makes v opaque to the compiler: nothing can be computed beforehand or dropped. A macro, because a
+// function would need the vector's instruction set itself.
+#define TANDEM_LAUNDER(v) asm volatile("" : "+v"(v))
 
 // Each loop runs kIterations x kChains multiply-adds of a whole vector.
 struct PeakLoop {
@@ -37,37 +35,37 @@ struct PeakLoop {
 __attribute__((target("avx512f"))) void f32_avx512() {
   __m512 sums[kChains], a = _mm512_set1_ps(1.0f), b = _mm512_set1_ps(1e-9f);
   for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  launder(a);
-  launder(b);
+  TANDEM_LAUNDER(a);
+  TANDEM_LAUNDER(b);
   for (int64_t i = 0; i < kIterations; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) sums[c] = _mm512_fmadd_ps(a, b, sums[c]);
   }
-  for (__m512& sum : sums) launder(sum);
+  for (__m512& sum : sums) TANDEM_LAUNDER(sum);
 }
 
 __attribute__((target("avx2,fma"))) void f32_avx2() {
   __m256 sums[kChains], a = _mm256_set1_ps(1.0f), b = _mm256_set1_ps(1e-9f);
   for (__m256& sum : sums) sum = _mm256_setzero_ps();
-  launder(a);
-  launder(b);
+  TANDEM_LAUNDER(a);
+  TANDEM_LAUNDER(b);
   for (int64_t i = 0; i < kIterations; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) sums[c] = _mm256_fmadd_ps(a, b, sums[c]);
   }
-  for (__m256& sum : sums) launder(sum);
+  for (__m256& sum : sums) TANDEM_LAUNDER(sum);
 }
 
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) void int8_avx512_vnni() {
   __m512i sums[kChains], a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(1);
   for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-  launder(a);
-  launder(b);
+  TANDEM_LAUNDER(a);
+  TANDEM_LAUNDER(b);
   for (int64_t i = 0; i < kIterations; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) sums[c] = _mm512_dpbusd_epi32(sums[c], a, b);
   }
-  for (__m512i& sum : sums) launder(sum);
+  for (__m512i& sum : sums) TANDEM_LAUNDER(sum);
 }
 
 // Three instructions for what VNNI does in one: bytes to pairs, pairs to fours, add.
@@ -78,11 +76,11 @@ __attribute__((target("avx2"))) void int8_avx2() {
   for (int64_t i = 0; i < kIterations; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) {
-      launder(a);  // or the product, the same each time, would be taken out of the loop
+      TANDEM_LAUNDER(a);  // or the product, the same each time, would be taken out of the loop
       sums[c] = _mm256_add_epi32(sums[c], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
     }
   }
-  for (__m256i& sum : sums) launder(sum);
+  for (__m256i& sum : sums) TANDEM_LAUNDER(sum);
 }
 
 PeakLoop f32_loop() {
@@ -121,7 +119,7 @@ __attribute__((target("avx2"))) void read_avx2(const std::byte* data, int64_t by
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) x[i] = _mm256_xor_si256(x[i], _mm256_load_si256(vectors + i));
   }
-  for (__m256i& v : x) launder(v);
+  for (__m256i& v : x) TANDEM_LAUNDER(v);
 }
 
 ReadBandwidth measure_bandwidth(ThreadPool& pool, uint64_t bytes) {

@@ -47,7 +47,8 @@ std::vector<Profile> make_profiles() {
 }  // namespace
 
 const std::vector<std::string>& all_variants() {
-  static const std::vector<std::string> names = {"as shipped", kBaselineVariant, "int8", "int4 g64"};
+  static const std::vector<std::string> names = {"as shipped", kBaselineVariant, "int8",
+                                                 "int4 g64"};
   return names;
 }
 

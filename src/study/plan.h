@@ -1,4 +1,5 @@
-// What a study measures: profiles, the list of cells, their seeded order, and the name that settings get.
+// What a study measures: profiles, the list of cells, their seeded order, and the name that
+// settings get.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +12,17 @@
 namespace tandem {
 
 struct Profile {
-  std::string name;                  // "smoke", "quick", "full"
+  std::string name;  // "smoke", "quick", "full"
   std::vector<std::string> variants;
   std::vector<std::string> kv;
   std::vector<int64_t> batches;
-  int64_t prompt_tokens = 0;         // a sequence
-  int64_t new_tokens = 0;            // a sequence
+  int64_t prompt_tokens = 0;  // a sequence
+  int64_t new_tokens = 0;     // a sequence
   int num_warmups = 0;
   int num_runs = 0;
-  int max_reruns = 0;                // of a cell whose spread is over 10 %
-  int64_t num_windows = 0;           // of 512 tokens, for quality
-  int64_t answer_tokens = 0;         // of each sample answer
+  int max_reruns = 0;         // of a cell whose spread is over 10 %
+  int64_t num_windows = 0;    // of 512 tokens, for quality
+  int64_t answer_tokens = 0;  // of each sample answer
 };
 
 // Throws usage with the names there are.
@@ -38,7 +39,7 @@ struct Variant {
 
 struct StudySettings {
   Profile profile;
-  std::vector<Variant> variants;     // those of the profile; the baseline may be an extra one
+  std::vector<Variant> variants;        // those of the profile; the baseline may be an extra one
   std::filesystem::path baseline_path;  // the bf16 variant, which quality compares with
   std::filesystem::path model_path;
   std::string model_hash;
@@ -50,12 +51,12 @@ struct StudySettings {
   std::string power_command;
 };
 
-// Hash of all settings that change a cell's numbers, the commit included; which cells were asked for
-// is not among them, so a study can be widened.
+// Hash of all settings that change a cell's numbers, the commit included; which cells were asked
+// for is not among them, so a study can be widened.
 std::string study_id(const StudySettings& settings);
 
-// All cells of the profile, each once, in an order drawn from the seed: what a hot or busy machine adds
-// to one cell is not added to the same variant each time.
+// All cells of the profile, each once, in an order drawn from the seed: what a hot or busy machine
+// adds to one cell is not added to the same variant each time.
 std::vector<CellKey> ordered_cells(const Profile& profile, uint64_t seed);
 
 }  // namespace tandem

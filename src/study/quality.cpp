@@ -31,11 +31,9 @@ struct Scores {
 ScoredWindow score_window(Scorer& scorer, const std::vector<int32_t>& window, int64_t V,
                           ThreadPool& pool) {
   ScoredWindow scored;
-  scored.logits = scored_logits(
-      [&](std::span<const int32_t> tokens, int64_t first, const auto& sink) {
-        scorer.score(tokens, first, sink);
-      },
-      window, V);
+  scored.logits = scored_logits([&](std::span<const int32_t> tokens, int64_t first,
+                                    const auto& sink) { scorer.score(tokens, first, sink); },
+                                window, V);
   scored.log_sums.resize(kScoredPerWindow);
   pool.parallel_for(kScoredPerWindow, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t p = begin; p < end; ++p) {
@@ -91,8 +89,8 @@ std::vector<int32_t> question_tokens(const std::string& question, const Tokenize
   if (spec.chat_template.empty()) return tokenizer.encode_prompt(question);
   const auto name = [&](int32_t id) { return id < 0 ? std::string() : tokenizer.token_name(id); };
   const ChatTemplate chat(spec.chat_template);
-  return tokenizer.encode(chat.render({{"user", question}}, true, name(tokenizer.bos_id()),
-                                      name(tokenizer.eos_id())));
+  return tokenizer.encode(
+      chat.render({{"user", question}}, true, name(tokenizer.bos_id()), name(tokenizer.eos_id())));
 }
 
 // Greedy answers to the study's questions, all in one batch.
@@ -128,8 +126,8 @@ QualityByKv measure_quality(const Task& task) {
   ThreadPool pool(task.record.threads);
   const Checkpoint checkpoint = load_checkpoint(task.checkpoint);
   if (checkpoint.config.max_context < kWindowTokens) {
-    fail(ErrorKind::usage, "{}: context of {} tokens, perplexity needs {}", task.checkpoint.string(),
-         checkpoint.config.max_context, kWindowTokens);
+    fail(ErrorKind::usage, "{}: context of {} tokens, perplexity needs {}",
+         task.checkpoint.string(), checkpoint.config.max_context, kWindowTokens);
   }
   const Model model(checkpoint, pool, task.record.isa);
   std::optional<Checkpoint> baseline_checkpoint;
@@ -145,8 +143,8 @@ QualityByKv measure_quality(const Task& task) {
     scorers.push_back(std::make_unique<Scorer>(model, kv_type_of(kv), kWindowTokens));
   }
   const TokenizerSpec& spec = checkpoint.tokenizer;
-  const auto windows = cut_windows(read_tokens(task.tokens_path), task.num_windows,
-                                   spec.add_bos ? spec.bos_id : -1);
+  const auto windows =
+      cut_windows(read_tokens(task.tokens_path), task.num_windows, spec.add_bos ? spec.bos_id : -1);
   std::vector<Scores> scores(task.kv.size());
   for (const auto& window : windows) {
     const ScoredWindow reference = score_window(baseline, window, V, pool);

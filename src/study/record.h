@@ -1,5 +1,5 @@
-// Record: one measured cell of a study, with everything needed to audit and repeat it. Records are the
-// only bridge from measurement to reports and advice.
+// Record: one measured cell of a study, with everything needed to audit and repeat it. Records are
+// the only bridge from measurement to reports and advice.
 #pragma once
 
 #include <cstdint>
@@ -29,14 +29,15 @@ struct Samples {
 
 struct Quality {
   double perplexity = 0, perplexity_stderr = 0;
-  std::optional<double> kl_divergence, kl_stderr;  // mean KL(bf16 || this), nats; absent for bf16 itself
-  std::optional<double> top1_agreement;            // share of positions with bf16's most likely token
+  std::optional<double> kl_divergence,
+      kl_stderr;                         // mean KL(bf16 || this), nats; absent for bf16 itself
+  std::optional<double> top1_agreement;  // share of positions with bf16's most likely token
   int64_t scored_tokens = 0;
-  std::vector<std::string> sample_answers;         // one for each of the study's prompts
+  std::vector<std::string> sample_answers;  // one for each of the study's prompts
 };
 
 struct Record {
-  std::string study_id;       // names the settings: cells of one study share it
+  std::string study_id;  // names the settings: cells of one study share it
   CellKey cell;
   // settings
   int64_t prompt_tokens = 0;  // a sequence
@@ -48,21 +49,22 @@ struct Record {
   // throughput, tokens/s over all sequences of the batch
   Samples prefill_tokens_per_second;
   Samples decode_tokens_per_second;
-  Samples first_token_seconds;       // from submit to the first token of the last sequence
-  bool noisy = false;                // spread over 10 % after the reruns
+  Samples first_token_seconds;  // from submit to the first token of the last sequence
+  bool noisy = false;           // spread over 10 % after the reruns
   int reruns = 0;
   // memory, bytes
-  uint64_t file_bytes = 0, weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0, peak_resident_bytes = 0;
-  uint64_t step_read_bytes = 0;      // weights a decode step reads
+  uint64_t file_bytes = 0, weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0,
+           peak_resident_bytes = 0;
+  uint64_t step_read_bytes = 0;  // weights a decode step reads
   // energy; absent: not measured, and energy_source says why
   std::optional<double> idle_watts, mean_watts, joules_per_token;
-  std::string energy_source;         // "RAPL package", "command: ...", "not measured: no readable meter"
+  std::string energy_source;  // "RAPL package", "command: ...", "not measured: no readable meter"
   Quality quality;
   // provenance
   std::string model_path, model_hash, text_path, text_hash;
   std::string commit, version, machine, cpu, compiler, started_at;  // ISO 8601 UTC
-  double load_average = 0;           // when the cell started
-  Json extra;                        // further facts, printed in the manifest
+  double load_average = 0;                                          // when the cell started
+  Json extra;  // further facts, printed in the manifest
 };
 
 // Both ways exact: numbers that JSON cannot hold become the strings "nan", "inf" and "-inf".

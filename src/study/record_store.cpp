@@ -67,9 +67,9 @@ class Statement {
   }
   std::string text(int column) const {
     const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
-    return bytes == nullptr ? std::string()
-                            : std::string(bytes, static_cast<size_t>(
-                                                     sqlite3_column_bytes(statement_, column)));
+    return bytes == nullptr
+               ? std::string()
+               : std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(statement_, column)));
   }
   int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
 
@@ -156,18 +156,19 @@ bool RecordStore::insert(const Record& record) {
 }
 
 bool RecordStore::contains(const std::string& study_id, const CellKey& cell) const {
-  Statement statement(*impl_,
-                      "SELECT 1 FROM records WHERE study_id = ? AND variant = ? AND kv = ? AND batch = ?",
-                      study_id, cell.variant, cell.kv, cell.batch);
+  Statement statement(
+      *impl_, "SELECT 1 FROM records WHERE study_id = ? AND variant = ? AND kv = ? AND batch = ?",
+      study_id, cell.variant, cell.kv, cell.batch);
   return statement.step(*impl_);
 }
 
 void RecordStore::put_quality(const std::string& study_id, const std::string& variant,
                               const std::string& kv, const Quality& quality) {
-  Statement statement(*impl_,
-                      "INSERT INTO quality (study_id, variant, kv, document) VALUES (?, ?, ?, ?) "
-                      "ON CONFLICT (study_id, variant, kv) DO UPDATE SET document = excluded.document",
-                      study_id, variant, kv, dump_json(to_json(quality)));
+  Statement statement(
+      *impl_,
+      "INSERT INTO quality (study_id, variant, kv, document) VALUES (?, ?, ?, ?) "
+      "ON CONFLICT (study_id, variant, kv) DO UPDATE SET document = excluded.document",
+      study_id, variant, kv, dump_json(to_json(quality)));
   statement.step(*impl_);
 }
 
@@ -181,10 +182,11 @@ std::optional<Quality> RecordStore::quality(const std::string& study_id, const s
 }
 
 std::vector<Record> RecordStore::load(const std::string& study_id) const {
-  Statement statement(*impl_,
-                      "SELECT r.document, q.document FROM records r LEFT JOIN quality q "
-                      "USING (study_id, variant, kv) WHERE ?1 = '' OR r.study_id = ?1 ORDER BY r.id",
-                      study_id);
+  Statement statement(
+      *impl_,
+      "SELECT r.document, q.document FROM records r LEFT JOIN quality q "
+      "USING (study_id, variant, kv) WHERE ?1 = '' OR r.study_id = ?1 ORDER BY r.id",
+      study_id);
   std::vector<Record> records;
   while (statement.step(*impl_)) {
     records.push_back(record_from_json(parse_json(statement.text(0), impl_->name)));

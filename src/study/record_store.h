@@ -1,5 +1,5 @@
-// The records of a study in one SQLite file. An insert is one transaction in a write-ahead log: a kill
-// at any point neither loses nor doubles a record.
+// The records of a study in one SQLite file. An insert is one transaction in a write-ahead log: a
+// kill at any point neither loses nor doubles a record.
 #pragma once
 
 #include <filesystem>

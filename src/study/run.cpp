@@ -55,8 +55,8 @@ class FolderLock {
 
 struct PlannedTask {
   Task task;
-  std::string name;    // for people
-  double weight = 0;   // expected cost, any unit
+  std::string name;   // for people
+  double weight = 0;  // expected cost, any unit
 };
 
 std::filesystem::path tokenize_text(const StudySettings& settings,
@@ -67,8 +67,8 @@ std::filesystem::path tokenize_text(const StudySettings& settings,
   if (text.ends_with('\n')) text.pop_back();  // as llama.cpp's perplexity tool reads its file
   const Tokenizer tokenizer(load_checkpoint(settings.model_path).tokenizer);
   const std::vector<int32_t> tokens = tokenizer.encode(text);
-  const int64_t most = *std::max_element(settings.profile.batches.begin(),
-                                         settings.profile.batches.end());
+  const int64_t most =
+      *std::max_element(settings.profile.batches.begin(), settings.profile.batches.end());
   const int64_t needed = std::max(settings.profile.num_windows * kWindowTokens,
                                   settings.profile.prompt_tokens + 2 * most);
   if (static_cast<int64_t>(tokens.size()) < needed) {
@@ -242,7 +242,8 @@ StudyResult run_study(const StudySettings& settings, const StudyOptions& options
   const int64_t start_ns = now_ns();
   for (PlannedTask& planned : tasks) {
     progress.what = planned.name;
-    if (weight_done > 0) progress.seconds_left = seconds_since(start_ns) / weight_done * weight_left;
+    if (weight_done > 0)
+      progress.seconds_left = seconds_since(start_ns) / weight_done * weight_left;
     if (options.on_progress) options.on_progress(progress);
     planned.task.record.idle_watts = idle;
     const std::string failure = run_and_store(options.program, planned.task, store);

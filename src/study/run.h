@@ -1,4 +1,5 @@
-// Runs a study: each task in a child process, each result stored at once, whatever is stored skipped.
+// Runs a study: each task in a child process, each result stored at once, whatever is stored
+// skipped.
 #pragma once
 
 #include <filesystem>
@@ -25,8 +26,9 @@ struct StudyOptions {
 
 struct StudyResult {
   std::string study_id;
-  std::vector<Record> records;         // the whole study's, earlier sessions included
-  std::vector<std::string> failures;   // "int8, KV bf16, batch 4: was killed by signal 9 (Killed): ..."
+  std::vector<Record> records;  // the whole study's, earlier sessions included
+  std::vector<std::string>
+      failures;  // "int8, KV bf16, batch 4: was killed by signal 9 (Killed): ..."
   int64_t num_measured = 0, num_found = 0;
 };
 

@@ -1,4 +1,5 @@
-// Speed, memory and energy of one cell. The process measures nothing else, so its peak is the cell's.
+// Speed, memory and energy of one cell. The process measures nothing else, so its peak is the
+// cell's.
 #include <stdlib.h>
 
 #include <algorithm>
@@ -21,7 +22,7 @@ namespace tandem {
 namespace {
 
 constexpr double kNoisySpread = 0.10;
-constexpr double kEnergySeconds = 2.0;  // the least window that is believed
+constexpr double kEnergySeconds = 2.0;          // the least window that is believed
 constexpr int64_t kEnergyRepetition = 1 << 20;  // its prompts are those of no timed run
 
 std::string utc_now() {
@@ -136,20 +137,23 @@ void measure_runs(const Task& task, Bench& bench, Record& record) {
 // One more run, long enough for the meter, at the rate that the timed runs showed.
 void measure_energy(const Model& model, Bench& bench, EnergyMeter& meter, Record& record) {
   const double rate = record.decode_tokens_per_second.median();
-  const auto wanted = static_cast<int64_t>(
-      std::ceil(1.4 * kEnergySeconds * rate / static_cast<double>(record.cell.batch))) + 8;
+  const auto wanted = static_cast<int64_t>(std::ceil(1.4 * kEnergySeconds * rate /
+                                                     static_cast<double>(record.cell.batch))) +
+                      8;
   const int64_t room = std::min<int64_t>(model.config().max_context, 8192) - record.prompt_tokens;
   EnergyReading reading;
   const Speed speed = bench.run(kEnergyRepetition, std::min(wanted, room), &meter, &reading);
   if (!reading.joules) {
     record.energy_source = "not measured: " + meter.source() + ": " + reading.reason;
   } else if (reading.seconds < kEnergySeconds) {
-    record.energy_source = fmt::format("not measured: steady decode lasted {:.1f} s, {:.0f} s needed",
-                                       reading.seconds, kEnergySeconds);
+    record.energy_source =
+        fmt::format("not measured: steady decode lasted {:.1f} s, {:.0f} s needed", reading.seconds,
+                    kEnergySeconds);
   } else {
     record.mean_watts = reading.watts();
     record.joules_per_token = *reading.joules / static_cast<double>(speed.decode_tokens);
-    record.energy_source = fmt::format("{}, {:.1f} s of steady decode", meter.source(), reading.seconds);
+    record.energy_source =
+        fmt::format("{}, {:.1f} s of steady decode", meter.source(), reading.seconds);
     record.extra["energy_window"] = {{"seconds", reading.seconds},
                                      {"tokens", speed.decode_tokens},
                                      {"tokens_per_second", speed.decode_tokens_per_second},

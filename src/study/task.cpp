@@ -71,7 +71,8 @@ void write_tokens(const std::filesystem::path& path, const std::vector<int32_t>&
 std::vector<int32_t> read_tokens(const std::filesystem::path& path) {
   const std::string bytes = read_text_file(path, uint64_t{1} << 30);
   if (bytes.size() % sizeof(int32_t) != 0) {
-    fail(ErrorKind::bad_file, "{}: {} bytes, expected a multiple of 4", path.string(), bytes.size());
+    fail(ErrorKind::bad_file, "{}: {} bytes, expected a multiple of 4", path.string(),
+         bytes.size());
   }
   std::vector<int32_t> tokens(bytes.size() / sizeof(int32_t));
   std::memcpy(tokens.data(), bytes.data(), bytes.size());

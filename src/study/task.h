@@ -13,16 +13,16 @@
 namespace tandem {
 
 struct Task {
-  bool is_quality = false;             // else speed, memory and energy of one cell
-  std::filesystem::path checkpoint;    // the variant
-  std::filesystem::path baseline;      // quality: what it is compared with
-  bool is_baseline = false;            // quality: the variant is the baseline itself
-  std::filesystem::path tokens_path;   // int32 ids of the study's text
-  std::vector<std::string> kv;         // quality: the KV types to measure
+  bool is_quality = false;            // else speed, memory and energy of one cell
+  std::filesystem::path checkpoint;   // the variant
+  std::filesystem::path baseline;     // quality: what it is compared with
+  bool is_baseline = false;           // quality: the variant is the baseline itself
+  std::filesystem::path tokens_path;  // int32 ids of the study's text
+  std::vector<std::string> kv;        // quality: the KV types to measure
   int num_warmups = 0, num_runs = 0, max_reruns = 0;
   int64_t num_windows = 0, answer_tokens = 0;
   std::string power_command;
-  Record record;                       // settings and provenance, to be completed
+  Record record;  // settings and provenance, to be completed
 };
 
 Json to_json(const Task& task);

@@ -24,8 +24,8 @@ std::vector<std::vector<int32_t>> prompt_rows(std::span<const int32_t> text_toke
   while (static_cast<int64_t>(rows.size()) < batch) {
     const auto place = static_cast<int64_t>(random.below(static_cast<uint64_t>(num_places)));
     if (!places.insert(place).second) continue;
-    const auto cut = text_tokens.subspan(static_cast<size_t>(place),
-                                         static_cast<size_t>(prompt_tokens));
+    const auto cut =
+        text_tokens.subspan(static_cast<size_t>(place), static_cast<size_t>(prompt_tokens));
     rows.emplace_back(cut.begin(), cut.end());
   }
   return rows;

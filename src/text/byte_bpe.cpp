@@ -34,7 +34,9 @@ ByteBpe::ByteBpe(const TokenizerSpec& spec, const Vocabulary& vocabulary)
     if (left_id < 0 || right_id < 0 || merged < 0) {
       fail(ErrorKind::bad_file, "tokenizer: merge {} is {} + {}: {} is not a token", rank,
            quote(left), quote(right),
-           quote(left_id < 0 ? left : right_id < 0 ? right : spelling));
+           quote(left_id < 0    ? left
+                 : right_id < 0 ? right
+                                : spelling));
     }
     const uint64_t pair = pair_of(left_id, right_id);
     Merge& merge = table_[slot_of(pair)];

@@ -15,8 +15,9 @@ class ByteBpe {
   // parts or its result are not in the vocabulary. The vocabulary must outlive this.
   ByteBpe(const TokenizerSpec& spec, const Vocabulary& vocabulary);
 
-  // Appends the ids of one word. Of all neighbours the pair of lowest rank merges first, the leftmost
-  // of equals. Bytes that have no token are left out, as the reference implementation does.
+  // Appends the ids of one word. Of all neighbours the pair of lowest rank merges first, the
+  // leftmost of equals. Bytes that have no token are left out, as the reference implementation
+  // does.
   void encode_word(std::string_view word, std::vector<int32_t>& ids) const;
 
  private:

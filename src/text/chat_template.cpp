@@ -27,13 +27,13 @@ std::vector<TextSpan> ChatTemplate::render(const std::vector<ChatMessage>& messa
     list->items.push_back(std::move(entry));
   }
   // tools and documents are none, as Hugging Face passes them when a caller gives none.
-  const TaggedText text = jinja::render(
-      impl_->body, {{"messages", jinja::ListPtr(std::move(list))},
-                    {"add_generation_prompt", add_generation_prompt},
-                    {"bos_token", text_value(TaggedText(bos, true))},
-                    {"eos_token", text_value(TaggedText(eos, true))},
-                    {"tools", jinja::None()},
-                    {"documents", jinja::None()}});
+  const TaggedText text =
+      jinja::render(impl_->body, {{"messages", jinja::ListPtr(std::move(list))},
+                                  {"add_generation_prompt", add_generation_prompt},
+                                  {"bos_token", text_value(TaggedText(bos, true))},
+                                  {"eos_token", text_value(TaggedText(eos, true))},
+                                  {"tools", jinja::None()},
+                                  {"documents", jinja::None()}});
   std::vector<TextSpan> spans;
   for (size_t begin = 0; begin < text.size();) {
     const char origin = text.is_markup[begin];

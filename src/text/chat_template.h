@@ -10,13 +10,14 @@
 namespace tandem {
 
 struct ChatMessage {
-  std::string role;     // "system", "user", "assistant"
+  std::string role;  // "system", "user", "assistant"
   std::string content;
 };
 
 class ChatTemplate {
  public:
-  // Parses the subset of Jinja that this version knows. Throws bad_file naming what it does not know.
+  // Parses the subset of Jinja that this version knows. Throws bad_file naming what it does not
+  // know.
   explicit ChatTemplate(const std::string& source);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;

@@ -91,9 +91,8 @@ Value method_endswith(Work& work, const Value& self, Args args) {
 }
 
 constexpr Builtin kFilters[] = {
-    {"trim", 0, 0, filter_trim},     {"upper", 0, 0, filter_upper},
-    {"lower", 0, 0, filter_lower},   {"length", 0, 0, filter_length},
-    {"first", 0, 0, filter_first},   {"last", 0, 0, filter_last},
+    {"trim", 0, 0, filter_trim},       {"upper", 0, 0, filter_upper}, {"lower", 0, 0, filter_lower},
+    {"length", 0, 0, filter_length},   {"first", 0, 0, filter_first}, {"last", 0, 0, filter_last},
     {"default", 0, 2, filter_default},
 };
 constexpr Builtin kTests[] = {
@@ -102,9 +101,9 @@ constexpr Builtin kTests[] = {
     {"string", 0, 0, test_string},
 };
 constexpr Builtin kMethods[] = {
-    {"strip", 0, 0, method_strip},           {"lstrip", 0, 0, method_lstrip},
-    {"rstrip", 0, 0, method_rstrip},         {"upper", 0, 0, filter_upper},
-    {"lower", 0, 0, filter_lower},           {"startswith", 1, 1, method_startswith},
+    {"strip", 0, 0, method_strip},       {"lstrip", 0, 0, method_lstrip},
+    {"rstrip", 0, 0, method_rstrip},     {"upper", 0, 0, filter_upper},
+    {"lower", 0, 0, filter_lower},       {"startswith", 1, 1, method_startswith},
     {"endswith", 1, 1, method_endswith},
 };
 

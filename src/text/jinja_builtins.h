@@ -23,7 +23,8 @@ const Builtin* find_method(std::string_view name);
 // A value as it is printed. Throws bad_file for a list or an object.
 TextPtr to_text(Work& work, const Value& value);
 
-// Item `index` of a list or character `index` of a string, negative from the end; undefined outside.
+// Item `index` of a list or character `index` of a string, negative from the end; undefined
+// outside.
 Value item_at(Work& work, const Value& sequence, int64_t index);
 
 }  // namespace tandem::jinja

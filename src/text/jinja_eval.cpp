@@ -10,6 +10,9 @@
 namespace tandem::jinja {
 namespace {
 
+// What an item of a list counts as text: about the time that it takes.
+constexpr size_t kItemBytes = 256;
+
 // Python counts True as 1 and False as 0.
 std::optional<int64_t> as_number(const Value& value) {
   if (const int64_t* number = std::get_if<int64_t>(&value)) return *number;
@@ -34,11 +37,21 @@ class Renderer {
       work_.line = node.line;
       work_.step();
       switch (node.kind) {
-        case NodeKind::text: print(TaggedText(node.name, true)); break;
-        case NodeKind::print: print(*to_text(work_, evaluate(*node.value))); break;
-        case NodeKind::branch: render_branch(node); break;
-        case NodeKind::loop: render_loop(node); break;
-        case NodeKind::assign: assign(node); break;
+        case NodeKind::text:
+          print(TaggedText(node.name, true));
+          break;
+        case NodeKind::print:
+          print(*to_text(work_, evaluate(*node.value)));
+          break;
+        case NodeKind::branch:
+          render_branch(node);
+          break;
+        case NodeKind::loop:
+          render_loop(node);
+          break;
+        case NodeKind::assign:
+          assign(node);
+          break;
       }
     }
   }
@@ -118,20 +131,30 @@ class Renderer {
       case ExprKind::string:
         work_.use_bytes(expr.text.size());
         return text_value(TaggedText(expr.text, true));
-      case ExprKind::integer: return expr.number;
-      case ExprKind::boolean: return expr.number != 0;
-      case ExprKind::none: return None();
-      case ExprKind::name: return look_up(expr.text);
-      case ExprKind::list: return make_list(expr);
-      case ExprKind::attribute: return member(evaluate(*expr.parts[0]), expr.text);
-      case ExprKind::subscript: return subscript(expr);
-      case ExprKind::slice: return slice(expr);
+      case ExprKind::integer:
+        return expr.number;
+      case ExprKind::boolean:
+        return expr.number != 0;
+      case ExprKind::none:
+        return None();
+      case ExprKind::name:
+        return look_up(expr.text);
+      case ExprKind::list:
+        return make_list(expr);
+      case ExprKind::attribute:
+        return member(evaluate(*expr.parts[0]), expr.text);
+      case ExprKind::subscript:
+        return subscript(expr);
+      case ExprKind::slice:
+        return slice(expr);
       case ExprKind::conditional: {
         if (is_true(evaluate(*expr.parts[1]))) return evaluate(*expr.parts[0]);
         return expr.parts[2] ? evaluate(*expr.parts[2]) : Value();
       }
-      case ExprKind::negate: return negate(expr);
-      case ExprKind::logical_not: return !is_true(evaluate(*expr.parts[0]));
+      case ExprKind::negate:
+        return negate(expr);
+      case ExprKind::logical_not:
+        return !is_true(evaluate(*expr.parts[0]));
       case ExprKind::logical_and: {
         Value left = evaluate(*expr.parts[0]);
         return is_true(left) ? evaluate(*expr.parts[1]) : left;
@@ -140,12 +163,15 @@ class Renderer {
         Value left = evaluate(*expr.parts[0]);
         return is_true(left) ? left : evaluate(*expr.parts[1]);
       }
-      case ExprKind::builtin: return call(expr);
+      case ExprKind::builtin:
+        return call(expr);
       case ExprKind::raise_exception:
         fail(ErrorKind::usage, "the model's chat template refuses these messages: {}",
              quote(to_text(work_, evaluate(*expr.parts[0]))->bytes, 400));
-      case ExprKind::new_namespace: return make_namespace(expr);
-      default: return binary(expr);
+      case ExprKind::new_namespace:
+        return make_namespace(expr);
+      default:
+        return binary(expr);
     }
   }
 
@@ -156,7 +182,7 @@ class Renderer {
   }
 
   void add_item(List& list, Value item) {
-    work_.use_bytes(sizeof(Value));
+    work_.use_bytes(kItemBytes);
     if (const List* inner = as_list(item)) list.depth = std::max(list.depth, inner->depth + 1);
     if (list.depth > kMaxNesting) fail_at(work_.line, "lists nested deeper than {}", kMaxNesting);
     list.items.push_back(nested(std::move(item)));
@@ -244,17 +270,28 @@ class Renderer {
     const Value left = evaluate(*expr.parts[0]), right = evaluate(*expr.parts[1]);
     work_.line = expr.line;
     switch (expr.kind) {
-      case ExprKind::equal: return equal(left, right);
-      case ExprKind::not_equal: return !equal(left, right);
-      case ExprKind::less: return order(left, right) < 0;
-      case ExprKind::less_equal: return order(left, right) <= 0;
-      case ExprKind::greater: return order(left, right) > 0;
-      case ExprKind::greater_equal: return order(left, right) >= 0;
-      case ExprKind::in: return contains(right, left);
-      case ExprKind::not_in: return !contains(right, left);
-      case ExprKind::concatenate: return joined(*to_text(work_, left), *to_text(work_, right));
-      case ExprKind::add: return add(left, right);
-      default: return arithmetic(expr.kind, left, right);
+      case ExprKind::equal:
+        return equal(left, right);
+      case ExprKind::not_equal:
+        return !equal(left, right);
+      case ExprKind::less:
+        return order(left, right) < 0;
+      case ExprKind::less_equal:
+        return order(left, right) <= 0;
+      case ExprKind::greater:
+        return order(left, right) > 0;
+      case ExprKind::greater_equal:
+        return order(left, right) >= 0;
+      case ExprKind::in:
+        return contains(right, left);
+      case ExprKind::not_in:
+        return !contains(right, left);
+      case ExprKind::concatenate:
+        return joined(*to_text(work_, left), *to_text(work_, right));
+      case ExprKind::add:
+        return add(left, right);
+      default:
+        return arithmetic(expr.kind, left, right);
     }
   }
 

@@ -11,9 +11,7 @@
 namespace tandem::jinja {
 namespace {
 
-bool is_name_start(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-}
+bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Line ends become \n and one at the very end goes, as Jinja's loader does.
@@ -51,8 +49,9 @@ class Lexer {
   }
 
   void advance(size_t bytes) {
-    line_ += static_cast<int>(std::count(source_.begin() + static_cast<int64_t>(at_),
-                                         source_.begin() + static_cast<int64_t>(at_ + bytes), '\n'));
+    line_ +=
+        static_cast<int>(std::count(source_.begin() + static_cast<int64_t>(at_),
+                                    source_.begin() + static_cast<int64_t>(at_ + bytes), '\n'));
     at_ += bytes;
   }
 
@@ -148,8 +147,8 @@ class Lexer {
     for (const std::string_view unknown : {"//", "**"}) {
       if (next_is(unknown)) fail_at(line_, "operator {} is not known", unknown);
     }
-    for (const std::string_view op : {"==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "%", "~", "(",
-                                      ")", "[", "]", ",", ".", ":", "|", "="}) {
+    for (const std::string_view op : {"==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "%",
+                                      "~",  "(",  ")",  "[",  "]", ",", ".", ":", "|", "="}) {
       if (!next_is(op)) continue;
       add(TokenKind::op, std::string(op));
       return advance(op.size());
@@ -196,13 +195,24 @@ class Lexer {
     switch (c) {
       case '\\':
       case '\'':
-      case '"': text += c; return i + 1;
-      case 'n': text += '\n'; return i + 1;
-      case 't': text += '\t'; return i + 1;
-      case 'r': text += '\r'; return i + 1;
-      case 'x': return append_hex_escape(i, 2, text);
-      case 'u': return append_hex_escape(i, 4, text);
-      default: fail_at(line_, "escape {} is not known", quote(source_.substr(i, 2)));
+      case '"':
+        text += c;
+        return i + 1;
+      case 'n':
+        text += '\n';
+        return i + 1;
+      case 't':
+        text += '\t';
+        return i + 1;
+      case 'r':
+        text += '\r';
+        return i + 1;
+      case 'x':
+        return append_hex_escape(i, 2, text);
+      case 'u':
+        return append_hex_escape(i, 4, text);
+      default:
+        fail_at(line_, "escape {} is not known", quote(source_.substr(i, 2)));
     }
   }
 

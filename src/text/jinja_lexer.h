@@ -11,9 +11,14 @@ namespace tandem::jinja {
 
 enum class TokenKind : uint8_t {
   text,  // outside of tags
-  print_begin, print_end, block_begin, block_end,
-  name, string, integer,
-  op,   // == != <= >= < > + - * % ~ ( ) [ ] , . : | =
+  print_begin,
+  print_end,
+  block_begin,
+  block_end,
+  name,
+  string,
+  integer,
+  op,  // == != <= >= < > + - * % ~ ( ) [ ] , . : | =
   end,
 };
 
@@ -24,8 +29,8 @@ struct Token {
   int line = 1;
 };
 
-// Throws bad_file with the line: source too large or not UTF-8, an unknown character, operator, escape
-// or kind of number, an open tag, string or comment. The last token is `end`.
+// Throws bad_file with the line: source too large or not UTF-8, an unknown character, operator,
+// escape or kind of number, an open tag, string or comment. The last token is `end`.
 std::vector<Token> tokenize(std::string_view source);
 
 }  // namespace tandem::jinja

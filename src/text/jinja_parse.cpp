@@ -9,7 +9,8 @@
 namespace tandem::jinja {
 namespace {
 
-constexpr std::string_view kReserved[] = {"and", "or", "not", "in", "is", "if", "else", "elif", "for"};
+constexpr std::string_view kReserved[] = {"and", "or",   "not",  "in", "is",
+                                          "if",  "else", "elif", "for"};
 constexpr std::string_view kLoopAttributes[] = {"index", "index0", "first", "last", "length"};
 
 template <typename Range>
@@ -22,12 +23,12 @@ struct OperatorRow {
   ExprKind kind;
 };
 constexpr OperatorRow kComparisons[] = {
-    {"==", ExprKind::equal}, {"!=", ExprKind::not_equal},     {"<", ExprKind::less},
+    {"==", ExprKind::equal},  {"!=", ExprKind::not_equal},  {"<", ExprKind::less},
     {">", ExprKind::greater}, {"<=", ExprKind::less_equal}, {">=", ExprKind::greater_equal},
 };
 
-// One function a level of precedence, loosest first; the levels are Jinja's, not Python's: '~' binds
-// tighter than '+', and filters and tests tighter than any operator.
+// One function a level of precedence, loosest first; the levels are Jinja's, not Python's: '~'
+// binds tighter than '+', and filters and tests tighter than any operator.
 class Parser {
  public:
   explicit Parser(std::string_view source) : tokens_(tokenize(source)) {}
@@ -49,7 +50,9 @@ class Parser {
     Parser& parser_;
   };
 
-  const Token& peek(size_t ahead = 0) const { return tokens_[std::min(at_ + ahead, tokens_.size() - 1)]; }
+  const Token& peek(size_t ahead = 0) const {
+    return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
+  }
   Token take() { return at_ + 1 < tokens_.size() ? std::move(tokens_[at_++]) : tokens_.back(); }
   bool next_is(TokenKind kind, std::string_view text, size_t ahead = 0) const {
     return peek(ahead).kind == kind && peek(ahead).text == text;
@@ -62,7 +65,8 @@ class Parser {
   [[noreturn]] void refuse(std::string_view expected) const {
     const Token& token = peek();
     const std::string_view end = "the end of the tag";
-    fail_at(token.line, "found {}, expected {}", token.text.empty() ? end : quote(token.text), expected);
+    fail_at(token.line, "found {}, expected {}", token.text.empty() ? end : quote(token.text),
+            expected);
   }
   [[noreturn]] void refuse_tag(const Token& tag) const {
     fail_at(tag.line, "tag {} is not known here", quote(tag.text));
@@ -390,8 +394,10 @@ class Parser {
         expr->kind = ExprKind::integer;
         expr->number = take().number;
         return expr;
-      case TokenKind::name: return parse_named(std::move(expr));
-      default: break;
+      case TokenKind::name:
+        return parse_named(std::move(expr));
+      default:
+        break;
     }
     if (take_op("(")) {
       expr = parse_expression();

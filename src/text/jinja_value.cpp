@@ -16,7 +16,7 @@ bool is_space_char(std::string_view one) {
 }  // namespace
 
 const char* kind_name(const Value& value) {
-  static constexpr const char* kNames[] = {"undefined", "none",   "a bool", "an integer",
+  static constexpr const char* kNames[] = {"undefined", "none",   "a bool",   "an integer",
                                            "a string",  "a list", "an object"};
   return kNames[value.index()];
 }

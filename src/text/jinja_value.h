@@ -1,5 +1,6 @@
-// The values of a chat template. Text remembers for each byte whether it is markup, that is, written
-// by the template's author (or a BOS or EOS), or content, that is, written by a user or a model.
+// The values of a chat template. Text remembers for each byte whether it is markup, that is,
+// written by the template's author (or a BOS or EOS), or content, that is, written by a user or a
+// model.
 #pragma once
 
 #include <cstdint>

@@ -8,9 +8,9 @@
 namespace tandem::jinja {
 
 inline constexpr size_t kMaxSourceBytes = size_t{256} << 10;
-inline constexpr int kMaxNesting = 100;                        // blocks, brackets, expressions, lists
-inline constexpr int64_t kMaxSteps = 4'000'000;               // expressions, statements, iterations
-inline constexpr int64_t kMaxWorkBytes = int64_t{256} << 20;   // all text made on the way
+inline constexpr int kMaxNesting = 100;          // blocks, brackets, expressions, lists
+inline constexpr int64_t kMaxSteps = 1'000'000;  // expressions, statements, iterations
+inline constexpr int64_t kMaxWorkBytes = int64_t{256} << 20;  // all text made on the way
 inline constexpr int64_t kMaxOutputBytes = int64_t{64} << 20;
 
 // throws bad_file: "chat template: line 3: ..."

@@ -38,8 +38,10 @@ size_t contraction_bytes(std::string_view text) {
     case 's':
     case 't':
     case 'm':
-    case 'd': return 2;
-    default: break;
+    case 'd':
+      return 2;
+    default:
+      break;
   }
   const std::string_view two = text.substr(1, 2);
   return two == "re" || two == "ve" || two == "ll" ? 3 : 0;

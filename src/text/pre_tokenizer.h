@@ -9,9 +9,9 @@ namespace tandem {
 
 // The GPT-2 pattern
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-// matched by hand in one pass. "gpt-2" applies it to the whole text; "smollm" first makes every number
-// character a word of its own and applies it to what lies between. A byte that begins no valid UTF-8
-// character counts as a character of class other.
+// matched by hand in one pass. "gpt-2" applies it to the whole text; "smollm" first makes every
+// number character a word of its own and applies it to what lies between. A byte that begins no
+// valid UTF-8 character counts as a character of class other.
 class PreTokenizer {
  public:
   // Throws bad_file on a name other than "smollm" and "gpt-2".

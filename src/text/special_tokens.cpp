@@ -33,7 +33,8 @@ SpecialTokens::Match SpecialTokens::longest_at(std::string_view text, std::strin
   Match best;
   bool markup = true;  // of the bytes so far
   auto first = sorted_.begin(), last = sorted_.end();
-  // The tokens that agree with the text so far are a range of the sorted list; each byte narrows it.
+  // The tokens that agree with the text so far are a range of the sorted list; each byte narrows
+  // it.
   for (size_t length = 0; at + length < text.size() && first != last; ++length) {
     const auto byte_here = [&](int32_t id) {
       const std::string_view spelling = vocabulary_.spelling(id);

@@ -10,8 +10,8 @@
 
 namespace tandem {
 
-// Control tokens are recognised where every byte is markup, user-defined tokens everywhere: these are
-// text to the model's authors. The longest token at the leftmost place wins.
+// Control tokens are recognised where every byte is markup, user-defined tokens everywhere: these
+// are text to the model's authors. The longest token at the leftmost place wins.
 class SpecialTokens {
  public:
   struct Match {
@@ -31,8 +31,8 @@ class SpecialTokens {
   Match longest_at(std::string_view text, std::string_view is_markup, size_t at) const;
 
   const Vocabulary& vocabulary_;
-  std::vector<int32_t> sorted_;         // by spelling
-  std::array<bool, 256> starts_any_{};  // by first byte: some token begins so
+  std::vector<int32_t> sorted_;          // by spelling
+  std::array<bool, 256> starts_any_{};   // by first byte: some token begins so
   std::array<bool, 256> starts_text_{};  // by first byte: some user-defined token begins so
 };
 

@@ -35,7 +35,7 @@ struct Tokenizer::Impl {
 
   Vocabulary vocabulary;
   SpecialTokens special;
-  std::optional<PreTokenizer> pre_tokenizer;   // these two: byte_bpe
+  std::optional<PreTokenizer> pre_tokenizer;  // these two: byte_bpe
   std::optional<ByteBpe> byte_bpe;
   std::optional<SentencePiece> sentencepiece;  // sentencepiece
   int32_t bos_id, eos_id;

@@ -14,8 +14,8 @@ struct Range {
   CharClass char_class;
 };
 
-// Letters and numbers assigned after Unicode 15, which is all that utf8proc 2.8 knows. Asked only for
-// code points that utf8proc calls unassigned, so a newer utf8proc takes precedence by itself.
+// Letters and numbers assigned after Unicode 15, which is all that utf8proc 2.8 knows. Asked only
+// for code points that utf8proc calls unassigned, so a newer utf8proc takes precedence by itself.
 constexpr Range kNewerThanUnicode15[] = {
     {0x1C89, 0x1C8A, CharClass::letter},   {0xA7CB, 0xA7CD, CharClass::letter},
     {0xA7DA, 0xA7DC, CharClass::letter},   {0x105C0, 0x105C9, CharClass::letter},
@@ -47,15 +47,20 @@ CharClass class_by_category(uint32_t c) {
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
     case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return CharClass::letter;
+    case UTF8PROC_CATEGORY_LO:
+      return CharClass::letter;
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return CharClass::number;
+    case UTF8PROC_CATEGORY_NO:
+      return CharClass::number;
     case UTF8PROC_CATEGORY_ZS:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return CharClass::space;
-    case UTF8PROC_CATEGORY_CN: return class_of_unassigned(c);
-    default: return c == 0x85 ? CharClass::space : CharClass::other;
+    case UTF8PROC_CATEGORY_ZP:
+      return CharClass::space;
+    case UTF8PROC_CATEGORY_CN:
+      return class_of_unassigned(c);
+    default:
+      return c == 0x85 ? CharClass::space : CharClass::other;
   }
 }
 

@@ -8,8 +8,8 @@ namespace {
 // Bytes at the start of text that begin some character without completing it; 0 when the first byte
 // begins none. text must not start with a valid character.
 size_t partial_bytes(std::string_view text) {
-  // A beginning is a beginning if some continuation makes it valid; the extreme ones suffice, because
-  // only the second byte is ever restricted.
+  // A beginning is a beginning if some continuation makes it valid; the extreme ones suffice,
+  // because only the second byte is ever restricted.
   for (size_t length = text.size() < 3 ? text.size() : 3; length > 0; --length) {
     for (const char* tail : {"\x80\x80\x80", "\xBF\xBF\xBF"}) {
       std::string candidate(text.substr(0, length));

@@ -107,7 +107,7 @@ void Vocabulary::build_index() {
     if (!utf8_valid(text)) {
       fail(ErrorKind::bad_file, "tokenizer: token {} is not UTF-8: {}", id, quote(text));
     }
-    size_t slot = std::hash<std::string_view>{}(text) & mask;
+    size_t slot = std::hash<std::string_view>{}(text)&mask;
     for (; index_[slot] >= 0; slot = (slot + 1) & mask) {
       if (spelling(index_[slot]) == text) {
         fail(ErrorKind::bad_file, "tokenizer: tokens {} and {} are both {}", index_[slot], id,
@@ -123,7 +123,8 @@ void Vocabulary::add_bytes(int32_t id, TokenizerKind kind) {
   const std::string_view text = spelling(id);
   switch (type(id)) {
     case TokenType::control:
-    case TokenType::unknown: return;
+    case TokenType::unknown:
+      return;
     case TokenType::byte: {
       const int byte = parse_byte_token(text);
       if (byte < 0) {
@@ -142,14 +143,15 @@ void Vocabulary::add_bytes(int32_t id, TokenizerKind kind) {
     case TokenType::normal:
       if (kind == TokenizerKind::byte_bpe) {
         if (!append_stand_ins(text, arena_)) {
-          fail(ErrorKind::bad_file, "tokenizer: token {} has a character that stands for no byte: {}",
-               id, quote(text));
+          fail(ErrorKind::bad_file,
+               "tokenizer: token {} has a character that stands for no byte: {}", id, quote(text));
         }
         return;
       }
       break;
     case TokenType::user_defined:
-    case TokenType::unused: break;
+    case TokenType::unused:
+      break;
   }
   if (kind == TokenizerKind::sentencepiece) {
     append_marked(text, arena_);
@@ -160,7 +162,7 @@ void Vocabulary::add_bytes(int32_t id, TokenizerKind kind) {
 
 int32_t Vocabulary::find(std::string_view text) const {
   const size_t mask = index_.size() - 1;
-  size_t slot = std::hash<std::string_view>{}(text) & mask;
+  size_t slot = std::hash<std::string_view>{}(text)&mask;
   while (index_[slot] >= 0 && spelling(index_[slot]) != text) slot = (slot + 1) & mask;
   return index_[slot];
 }

@@ -18,8 +18,8 @@ const std::array<uint16_t, 256>& byte_stand_ins();
 class Vocabulary {
  public:
   // Throws bad_file on tables of different lengths, more than 4 Mi tokens, an empty, repeated or
-  // ill-formed spelling, a normal token of a byte-level BPE with a character that stands for no byte,
-  // and a byte token not spelled <0xHH>.
+  // ill-formed spelling, a normal token of a byte-level BPE with a character that stands for no
+  // byte, and a byte token not spelled <0xHH>.
   explicit Vocabulary(const TokenizerSpec& spec);
 
   int32_t size() const { return static_cast<int32_t>(spellings_.size()); }
@@ -38,9 +38,9 @@ class Vocabulary {
 
   std::vector<std::string> spellings_;
   std::vector<TokenType> types_;
-  std::vector<int32_t> index_;        // open addressing, a power of two of slots; -1: free
-  std::string arena_;                 // the bytes of all tokens, one after the other
-  std::vector<size_t> arena_begin_;   // by id, one more than tokens
+  std::vector<int32_t> index_;       // open addressing, a power of two of slots; -1: free
+  std::string arena_;                // the bytes of all tokens, one after the other
+  std::vector<size_t> arena_begin_;  // by id, one more than tokens
   std::array<int32_t, 256> byte_ids_;
 };
 

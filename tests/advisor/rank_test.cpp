@@ -23,9 +23,11 @@ Record make(const std::string& variant, const std::string& kv, int64_t batch, do
 }
 
 std::vector<Record> study() {
-  return {make("bf16", "bf16", 1, 100, 1000, 20.0, 1),   make("int8", "bf16", 1, 180, 600, 20.1, 0.97),
+  return {make("bf16", "bf16", 1, 100, 1000, 20.0, 1),
+          make("int8", "bf16", 1, 180, 600, 20.1, 0.97),
           make("int4 g64", "int8", 1, 210, 420, 20.62, 0.92),
-          make("bf16", "bf16", 8, 400, 1100, 20.0, 1),   make("int8", "bf16", 8, 900, 700, 20.1, 0.97),
+          make("bf16", "bf16", 8, 400, 1100, 20.0, 1),
+          make("int8", "bf16", 8, 900, 700, 20.1, 0.97),
           make("int4 g64", "int8", 8, 800, 500, 20.62, 0.92)};
 }
 

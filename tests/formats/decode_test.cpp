@@ -29,9 +29,9 @@ std::vector<float> decode(uint32_t type, int64_t K, const std::string& data) {
 
 TEST(Decode, F16) {
   const std::pair<uint16_t, float> cases[] = {
-      {0x0000, 0.0f},        {0x3C00, 1.0f},     {0xC000, -2.0f},    {0x3555, 0.333251953125f},
-      {0x7BFF, 65504.0f},    {0x0400, 0x1p-14f}, {0x0001, 0x1p-24f}, {0x83FF, -0x1.ff8p-15f},
-      {0x7C00, INFINITY},    {0xFC00, -INFINITY}};
+      {0x0000, 0.0f},     {0x3C00, 1.0f},     {0xC000, -2.0f},    {0x3555, 0.333251953125f},
+      {0x7BFF, 65504.0f}, {0x0400, 0x1p-14f}, {0x0001, 0x1p-24f}, {0x83FF, -0x1.ff8p-15f},
+      {0x7C00, INFINITY}, {0xFC00, -INFINITY}};
   for (const auto& [bits, value] : cases) EXPECT_EQ(decode(1, 1, raw(bits))[0], value) << bits;
   EXPECT_TRUE(std::isnan(decode(1, 1, raw<uint16_t>(0x7E00))[0]));
   EXPECT_TRUE(std::signbit(decode(1, 1, raw<uint16_t>(0x8000))[0]));
@@ -40,7 +40,8 @@ TEST(Decode, F16) {
 TEST(Decode, F16AgreesWithTheCompiler) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const auto half = std::bit_cast<_Float16>(static_cast<uint16_t>(bits));
-    const float expected = static_cast<float>(half), actual = f16_to_float(static_cast<uint16_t>(bits));
+    const float expected = static_cast<float>(half),
+                actual = f16_to_float(static_cast<uint16_t>(bits));
     if (std::isnan(expected)) {
       EXPECT_TRUE(std::isnan(actual)) << bits;
     } else {
@@ -61,7 +62,8 @@ TEST(Decode, Q8_0) {
   std::string block = raw<uint16_t>(0x3800);  // scale 0.5
   for (int i = 0; i < 32; ++i) block += static_cast<char>(i * 8 - 128);
   const auto out = decode(8, 32, block);
-  for (int i = 0; i < 32; ++i) EXPECT_EQ(out[static_cast<size_t>(i)], 0.5f * static_cast<float>(i * 8 - 128));
+  for (int i = 0; i < 32; ++i)
+    EXPECT_EQ(out[static_cast<size_t>(i)], 0.5f * static_cast<float>(i * 8 - 128));
 }
 
 TEST(Decode, Q4_1) {
@@ -76,7 +78,8 @@ TEST(Decode, Q4_1) {
 }
 
 TEST(Decode, InterleavedRowsComeOutHalfSplit) {
-  const std::vector<float> rows = {0, 1, 2, 3, 10, 11, 12, 13};  // two heads of four rows of one element
+  const std::vector<float> rows = {0,  1,  2,  3,
+                                   10, 11, 12, 13};  // two heads of four rows of one element
   Weight weight;
   weight.encoding = kF32;
   weight.N = 8;

@@ -69,8 +69,8 @@ struct GgufBuilder {
               {"tokenizer.ggml.model", text_value("gpt2")},
               {"tokenizer.ggml.pre", text_value("smollm")},
               {"tokenizer.ggml.tokens", texts_value({"<|end|>", "a", "b", "c", "ab", "abc"})},
-              {"tokenizer.ggml.token_type", array_head(5, 6) + raw(3) + raw(1) + raw(1) + raw(1) +
-                                                raw(1) + raw(1)},
+              {"tokenizer.ggml.token_type",
+               array_head(5, 6) + raw(3) + raw(1) + raw(1) + raw(1) + raw(1) + raw(1)},
               {"tokenizer.ggml.merges", texts_value({"a b", "ab c"})},
               {"tokenizer.ggml.eos_token_id", u32_value(0)}};
     const auto add = [&](const std::string& name, int64_t K, int64_t N) {

@@ -1,4 +1,5 @@
-// Files that must be refused, each with a message of its own, and the few odd ones that must not be.
+// Files that must be refused, each with a message of its own, and the few odd ones that must not
+// be.
 #include "formats/gguf.h"
 
 #include <gtest/gtest.h>
@@ -218,7 +219,8 @@ TEST(Gguf, SurvivesSpoiledBytes) {
   for (int i = 0; i < 1000; ++i) {
     std::string bytes = whole;
     // Small numbers, powers of two and all ones reach further than arbitrary bytes do.
-    const uint64_t values[] = {0, 1, 0x80, UINT64_MAX, uint64_t{1} << random.below(64), random.next()};
+    const uint64_t values[] = {
+        0, 1, 0x80, UINT64_MAX, uint64_t{1} << random.below(64), random.next()};
     const uint64_t value = values[random.below(6)];
     const size_t size = size_t{1} << random.below(4);
     std::memcpy(bytes.data() + 4 + random.below(bytes.size() - 4 - size), &value, size);
@@ -281,7 +283,8 @@ TEST(Gguf, ParsesManyEntriesQuickly) {
   const int64_t start = now_ns();
   const GgufFile file = parse_gguf(std::as_bytes(std::span(bytes)), "x");
   EXPECT_EQ(file.find("tokenizer.ggml.tokens")->strings().size(), 150000u);
-  // Ten times what an optimised build on a busy machine needs; a quadratic check would need minutes.
+  // Ten times what an optimised build on a busy machine needs; a quadratic check would need
+  // minutes.
   EXPECT_LT(seconds_since(start), 1.0);
 }
 

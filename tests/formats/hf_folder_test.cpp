@@ -74,7 +74,8 @@ std::vector<TensorSource> tensors_of(Kind kind) {
       // Codes 0..7 hold -8..-1.
       out.push_back(source(module + ".weight_packed", "I32", {N, K / 8},
                            repeated(raw<uint32_t>(0x76543210), N * K / 8)));
-      out.push_back(source(module + ".weight_scale", "BF16", {N, K / 32}, repeated(kHalf, N * K / 32)));
+      out.push_back(
+          source(module + ".weight_scale", "BF16", {N, K / 32}, repeated(kHalf, N * K / 32)));
       out.push_back(source(module + ".weight_shape", "I64", {2}, raw(N) + raw(K)));
     }
   }
@@ -82,10 +83,16 @@ std::vector<TensorSource> tensors_of(Kind kind) {
 }
 
 Json quantization_of(Kind kind) {
-  Json weights = {{"num_bits", 8},      {"type", "int"},     {"strategy", "channel"},
-                  {"symmetric", true},  {"dynamic", false}};
-  Json activations = {{"num_bits", 8},     {"type", "int"},   {"strategy", "token"},
-                      {"symmetric", true}, {"dynamic", true}};
+  Json weights = {{"num_bits", 8},
+                  {"type", "int"},
+                  {"strategy", "channel"},
+                  {"symmetric", true},
+                  {"dynamic", false}};
+  Json activations = {{"num_bits", 8},
+                      {"type", "int"},
+                      {"strategy", "token"},
+                      {"symmetric", true},
+                      {"dynamic", true}};
   if (kind == Kind::int4) {
     weights["num_bits"] = 4;
     weights["strategy"] = "group";
@@ -102,7 +109,8 @@ Json quantization_of(Kind kind) {
 
 fs::path write(const fs::path& dir, Kind kind) {
   write_hf_folder(dir, tiny_config(), tiny_tokenizer(), tensors_of(kind),
-                  kind == Kind::bf16 ? "" : dump_json(quantization_of(kind)), R"({"recipe":"test"})");
+                  kind == Kind::bf16 ? "" : dump_json(quantization_of(kind)),
+                  R"({"recipe":"test"})");
   return dir;
 }
 
@@ -181,14 +189,17 @@ const Case kCases[] = {
      [](Json& j) { j["num_hidden_layers"] = "-1"; }},
     {"layers null", "'num_hidden_layers' is missing", Kind::bf16, "config.json",
      [](Json& j) { j["num_hidden_layers"] = nullptr; }},
-    {"width text", "hidden_size", Kind::bf16, "config.json", [](Json& j) { j["hidden_size"] = "64"; }},
+    {"width text", "hidden_size", Kind::bf16, "config.json",
+     [](Json& j) { j["hidden_size"] = "64"; }},
     {"dtype", "torch_dtype", Kind::bf16, "config.json", [](Json& j) { j["torch_dtype"] = "int3"; }},
     {"model type", "'qwen2' is not supported", Kind::bf16, "config.json",
      [](Json& j) { j["model_type"] = "qwen2"; }},
-    {"rope", "'rope_type' is 'yarn'", Kind::bf16, "config.json",
+    {"rope", "'rope_type' is '\"yarn\"'", Kind::bf16, "config.json",
      [](Json& j) { j["rope_parameters"]["rope_type"] = "yarn"; }},
-    {"bias", "attention_bias", Kind::bf16, "config.json", [](Json& j) { j["attention_bias"] = true; }},
-    {"vocabulary", "expected [5, 64]", Kind::bf16, "config.json", [](Json& j) { j["vocab_size"] = 5; }},
+    {"bias", "attention_bias", Kind::bf16, "config.json",
+     [](Json& j) { j["attention_bias"] = true; }},
+    {"vocabulary", "expected [5, 64]", Kind::bf16, "config.json",
+     [](Json& j) { j["vocab_size"] = 5; }},
     {"quantized, unsaid", "does not say so", Kind::int8, "config.json",
      [](Json& j) { j.erase("quantization_config"); }},
     {"plain, said quantized", "says it is quantized", Kind::bf16, "config.json",
@@ -210,13 +221,13 @@ const Case kCases[] = {
     {"gptq", "quant_method", Kind::int4, "config.json",
      [](Json& j) { j["quantization_config"]["quant_method"] = "gptq"; }},
     {"ignored, yet quantized", "does not say so", Kind::int4, "config.json",
-     [](Json& j) {
-       j["quantization_config"]["ignore"] = {"model.layers.0.mlp.down_proj"};
-     }},
+     [](Json& j) { j["quantization_config"]["ignore"] = {"model.layers.0.mlp.down_proj"}; }},
     {"pre-tokenizer", "pre_tokenizer", Kind::bf16, "tokenizer.json",
      [](Json& j) { j["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = false; }},
     {"normalizer", "normalizer", Kind::bf16, "tokenizer.json",
-     [](Json& j) { j["normalizer"] = {{"type", "NFC"}}; }},
+     [](Json& j) {
+       j["normalizer"] = {{"type", "NFC"}};
+     }},
     {"id hole", "do not fill", Kind::bf16, "tokenizer.json",
      [](Json& j) { j["model"]["vocab"]["a"] = 9; }},
     {"id twice", "do not fill", Kind::bf16, "tokenizer.json",
@@ -246,7 +257,7 @@ TEST(HfFolder, ReadsMergesAsPairs) {
   const TemporaryFolder folder;
   const auto dir = write(folder.path() / "model", Kind::bf16);
   Json json = parse_json(read_text_file(dir / "tokenizer.json", 1 << 20), "x");
-  json["model"]["merges"] = {{"a", "b"}};
+  json["model"]["merges"] = Json::array({Json::array({"a", "b"})});
   write_file_atomic(dir / "tokenizer.json", dump_json(json));
   EXPECT_EQ(load_checkpoint(dir).tokenizer.merges, tiny_tokenizer().merges);
 }

@@ -17,7 +17,8 @@ std::string error_in(const std::string& bytes) {
 }
 
 std::string one(const std::string& dtype, const std::string& shape, const std::string& offsets) {
-  return R"({"a":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
+  return R"({"a":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets +
+         "}}";
 }
 
 struct Case {
@@ -45,7 +46,8 @@ TEST(Safetensors, RefusesHostileFiles) {
        file_of(R"({"a":{"dtype":"U8","dtype":"I8","shape":[4],"data_offsets":[0,4]}})", 4)},
       {"metadata twice", "stands twice", file_of(R"({"__metadata__":{},"__metadata__":{}})", 0)},
       {"deep", "nested deeper",
-       file_of(R"({"__metadata__":)" + std::string(100000, '[') + std::string(100000, ']') + "}", 0)},
+       file_of(R"({"__metadata__":)" + std::string(100000, '[') + std::string(100000, ']') + "}",
+               0)},
       {"metadata number", "not a string", file_of(R"({"__metadata__":{"a":1}})", 0)},
       {"shared bytes", "expected to begin at 4",
        file_of("{" + a + R"(,"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4)},
@@ -94,8 +96,8 @@ TEST(Safetensors, RefusesManyTensorsOnTheSameBytesQuickly) {
 
 TEST(Safetensors, ReadsBackWhatItWrites) {
   const TemporaryFolder folder;
-  const auto source = [](const std::string& name, const std::string& dtype, std::vector<int64_t> shape,
-                         const std::string& bytes) {
+  const auto source = [](const std::string& name, const std::string& dtype,
+                         std::vector<int64_t> shape, const std::string& bytes) {
     return TensorSource{name, dtype, std::move(shape), bytes.size(), [bytes](const ByteSink& sink) {
                           const auto all = std::as_bytes(std::span(bytes));
                           sink(all.first(all.size() / 2));

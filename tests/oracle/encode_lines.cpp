@@ -1,6 +1,6 @@
-// Developer program of tokenizer_oracle.py: encode_lines MODEL reads texts on stdin, each as a uint32
-// of its bytes and the bytes, and writes for each an int32 count and the int32 ids (little endian).
-// The time of the tokenizer's construction and of all encoding goes to stderr.
+// Developer program of tokenizer_oracle.py: encode_lines MODEL reads texts on stdin, each as a
+// uint32 of its bytes and the bytes, and writes for each an int32 count and the int32 ids (little
+// endian). The time of the tokenizer's construction and of all encoding goes to stderr.
 #include <cstdint>
 #include <cstdio>
 #include <string>

@@ -34,7 +34,7 @@ def main():
     args = parser.parse_args()
     if not args.text.exists():
         print(f"perplexity: skipped, {args.text} is absent")
-        return 0
+        return 77
 
     # llama.cpp drops the last line end of a text; no other byte is touched.
     text = args.text.read_bytes().decode("utf-8").removesuffix("\n")

@@ -1,6 +1,6 @@
 // Developer program of tokenizer_chat_oracle.py: reads on stdin a JSON list of {template, messages,
-// add_generation_prompt, bos_token, eos_token} and writes for each one line: the spans as a JSON list of
-// [text, is_markup], or {"error": kind and message}.
+// add_generation_prompt, bos_token, eos_token} and writes for each one line: the spans as a JSON
+// list of [text, is_markup], or {"error": kind and message}.
 #include <iostream>
 #include <iterator>
 

@@ -50,11 +50,11 @@ BLOCKS = """{#- a comment -#}
 
 EXPRESSIONS = """{{ 1 + 2 * 3 - 4 }} {{ -7 % 3 }} {{ 7 % -3 }} {{ 'a' ~ 1 + 2 if false else 'b' ~ 3 }}
 {{ 'x' in ['x', 'y'] }} {{ 'z' not in 'xyz' }} {{ not 1 == 2 and 3 < 4 or none }} {{ true == 1 }}
-{{ "q\\"'\\n\\t\\\\\\u00e9\\x41" 'joined' }} {{ [1, 2, 3][-1] }} {{ 'héllo'[1] }} {{ 'héllo'[1:-1] }} {{ 'abc'[5] }}|
+{{ "q\\"'\\n\\t\\\\\\u00e9\\x41" 'joined' }} {{ [1, 2, 3][-1] }} {{ 'h\u00e9llo'[1] }} {{ 'h\u00e9llo'[1:-1] }} {{ 'abc'[5] }}|
 {{ missing | default('d') }} {{ '' | default('e', true) }} {{ none }} {{ missing }} {{ 'AbC' | lower }}
 {{ ' x '.strip() }}|{{ ' x '.lstrip() }}|{{ ' x '.rstrip() }}|{{ 'abc'.startswith('ab') }} {{ 'abc'.endswith('x') }}
 {{ messages | first is defined }} {{ 'a' is string }} {{ 1 is not none }} {{ missing is not defined }}
-{{ 'héllo' | length }} {{ 'abc' | first }} {{ 'abc' | last }} {{ '' | first is defined }} {{ 2 >= 2 }} {{ 'a' < 'b' }}
+{{ 'h\u00e9llo' | length }} {{ 'abc' | first }} {{ 'abc' | last }} {{ '' | first is defined }} {{ 2 >= 2 }} {{ 'a' < 'b' }}
 {% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }} {% endfor %}
 {% for m in [] %}x{% else %}empty{% endfor %}{% set x = 1 %}{% for m in messages %}{% set x = x + 1 %}{{ x }}{% endfor %}{{ x }}
 {% if missing %}a{% elif messages|length > 1 %}b{% else %}c{% endif %} {{ (1, )[0] if false else [[1, 2], [3]][1][0] }}

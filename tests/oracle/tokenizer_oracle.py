@@ -27,7 +27,7 @@ NUM_LINES = 10_000
 WORDS = ("the of and to in a is that for it as was with be by on not he I this are or his from at "
          "which but have an had they you were their one all we can her has there been if more when "
          "will would who so no quantization bandwidth tokens can't we'll I'm you've they're she'd "
-         "it's 'S 'LL ''s naïve café Zürich Москва 東京 مرحبا שלום ไทย हिन्दी 🙂 👩‍👩‍👧‍👦 e=mc² ½ x1y2 3.14 "
+         "it's 'S 'LL ''s na\u00efve caf\u00e9 Z\u00fcrich \u041c\u043e\u0441\u043a\u0432\u0430 \u6771\u4eac \u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd \u0e44\u0e17\u0e22 \u0939\u093f\u0928\u094d\u0926\u0940 \U0001f642 \U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 e=mc\u00b2 \u00bd x1y2 3.14 "
          "1,000,000 if(x<3){return;} --flag <|im_end|> <|endoftext|> </s> {{ 7*7 }} ${TMPDIR:-x}").split()
 SPACES = [" ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", " \n", "\n ", "\u00a0", "\u3000", "\u2028",
           "\u200b", "\u0085", "\u000b", "\u001c", ""]
@@ -95,7 +95,7 @@ def every_code_point():
 def hostile():
     return ["", " ", "\n", "a" * 100_000, "a" * 1_000_000, " " * 1_000_000, "\n" * 100_000, "ab" * 100_000,
             "e" + "\u0301" * 100_000, "\u202e" * 1000, "\U0001F469\u200d" * 20_000, "\0" * 1000,
-            "\uffff\ufffe\ufeff", "0" * 100_000, "½²" * 1000, "'" * 10_000, "'s" * 10_000,
+            "\uffff\ufffe\ufeff", "0" * 100_000, "\u00bd\u00b2" * 1000, "'" * 10_000, "'s" * 10_000,
             " 's 't 're 've 'm 'll 'd 'S 'RE", "\u00a0 \u00a0a", " \u3000\u3000 b", "\r\n\r\n x"]
 
 

@@ -96,7 +96,8 @@ TEST(RaplMeter, SumsPackagesOfAPretendedTree) {
   char name[] = "/tmp/tandem_rapl_XXXXXX";
   ASSERT_NE(mkdtemp(name), nullptr);
   const std::filesystem::path root = name;
-  const auto put = [&](const std::string& domain, const std::string& file, const std::string& text) {
+  const auto put = [&](const std::string& domain, const std::string& file,
+                       const std::string& text) {
     std::filesystem::create_directories(root / domain);
     std::ofstream(root / domain / file) << text << "\n";
   };
@@ -135,8 +136,10 @@ TEST(Memory, PeakIsThereAndFieldsParse) {
 
 TEST(Clock, DecodeIsTimedWhileAllSequencesRun) {
   // Two sequences of 4 tokens; the second is prefilled in the second step.
-  const std::vector<StepTiming> steps = {{1'000'000'000, 1, 1, 0}, {2'000'000'000, 2, 1, 0},
-                                         {3'000'000'000, 2, 0, 0}, {4'000'000'000, 2, 0, 1},
+  const std::vector<StepTiming> steps = {{1'000'000'000, 1, 1, 0},
+                                         {2'000'000'000, 2, 1, 0},
+                                         {3'000'000'000, 2, 0, 0},
+                                         {4'000'000'000, 2, 0, 1},
                                          {9'000'000'000, 1, 0, 1}};
   const Speed speed = speed_of(steps, 0, 2, 100);
   EXPECT_DOUBLE_EQ(speed.first_token_seconds, 2);
@@ -153,7 +156,8 @@ TEST(Child, OutputStatusAndTimeout) {
   EXPECT_EQ(fine.output, "out\n");
   EXPECT_EQ(fine.messages, "err\n");
   EXPECT_EQ(run_child({"/bin/sh", "-c", "exit 4"}).outcome(), "exited with status 4");
-  EXPECT_EQ(run_child({"/bin/sh", "-c", "kill -9 $$"}).outcome(), "was killed by signal 9 (Killed)");
+  EXPECT_EQ(run_child({"/bin/sh", "-c", "kill -9 $$"}).outcome(),
+            "was killed by signal 9 (Killed)");
   EXPECT_EQ(run_child({"/does/not/exist"}).outcome(), "exited with status 127");
   EXPECT_TRUE(run_child({"/bin/sh", "-c", "sleep 30"}, 0.1).timed_out);
 }

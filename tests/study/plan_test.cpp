@@ -19,8 +19,7 @@ TEST(Plan, EveryCellExactlyOnce) {
     const Profile profile = find_profile(name);
     const std::vector<CellKey> cells = ordered_cells(profile, 1);
     EXPECT_EQ(std::set<CellKey>(cells.begin(), cells.end()).size(), cells.size());
-    EXPECT_EQ(cells.size(),
-              profile.variants.size() * profile.kv.size() * profile.batches.size());
+    EXPECT_EQ(cells.size(), profile.variants.size() * profile.kv.size() * profile.batches.size());
   }
   EXPECT_EQ(ordered_cells(find_profile("quick"), 1).size(), 32u);
   EXPECT_EQ(ordered_cells(find_profile("smoke"), 1).size(), 3u);

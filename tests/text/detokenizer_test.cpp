@@ -61,10 +61,16 @@ TEST(Detokenizer, GivesWholeCharacters) {
 
 TEST(Detokenizer, ReplacesAsPythonDoes) {
   // bytes.decode(errors="replace")
-  EXPECT_EQ(replaced("\xE2\x82" "A"), "\uFFFDA");
-  EXPECT_EQ(replaced("\xE2" "A"), "\uFFFDA");
+  EXPECT_EQ(replaced("\xE2\x82"
+                     "A"),
+            "\uFFFDA");
+  EXPECT_EQ(replaced("\xE2"
+                     "A"),
+            "\uFFFDA");
   EXPECT_EQ(replaced("\xF0\x80\x80\x41"), "\uFFFD\uFFFD\uFFFDA");
-  EXPECT_EQ(replaced("\xF0\x90\x80" "A"), "\uFFFDA");
+  EXPECT_EQ(replaced("\xF0\x90\x80"
+                     "A"),
+            "\uFFFDA");
   EXPECT_EQ(replaced("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(replaced("\xC0\xAF\xFF"), "\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(replaced("\xF4\x90\x80\x80"), "\uFFFD\uFFFD\uFFFD\uFFFD");
@@ -74,7 +80,8 @@ TEST(Detokenizer, ReplacesAsPythonDoes) {
 TEST(Detokenizer, PiecesJoinToTheWholeForRandomBytes) {
   const Tokenizer tokenizer(byte_spec());
   Random random(7);
-  constexpr uint8_t kBytes[] = {'a', 0x80, 0x90, 0x9F, 0xA0, 0xBF, 0xC1, 0xC3, 0xE0, 0xE2, 0xED, 0xF0, 0xF4, 0xF5};
+  constexpr uint8_t kBytes[] = {'a',  0x80, 0x90, 0x9F, 0xA0, 0xBF, 0xC1,
+                                0xC3, 0xE0, 0xE2, 0xED, 0xF0, 0xF4, 0xF5};
   for (int round = 0; round < 3000; ++round) {
     std::string bytes;
     for (uint64_t i = random.below(12); i > 0; --i) {
@@ -87,8 +94,8 @@ TEST(Detokenizer, PiecesJoinToTheWholeForRandomBytes) {
 TEST(StopStrings, AreCutAcrossTokensWithoutALeak) {
   const Tokenizer tokenizer(byte_spec());
   Detokenizer detokenizer(tokenizer, {"abcEND"});
-  EXPECT_EQ(detokenizer.push(256), "");       // ab
-  EXPECT_EQ(detokenizer.push(257), "ab");     // abc: the first ab is certain, this one is not
+  EXPECT_EQ(detokenizer.push(256), "");    // ab
+  EXPECT_EQ(detokenizer.push(257), "ab");  // abc: the first ab is certain, this one is not
   EXPECT_EQ(detokenizer.push('E'), "");
   EXPECT_EQ(detokenizer.push('x'), "abcEx");  // a false alarm
   EXPECT_EQ(detokenizer.push(257), "");
@@ -106,7 +113,8 @@ TEST(StopStrings, AgreeWithASearchOfTheWholeText) {
     std::string text, stop;
     for (int i = 0; i < 16; ++i) text += "ab"[random.below(2)];
     for (uint64_t i = random.below(5) + 1; i > 0; --i) stop += "ab"[random.below(2)];
-    EXPECT_EQ(stream(tokenizer, text, {stop}), text.substr(0, text.find(stop))) << text << " " << stop;
+    EXPECT_EQ(stream(tokenizer, text, {stop}), text.substr(0, text.find(stop)))
+        << text << " " << stop;
   }
 }
 

@@ -43,7 +43,7 @@ TokenizerSpec byte_spec() {
   return spec;
 }
 
-// The 256 byte tokens, then "▁", "a", "b", "ab", "▁ab".
+// The 256 byte tokens, then from 259 on "_", "a", "b", "ab", "_ab", with _ for the space mark.
 TokenizerSpec piece_spec() {
   TokenizerSpec spec;
   spec.kind = TokenizerKind::sentencepiece;
@@ -80,8 +80,9 @@ std::string message_of(const TokenizerSpec& spec) {
 std::filesystem::path default_model() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
-  const std::filesystem::path base =
-      cache && *cache ? std::filesystem::path(cache) : std::filesystem::path(home ? home : "") / ".cache";
+  const std::filesystem::path base = cache && *cache
+                                         ? std::filesystem::path(cache)
+                                         : std::filesystem::path(home ? home : "") / ".cache";
   return base / "tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
@@ -118,8 +119,9 @@ TEST(ByteBpe, AnyBytesComeBack) {
   const Tokenizer tokenizer(byte_spec());
   std::string all;
   for (int b = 0; b < 256; ++b) all += static_cast<char>(b);
-  for (const std::string& text : {all, std::string("\xC0\x80 \xED\xA0\x80 \xF4\x90\x80\x80 \xE2\x82"),
-                                  std::string("a\0b", 3), std::string("\uFFFF\u202E 1\u00BD2")}) {
+  for (const std::string& text :
+       {all, std::string("\xC0\x80 \xED\xA0\x80 \xF4\x90\x80\x80 \xE2\x82"), std::string("a\0b", 3),
+        std::string("\uFFFF\u202E 1\u00BD2")}) {
     EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text) << quote(text);
   }
 }
@@ -128,8 +130,10 @@ TEST(ByteBpe, BytesWithoutATokenAreLeftOut) {
   TokenizerSpec spec = byte_spec();
   spec.tokens[4] = "no byte 4";
   spec.types[4] = TokenType::unused;
-  EXPECT_EQ(Tokenizer(spec).encode("h\x04" "e"), (Ids{'h', 'e'}));       // control characters are
-  EXPECT_EQ(Tokenizer(spec).encode("!\x04!"), (Ids{'!', '!'}));          // no letters
+  EXPECT_EQ(Tokenizer(spec).encode("h\x04"
+                                   "e"),
+            (Ids{'h', 'e'}));                                    // control characters are
+  EXPECT_EQ(Tokenizer(spec).encode("!\x04!"), (Ids{'!', '!'}));  // no letters
 }
 
 TEST(SpecialTokens, AreRecognisedInMarkupOnly) {
@@ -209,17 +213,25 @@ TEST(TokenizerTables, ContradictionsAreRefused) {
   EXPECT_EQ(changed([](auto&) {}), "accepted");
   EXPECT_NE(changed([](auto& s) { s.tokens.clear(); }).find("0 tokens"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.types.pop_back(); }).find("types"), std::string::npos);
-  EXPECT_NE(changed([](auto& s) { s.tokens[300 % 263] = ""; }).find("empty"), std::string::npos);
+  EXPECT_NE(changed([](auto& s) { s.tokens[37] = ""; }).find("empty"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.tokens[1] = s.tokens[2]; }).find("both"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.tokens[1] = "\xFF"; }).find("UTF-8"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.tokens[1] = "x y"; }).find("stands for"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.merges.clear(); }).find("0 merges"), std::string::npos);
-  EXPECT_NE(changed([](auto& s) { s.merges.push_back({"a", "zz"}); }).find("not a token"),
+  EXPECT_NE(changed([](auto& s) {
+              s.merges.push_back({"a", "zz"});
+            }).find("not a token"),
             std::string::npos);
-  EXPECT_NE(changed([](auto& s) { s.merges.push_back({"b", "c"}); }).find("not a token"),
+  EXPECT_NE(changed([](auto& s) {
+              s.merges.push_back({"b", "c"});
+            }).find("not a token"),
             std::string::npos);
-  EXPECT_NE(changed([](auto& s) { s.merges.push_back({"h", "e"}); }).find("both"), std::string::npos);
-  EXPECT_NE(changed([](auto& s) { s.merges.resize(10'000'000); }).find("merges"), std::string::npos);
+  EXPECT_NE(changed([](auto& s) {
+              s.merges.push_back({"h", "e"});
+            }).find("both"),
+            std::string::npos);
+  EXPECT_NE(changed([](auto& s) { s.merges.resize(10'000'000); }).find("merges"),
+            std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.pre_tokenizer = "(a+)+$"; }).find("(a+)+$"), std::string::npos);
   for (const int32_t id : {263, -2, INT32_MAX, INT32_MIN}) {
     EXPECT_NE(changed([&](auto& s) { s.bos_id = id; }).find("BOS"), std::string::npos);
@@ -237,7 +249,8 @@ TEST(TokenizerTables, ContradictionsOfPiecesAreRefused) {
   };
   EXPECT_EQ(changed([](auto&) {}), "accepted");
   for (const char* spelling : {"<0x-1>", "<0xZZ>", "<0x1>", "<0x001>", "0x41"}) {
-    EXPECT_NE(changed([&](auto& s) { s.tokens[5] = spelling; }).find("byte token"), std::string::npos);
+    EXPECT_NE(changed([&](auto& s) { s.tokens[5] = spelling; }).find("byte token"),
+              std::string::npos);
   }
   EXPECT_NE(changed([](auto& s) { s.tokens[17] = "<0x0d>"; }).find("both"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.scores.pop_back(); }).find("scores"), std::string::npos);

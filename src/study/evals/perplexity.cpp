@@ -13,7 +13,8 @@ std::vector<std::vector<int32_t>> cut_windows(std::span<const int32_t> text_toke
   const int64_t needed = num_windows * kWindowTokens;
   if (static_cast<int64_t>(text_tokens.size()) < needed) {
     fail(ErrorKind::usage,
-         "study text: has {} tokens, perplexity over {} windows of {} needs {}; give a longer --text",
+         "study text: has {} tokens, perplexity over {} windows of {} needs {}; give a longer "
+         "--text",
          text_tokens.size(), num_windows, kWindowTokens, needed);
   }
   std::vector<std::vector<int32_t>> windows;

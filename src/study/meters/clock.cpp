@@ -18,7 +18,8 @@ Speed speed_of(const std::vector<StepTiming>& steps, int64_t submit_ns, int64_t 
   while (ended < steps.size() && steps[ended].num_finished == 0) ++ended;
   if (ended >= steps.size() || ended <= started) {
     fail(ErrorKind::usage,
-         "study: a sequence ended before all {} decoded together; more new tokens are needed", batch);
+         "study: a sequence ended before all {} decoded together; more new tokens are needed",
+         batch);
   }
   Speed speed;
   speed.first_token_seconds = static_cast<double>(steps[started].end_ns - submit_ns) * 1e-9;

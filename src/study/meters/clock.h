@@ -21,9 +21,9 @@ struct Speed {
   int64_t decode_tokens = 0;
 };
 
-// Decoding is timed from the step that gave the last sequence its first token to the step in which the
-// first sequence ended, so no prefill and no half-empty batch is in it. Throws usage when there is no
-// such window: the sequences are too short for their prefill.
+// Decoding is timed from the step that gave the last sequence its first token to the step in which
+// the first sequence ended, so no prefill and no half-empty batch is in it. Throws usage when there
+// is no such window: the sequences are too short for their prefill.
 Speed speed_of(const std::vector<StepTiming>& steps, int64_t submit_ns, int64_t batch,
                int64_t prompt_tokens);
 

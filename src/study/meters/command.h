@@ -10,8 +10,8 @@
 
 namespace tandem {
 
-// Runs the command with /bin/sh every 200 ms while a window is open. Null with the reason when a first
-// try fails: it exits non-zero, prints no number, or takes longer than 2 s.
+// Runs the command with /bin/sh every 200 ms while a window is open. Null with the reason when a
+// first try fails: it exits non-zero, prints no number, or takes longer than 2 s.
 std::unique_ptr<EnergyMeter> open_command_meter(const std::string& command, std::string& reason);
 
 // The first decimal number in the text, with a point whatever the locale.

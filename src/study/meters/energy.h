@@ -25,15 +25,15 @@ class EnergyMeter {
   virtual EnergyReading stop() = 0;
 };
 
-// The command when it is not empty, else RAPL below powercap_root ("/sys/class/powercap"). Null when
-// there is nothing to read, with the reason.
+// The command when it is not empty, else RAPL below powercap_root ("/sys/class/powercap"). Null
+// when there is nothing to read, with the reason.
 std::unique_ptr<EnergyMeter> open_energy_meter(const std::string& power_command,
                                                const std::filesystem::path& powercap_root,
                                                std::string& reason);
 
 // Calls a function in a thread of its own, at once and then every period, until stopped. The thread
-// may run on the CPUs that were allowed when the Sampler was made: a thread that is pinned later, and
-// is being measured, need not share its CPU with it.
+// may run on the CPUs that were allowed when the Sampler was made: a thread that is pinned later,
+// and is being measured, need not share its CPU with it.
 class Sampler {
  public:
   explicit Sampler(double period_seconds);

@@ -55,7 +55,8 @@ EnergyReading integrate_counter(const std::vector<CounterSample>& samples,
     } else if (range_microjoules >= before) {
       step = static_cast<double>(range_microjoules - before + after) * 1e-6;
     } else {
-      return not_measured(reading, fmt::format("the counter went back from {} to {} uJ", before, after));
+      return not_measured(reading,
+                          fmt::format("the counter went back from {} to {} uJ", before, after));
     }
     if (step > kMostWatts * step_seconds) {
       return not_measured(reading, fmt::format("the counter jumped from {} to {} uJ in {:.2f} s",
@@ -64,7 +65,8 @@ EnergyReading integrate_counter(const std::vector<CounterSample>& samples,
     joules += step;
   }
   if (joules == 0) {
-    return not_measured(reading, fmt::format("the counter stood still for {:.1f} s", reading.seconds));
+    return not_measured(reading,
+                        fmt::format("the counter stood still for {:.1f} s", reading.seconds));
   }
   reading.joules = joules;
   return reading;

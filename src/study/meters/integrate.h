@@ -1,4 +1,5 @@
-// Readings of a meter -> joules, or the reason why the readings cannot be believed. Pure arithmetic.
+// Readings of a meter -> joules, or the reason why the readings cannot be believed. Pure
+// arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ struct EnergyReading {
   std::optional<double> joules;  // absent: not measured
   double seconds = 0;            // length of the window
   int64_t num_samples = 0;
-  std::string reason;            // why joules is absent
+  std::string reason;  // why joules is absent
 
   std::optional<double> watts() const {
     if (!joules || seconds <= 0) return std::nullopt;
@@ -34,8 +35,9 @@ struct CounterSample {
   uint64_t microjoules = 0;
 };
 
-// A counter of energy that wraps from range_microjoules to 0 (0: never wraps). A step down that would
-// take more than 10 kW after one wrap is a counter that went back; one that never moves is dead.
+// A counter of energy that wraps from range_microjoules to 0 (0: never wraps). A step down that
+// would take more than 10 kW after one wrap is a counter that went back; one that never moves is
+// dead.
 EnergyReading integrate_counter(const std::vector<CounterSample>& samples,
                                 uint64_t range_microjoules);
 

@@ -1,0 +1,69 @@
+#!/bin/bash
+# Holds a built tandem against the reference implementations and rewrites the goldens.
+#
+# usage: tests/oracle/run.sh [BUILD_FOLDER [VENV_FOLDER]]
+#   BUILD_FOLDER  where tandem and its tests were built (build/release)
+#   VENV_FOLDER   a Python with requirements.txt; made when it is absent (.venv/oracle)
+# Exits 1 when anything differs. A golden that has changed shows in `git diff`.
+set -u
+oracle=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$oracle/../.." && pwd)
+build=$(realpath -m "${1:-$root/build/release}")
+venv=$(realpath -m "${2:-$root/.venv/oracle}")
+model=${XDG_CACHE_HOME:-$HOME/.cache}/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf
+wikitext=$root/../shared/data/wikitext-2/test.raw
+golden=$root/tests/golden
+
+for needed in "$build/tandem" "$model"; do
+  if [ ! -e "$needed" ]; then
+    echo "run.sh: $needed is absent; \`make oracles\` builds and fetches it" >&2
+    exit 2
+  fi
+done
+if [ ! -x "$venv/bin/python" ]; then
+  echo "making $venv (about 6 GB, most of it torch)"
+  if ! python3 -m venv "$venv" || ! "$venv/bin/pip" install -q -r "$oracle/requirements.txt"; then
+    rm -rf "$venv"
+    echo "run.sh: the reference packages cannot be installed; name a folder that has them" >&2
+    exit 2
+  fi
+fi
+export PYTHONDONTWRITEBYTECODE=1 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+
+names=() results=() failures=0
+# check NAME COMMAND...: runs it and remembers how it ended (77: skipped)
+check() {
+  local name=$1 start=$SECONDS result=equal
+  shift
+  echo "== $name"
+  "$@"
+  case $? in
+    0) ;;
+    77) result=skipped ;;
+    *) result=DIFFERS failures=$((failures + 1)) ;;
+  esac
+  names+=("$name")
+  results+=("$result, $((SECONDS - start)) s")
+}
+python() { "$venv/bin/python" "$@"; }
+
+texts=()
+[ -e "$wikitext" ] && texts=(--text "$wikitext")
+check "GGUF decode" python "$oracle/gguf_decode.py" "$build/tests/formats/dump_tensor" "$model"
+check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
+  --program "$build/tests/text/encode_lines" --write-golden "$golden/text/smollm2_ids.jsonl" \
+  ${texts[@]+"${texts[@]}"}
+check "chat templates" python "$oracle/tokenizer_chat_oracle.py" --model "$model" \
+  --program "$build/tests/text/render_chats" --write-golden "$golden/text/chats.json"
+check "logits" python "$oracle/logits_oracle.py" --model "$model"
+check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
+check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
+check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
+check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" --gtest_brief=1
+check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
+
+echo
+for i in "${!names[@]}"; do
+  printf '%-32s %s\n' "${names[$i]}" "${results[$i]}"
+done
+[ "$failures" -eq 0 ]
