@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 
 #include "advisor/rank.h"
@@ -14,11 +15,13 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "cli/model_path.h"
+#include "cli/report_input.h"
 #include "cli/study_table.h"
 #include "cli/study_variants.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "kernels/table.h"
+#include "study/hardware.h"
 #include "study/report.h"
 #include "study/run.h"
 #include "study/task.h"
@@ -34,31 +37,6 @@ struct StudyFlags {
   uint64_t seed = 1;
   bool fresh = false;
 };
-
-// "top1=90,ppl=5", both in percent and either alone.
-QualityFloor parse_floor(const std::string& text) {
-  QualityFloor floor;
-  size_t begin = 0;
-  while (begin < text.size()) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string_view part = std::string_view(text).substr(begin, end - begin);
-    const size_t equals = part.find('=');
-    const std::string_view name = part.substr(0, equals);
-    double percent = -1;
-    if (equals != std::string_view::npos) {
-      const char* last = part.data() + part.size();
-      const auto [stop, error] = std::from_chars(part.data() + equals + 1, last, percent);
-      if (error != std::errc() || stop != last) percent = -1;
-    }
-    if (!(percent >= 0) || (name != "top1" && name != "ppl")) {
-      fail(ErrorKind::usage, "--quality-floor: found {}, expected top1=PERCENT,ppl=PERCENT",
-           quote(text));
-    }
-    (name == "top1" ? floor.min_top1_agreement : floor.max_perplexity_rise) = percent / 100;
-    begin = end + 1;
-  }
-  return floor;
-}
 
 Profile chosen_profile(const StudyFlags& flags) {
   Profile profile = find_profile(flags.profile);
@@ -92,6 +70,66 @@ Profile chosen_profile(const StudyFlags& flags) {
   return profile;
 }
 
+// The command as it was typed, quoted for a shell.
+std::string typed_command() {
+  std::string bytes;
+  if (std::FILE* file = std::fopen("/proc/self/cmdline", "rb")) {
+    char piece[4096];
+    for (size_t n; (n = std::fread(piece, 1, sizeof piece, file)) > 0;) bytes.append(piece, n);
+    std::fclose(file);
+  }
+  std::string command = "tandem";
+  for (size_t at = bytes.find('\0'); at != std::string::npos && at + 1 < bytes.size();) {
+    const size_t end = bytes.find('\0', at + 1);
+    std::string word = bytes.substr(at + 1, end - at - 1);
+    const bool plain = !word.empty() && word.find_first_not_of(
+                                            "abcdefghijklmnopqrstuvwxyz"
+                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                            "0123456789-_=./,:+") == std::string::npos;
+    if (!plain) {
+      for (size_t i = 0; (i = word.find('\'', i)) != std::string::npos; i += 4)
+        word.replace(i, 1, "'\\''");
+      word = "'" + word + "'";
+    }
+    command += " " + word;
+    at = end;
+  }
+  return command;
+}
+
+// The encoding that most bytes of a quantized model have; empty for a model in floating point.
+std::string shipped_encoding(const Checkpoint& checkpoint) {
+  std::map<std::string, uint64_t> bytes;
+  for (const NamedTensor& tensor : checkpoint.tensors) {
+    if (!tensor.weight.encoding.is_plain()) {
+      bytes[tensor.weight.encoding.name()] += tensor.weight.total_bytes();
+    }
+  }
+  const auto most = std::ranges::max_element(bytes, {}, [](const auto& entry) { return entry.second; });
+  return most == bytes.end() ? "" : most->first;
+}
+
+// What every Record of this session says beside its numbers. The read limit is the bandwidth beyond
+// the caches, measured now, because a shared machine's differs from hour to hour.
+Json study_facts(const Checkpoint& source, ThreadPool& pool) {
+  Json facts = {{"command", typed_command()}};
+  if (const std::string encoding = shipped_encoding(source); !encoding.empty()) {
+    facts["shipped_encoding"] = encoding;
+  }
+  if (cpu_features().avx2) {
+    const HardwareSheet sheet = measure_hardware(describe_hardware(), pool, source.file_bytes);
+    if (!sheet.bandwidth.empty()) {
+      facts["read_gbps_limit"] = sheet.bandwidth.back().bytes_per_second * 1e-9;
+    }
+    for (const ComputePeak& peak : sheet.peaks) {
+      if (peak.threads != pool.size()) continue;
+      facts["int8_gops_limit"] = peak.int8_gops;
+      facts["f32_gflops_limit"] = peak.f32_gflops;
+    }
+  }
+  return facts;
+}
+
 StudySettings make_settings(const StudyFlags& flags) {
   StudySettings settings;
   settings.profile = chosen_profile(flags);
@@ -122,6 +160,7 @@ StudySettings make_settings(const StudyFlags& flags) {
       prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, on_make)
           .front()
           .path;
+  settings.facts = study_facts(source, pool);
   return settings;
 }
 
@@ -144,63 +183,12 @@ void print_progress(const StudyProgress& progress) {
                            progress.total, progress.what, left, is_terminal ? "" : "\n"));
 }
 
-// The command as it was typed, quoted for a shell.
-std::string typed_command() {
-  std::string bytes;
-  if (std::FILE* file = std::fopen("/proc/self/cmdline", "rb")) {
-    char piece[4096];
-    for (size_t n; (n = std::fread(piece, 1, sizeof piece, file)) > 0;) bytes.append(piece, n);
-    std::fclose(file);
-  }
-  std::string command = "tandem";
-  for (size_t at = bytes.find('\0'); at != std::string::npos && at + 1 < bytes.size();) {
-    const size_t end = bytes.find('\0', at + 1);
-    std::string word = bytes.substr(at + 1, end - at - 1);
-    const bool plain = !word.empty() && word.find_first_not_of(
-                                            "abcdefghijklmnopqrstuvwxyz"
-                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                            "0123456789-_=./,:+") == std::string::npos;
-    if (!plain) {
-      for (size_t i = 0; (i = word.find('\'', i)) != std::string::npos; i += 4)
-        word.replace(i, 1, "'\\''");
-      word = "'" + word + "'";
-    }
-    command += " " + word;
-    at = end;
-  }
-  return command;
-}
-
-std::filesystem::path write_study_report(const StudyFlags& flags, const StudyResult& result,
-                                         const Ranking& ranking, const std::filesystem::path& dir) {
-  ReportInput report;
-  report.profile = flags.profile;
-  report.command = typed_command();
-  report.records = result.records;
-  report.recommended = ranking.advice.front().best;
-  for (const auto& [goals, text] : grouped_advice(ranking)) {
-    if (report.recommendation.empty()) {
-      report.recommendation = text;  // of the first goal, the balanced one
-    } else {
-      report.recommendation_points.push_back(fmt::format("{}: {}", goals, text));
-    }
-  }
-  for (const Excluded& excluded : ranking.excluded) {
-    report.recommendation_points.push_back(fmt::format("Excluded: {} with {} KV, because {}.",
-                                                       excluded.cell.variant, excluded.cell.kv,
-                                                       excluded.reason));
-  }
-  const std::filesystem::path path = dir / "report.html";
-  write_report(path, report);
-  return path;
-}
-
 int run(const StudyFlags& flags) {
   if (!flags.cell_json.empty()) {
     write_stdout(run_task(flags.cell_json) + "\n");
     return 0;
   }
-  const QualityFloor floor = parse_floor(flags.quality_floor);
+  const QualityFloor floor = parse_quality_floor(flags.quality_floor);
   const StudySettings settings = make_settings(flags);
   StudyOptions options;
   options.out_dir = flags.out.empty() ? std::filesystem::path("studies") / flags.profile
@@ -212,7 +200,8 @@ int run(const StudyFlags& flags) {
 
   const Ranking ranking = rank(result.records, floor);
   write_stdout(study_table(result.records) + "\n" + advice_text(ranking, floor) + "\n");
-  const std::filesystem::path report = write_study_report(flags, result, ranking, options.out_dir);
+  const std::filesystem::path report = options.out_dir / "report.html";
+  write_report(report, make_report_input(result.records, floor));
   write_stdout(fmt::format(
       "study {}: {} measured now, {} found from before\n"
       "records: {}\n         {}\nreport:  {}\n",
@@ -235,7 +224,7 @@ int run(const StudyFlags& flags) {
 void add_study(CLI::App& app, Action& action) {
   auto flags = std::make_shared<StudyFlags>();
   CLI::App* verb =
-      app.add_subcommand("study", "measure what each precision of a model costs and gains");
+      app.add_subcommand("study", "Measure what each precision of a model costs and gains");
   verb->add_option("model", flags->model,
                    "a GGUF file or a Hugging Face folder (the installed one)");
   verb->add_option("--profile", flags->profile, "smoke (1 min), quick (5 min) or full")

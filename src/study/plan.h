@@ -49,6 +49,7 @@ struct StudySettings {
   std::string isa;
   uint64_t seed = 1;
   std::string power_command;
+  Json facts;  // goes into each Record's `extra`; not part of the study's name
 };
 
 // Hash of all settings that change a cell's numbers, the commit included; which cells were asked

@@ -110,6 +110,7 @@ Record record_template(const StudySettings& settings, const std::string& id) {
   record.extra = {{"profile", settings.profile.name},
                   {"num_warmups", settings.profile.num_warmups},
                   {"num_runs", settings.profile.num_runs}};
+  if (settings.facts.is_object()) record.extra.update(settings.facts);
   return record;
 }
 
