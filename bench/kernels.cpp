@@ -25,9 +25,10 @@ void bench_row(const LinearKernel& kernel, const Encoding& encoding, const Shape
   const uint64_t bytes = owned.weight.total_bytes();
   const uint64_t rotate = T <= 8 ? 2 * last_level_cache_bytes() : 0;
   const size_t copies = std::min<size_t>(256, static_cast<size_t>(rotate / bytes) + 1);
+  Arena arena;
   std::vector<PackedWeight> packed;
   for (size_t i = 0; i < copies; ++i) {
-    packed.push_back(kernel.prepack(context, {owned.weight}));
+    packed.push_back(kernel.prepack(context, {owned.weight}, arena));
     packed.back().kernel = &kernel;
   }
   OwnedActivations act(kernel.act_type, T, shape.K);

@@ -43,7 +43,8 @@ struct PackedWeight {
   Encoding encoding;
   int64_t N = 0;
   int64_t K = 0;
-  Buffer data;                // the kernel's own layout; empty for ref
+  const std::byte* data = nullptr;  // the kernel's own layout, in the arena; null for ref
+  uint64_t data_bytes = 0;
   std::vector<Weight> parts;  // ref only: the canonical rows, concatenated along N
   // Bytes one use of the whole matrix reads.
   uint64_t read_bytes = 0;
@@ -56,7 +57,8 @@ struct LinearKernel {
   Packing packing;
   ActType act_type;
   // parts: matrices of one encoding and K, stacked along N in this order.
-  PackedWeight (*prepack)(const Context&, const std::vector<Weight>& parts);
+  // The packed bytes lie in `arena`, which must outlive the result.
+  PackedWeight (*prepack)(const Context&, const std::vector<Weight>& parts, Arena& arena);
   // y[T, ldy] = x . W^T, or y += x . W^T when accumulate. x.type is act_type (ref: f32 always).
   void (*run)(const Context&, const PackedWeight&, const Activations& x, float* y, int64_t ldy,
               bool accumulate);

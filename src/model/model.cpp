@@ -19,7 +19,7 @@ std::vector<float> load_vector(const Checkpoint& checkpoint, const std::string& 
 }
 
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
-LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa,
+LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names) {
   LinearGroup group;
   const Context context{&pool};
@@ -30,7 +30,7 @@ LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_vie
       parts.push_back(checkpoint.weight(names[i]));
     }
     const LinearKernel& kernel = find_linear(isa, encoding.packing);
-    PackedWeight packed = kernel.prepack(context, parts);
+    PackedWeight packed = kernel.prepack(context, parts, arena);
     packed.kernel = &kernel;
     if (!group.parts.empty() && kernel.act_type != group.act_type()) {
       fail(ErrorKind::bad_file, "{}: {} is {}, but its neighbours want {} activations",
@@ -45,7 +45,7 @@ LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_vie
 uint64_t resident_bytes(const LinearGroup& group) {
   uint64_t sum = 0;
   for (const PackedWeight& part : group.parts) {
-    sum += part.data.size_bytes() > 0 ? part.data.size_bytes() : part.read_bytes;
+    sum += part.data != nullptr ? part.data_bytes : part.read_bytes;
   }
   return sum;
 }
@@ -63,7 +63,7 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
   require_isa(isa);
   ops_ = &find_ops(isa);
   const auto pack_group = [&](const std::vector<std::string>& names) {
-    LinearGroup group = pack(checkpoint, pool, isa, names);
+    LinearGroup group = pack(checkpoint, pool, isa, arena_, names);
     weight_bytes_ += resident_bytes(group);
     return group;
   };

@@ -65,6 +65,7 @@ class Model {
   std::string isa_;
   const OpSet* ops_ = nullptr;
   std::shared_ptr<const Checkpoint> source_;  // ref only: keeps the mapping alive
+  Arena arena_;                               // holds the packed weights
   LinearGroup embedding_;                     // [V, C]
   LinearGroup lm_head_;                       // [V, C]; empty when tied
   std::vector<float> final_norm_;

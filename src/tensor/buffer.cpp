@@ -2,11 +2,19 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
 
 namespace tandem {
+namespace {
+
+constexpr size_t kHugePageBytes = size_t{2} << 20;
+// Large enough that a block's unaligned ends do not matter; what is never touched costs nothing.
+constexpr size_t kBlockBytes = size_t{64} << 20;
+
+}  // namespace
 
 Buffer::Buffer(size_t size_bytes) : size_bytes_(size_bytes) {
   if (size_bytes == 0) return;
@@ -16,7 +24,7 @@ Buffer::Buffer(size_t size_bytes) : size_bytes_(size_bytes) {
     size_bytes_ = 0;
     fail(ErrorKind::no_memory, "cannot reserve {} bytes of memory", size_bytes);
   }
-  if (size_bytes >= (4u << 20)) ::madvise(data, size_bytes, MADV_HUGEPAGE);
+  if (size_bytes >= 2 * kHugePageBytes) ::madvise(data, size_bytes, MADV_HUGEPAGE);
   data_ = static_cast<std::byte*>(data);
 }
 
@@ -31,6 +39,18 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_bytes_, other.size_bytes_);
   return *this;
+}
+
+std::byte* Arena::take(size_t size_bytes) {
+  const size_t padded = (size_bytes + 63) / 64 * 64;
+  if (blocks_.empty() || padded > left_) {
+    blocks_.emplace_back(std::max(padded, kBlockBytes));
+    left_ = blocks_.back().size_bytes();
+  }
+  std::byte* piece = blocks_.back().data() + (blocks_.back().size_bytes() - left_);
+  left_ -= padded;
+  used_bytes_ += padded;
+  return piece;
 }
 
 }  // namespace tandem

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace tandem {
 
@@ -32,6 +33,20 @@ class Buffer {
  private:
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
+};
+
+// Memory handed out piece by piece and given back all at once: the weights of a model lie in a few
+// large blocks, so that huge pages hold them and a step does not spend its time on address translation.
+class Arena {
+ public:
+  // 64-byte aligned; zero until written. Valid as long as the arena.
+  std::byte* take(size_t size_bytes);
+  size_t used_bytes() const { return used_bytes_; }
+
+ private:
+  std::vector<Buffer> blocks_;
+  size_t left_ = 0;        // free bytes at the end of the last block
+  size_t used_bytes_ = 0;
 };
 
 }  // namespace tandem

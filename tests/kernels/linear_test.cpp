@@ -42,6 +42,7 @@ void check_case(const LinearKernel& kernel, const Encoding& encoding, const Shap
   SCOPED_TRACE(fmt::format("{} {} {}: T {} N {} K {}", kernel.name, encoding.name(), shape.hazard, shape.T,
                            shape.N, shape.K));
   ThreadPool pool(2);
+  Arena arena;
   const Context context{&pool};
   // Two stacked parts, so that a panel may straddle them.
   const int64_t first = shape.N / 3;
@@ -51,7 +52,7 @@ void check_case(const LinearKernel& kernel, const Encoding& encoding, const Shap
   owned.emplace_back(encoding, shape.N - first, shape.K, 2);
   std::vector<Weight> parts;
   for (const auto& part : owned) parts.push_back(part.weight);
-  PackedWeight packed = kernel.prepack(context, parts);
+  PackedWeight packed = kernel.prepack(context, parts, arena);
   packed.kernel = &kernel;
   ASSERT_EQ(packed.N, shape.N);
 
@@ -121,6 +122,7 @@ TEST_P(CodeRows, ExtremeCodesDoNotSaturate) {
   const auto isas = runnable_isas();
   if (std::find(isas.begin(), isas.end(), kernel.isa) == isas.end()) GTEST_SKIP() << "lacks " << kernel.isa;
   ThreadPool pool(1);
+  Arena arena;
   const Context context{&pool};
   const Encoding encoding = encodings_of(kernel.packing).front();
   for (const int byte : {0xFF, 0x00, 0x80, 0x7F, 0x88}) {
@@ -130,7 +132,7 @@ TEST_P(CodeRows, ExtremeCodesDoNotSaturate) {
       const size_t head = encoding.packing == Packing::q4_1 ? 4 : 2;
       if (block == 0 || i % block >= head) owned.data[i] = static_cast<std::byte>(byte);
     }
-    PackedWeight packed = kernel.prepack(context, {owned.weight});
+    PackedWeight packed = kernel.prepack(context, {owned.weight}, arena);
     packed.kernel = &kernel;
     for (const float sign : {1.0f, -1.0f}) {
       const std::vector<float> x(1536, sign * 3.0f);

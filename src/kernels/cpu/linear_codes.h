@@ -159,7 +159,7 @@ struct CodesLinear {
     context.pool->parallel_for(panels, chunk, [&](int64_t begin, int64_t end, int) {
       for (int64_t p = begin; p < end; ++p) {
         const int64_t lanes = std::min<int64_t>(kLanes, w.N - p * kLanes);
-        tokens<S::kTileTokens>(w.data.data() + p * bytes, group, x, 0, y + p * kLanes, ldy, lanes, accumulate);
+        tokens<S::kTileTokens>(w.data + p * bytes, group, x, 0, y + p * kLanes, ldy, lanes, accumulate);
       }
     });
   }
@@ -190,7 +190,7 @@ struct CodesLinear {
                                                 : ScaleType::f32;
   }
 
-  static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts) {
+  static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, Arena& arena) {
     PackedWeight w;
     w.encoding = parts.front().encoding;
     w.K = parts.front().K;
@@ -206,13 +206,15 @@ struct CodesLinear {
     const int64_t group = panel_group(w, K_padded), bytes = panel_bytes(K_padded, group);
     CHECK(w.encoding.group != 0 || K_padded <= 65536, "K {} overflows 32-bit sums", w.K);
     const int64_t panels = (w.N + kLanes - 1) / kLanes, groups = K_padded / group;
-    w.data = Buffer(static_cast<size_t>(panels * bytes));
+    w.data_bytes = static_cast<uint64_t>(panels * bytes);
+    std::byte* const data = arena.take(w.data_bytes);
+    w.data = data;
     context.pool->parallel_for(panels, 4, [&](int64_t begin, int64_t end, int) {
       // Channels beyond K keep the code that means zero.
       std::vector<uint8_t> codes(static_cast<size_t>(kLanes * K_padded), uint8_t(Format::kZero));
       std::vector<float> scales(static_cast<size_t>(kLanes * groups)), mins(scales.size());
       for (int64_t p = begin; p < end; ++p) {
-        std::byte* out = w.data.data() + p * bytes;
+        std::byte* out = data + p * bytes;
         for (int64_t lane = 0; lane < kLanes; ++lane) {
           const int64_t n = p * kLanes + lane;
           if (n < w.N) {
@@ -250,7 +252,7 @@ struct CodesLinear {
     CHECK(n >= 0 && n < w.N, "row {} of {}", n, w.N);
     const int64_t K_padded = (w.K + kActBlock - 1) / kActBlock * kActBlock;
     const int64_t group = panel_group(w, K_padded), lane = n % kLanes;
-    const std::byte* p = w.data.data() + n / kLanes * panel_bytes(K_padded, group);
+    const std::byte* p = w.data + n / kLanes * panel_bytes(K_padded, group);
     const bool scales_last = w.encoding.group == 0;
     for (int64_t g = 0; g < K_padded / group; ++g) {
       const std::byte* head = scales_last ? p + group / kActBlock * kBlockBytes : p;
@@ -281,11 +283,11 @@ struct CodesLinearAnyScale {
   template <PanelScale Scale>
   using Linear = CodesLinear<S, CodeFormat<Bits, false, Scale>>;
 
-  static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts) {
+  static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, Arena& arena) {
     switch (parts.front().encoding.scale_type) {
-      case ScaleType::f16: return Linear<PanelScale::f16>::prepack(context, parts);
-      case ScaleType::bf16: return Linear<PanelScale::bf16>::prepack(context, parts);
-      default: return Linear<PanelScale::f32>::prepack(context, parts);
+      case ScaleType::f16: return Linear<PanelScale::f16>::prepack(context, parts, arena);
+      case ScaleType::bf16: return Linear<PanelScale::bf16>::prepack(context, parts, arena);
+      default: return Linear<PanelScale::f32>::prepack(context, parts, arena);
     }
   }
   static void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,

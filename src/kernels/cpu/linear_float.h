@@ -76,12 +76,12 @@ struct FloatLinear {
     context.pool->parallel_for(panels, chunk, [&](int64_t begin, int64_t end, int) {
       for (int64_t p = begin; p < end; ++p) {
         const int64_t lanes = std::min<int64_t>(kLanes, w.N - p * kLanes);
-        tokens<kTokens>(w.data.data() + p * bytes, x, 0, y + p * kLanes, ldy, lanes, accumulate);
+        tokens<kTokens>(w.data + p * bytes, x, 0, y + p * kLanes, ldy, lanes, accumulate);
       }
     });
   }
 
-  static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts) {
+  static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, Arena& arena) {
     PackedWeight w;
     w.encoding = parts.front().encoding;
     w.K = parts.front().K;
@@ -96,10 +96,12 @@ struct FloatLinear {
     w.N = static_cast<int64_t>(rows.size());
     w.read_bytes = total_bytes(parts);
     const int64_t bytes = w.K * kLanes * kElementBytes, panels = (w.N + kLanes - 1) / kLanes;
-    w.data = Buffer(static_cast<size_t>(panels * bytes));
+    w.data_bytes = static_cast<uint64_t>(panels * bytes);
+    std::byte* const data = arena.take(w.data_bytes);
+    w.data = data;
     context.pool->parallel_for(panels, 4, [&](int64_t begin, int64_t end, int) {
       for (int64_t p = begin; p < end; ++p) {
-        std::byte* out = w.data.data() + p * bytes;
+        std::byte* out = data + p * bytes;
         const int64_t lanes = std::min<int64_t>(kLanes, w.N - p * kLanes);
         // Elements of eight channels lie in one cache line of a row: read them while they are there.
         for (int64_t k0 = 0; k0 < w.K; k0 += 8) {
@@ -117,7 +119,7 @@ struct FloatLinear {
 
   static void decode_row(const PackedWeight& w, int64_t n, float* out) {
     CHECK(n >= 0 && n < w.N, "row {} of {}", n, w.N);
-    const std::byte* p = w.data.data() + (n / kLanes * w.K * kLanes + n % kLanes) * kElementBytes;
+    const std::byte* p = w.data + (n / kLanes * w.K * kLanes + n % kLanes) * kElementBytes;
     for (int64_t k = 0; k < w.K; ++k, p += kLanes * kElementBytes) {
       if constexpr (packing == Packing::f32) {
         out[k] = load_unaligned<float>(p);

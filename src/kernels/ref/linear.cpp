@@ -29,7 +29,7 @@ const Weight& part_of(const PackedWeight& w, int64_t* n) {
   CHECK(false, "row beyond N {}", w.N);
 }
 
-PackedWeight prepack(const Context&, const std::vector<Weight>& parts) {
+PackedWeight prepack(const Context&, const std::vector<Weight>& parts, Arena&) {
   PackedWeight packed;
   packed.encoding = parts.front().encoding;
   packed.K = parts.front().K;
