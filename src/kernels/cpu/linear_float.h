@@ -12,6 +12,7 @@ struct FloatLinear {
   static constexpr int kLanes = S::kLanes;
   static constexpr int64_t kElementBytes = packing == Packing::f32 ? 4 : 2;
   // More tokens than one a tile hide the latency of FMA; one token alone splits K in four chains.
+  static constexpr int64_t kPrefetchSteps = 8;
   static constexpr int kTokens = 2 * S::kTileTokens;
 
   static F load(const std::byte* p) {
@@ -37,6 +38,12 @@ struct FloatLinear {
     const float* row = x.f32 + t * x.K;
     int64_t k = 0;
     for (; k + kChains <= x.K; k += kChains, panel += kChains * kStep) {
+      // The first tile of a panel reads it from memory: ask for what comes 2 KiB later.
+      if (t == 0 && k % kPrefetchSteps == 0) {
+        for (int64_t line = 0; line < kPrefetchSteps * kStep; line += 64) {
+          _mm_prefetch(reinterpret_cast<const char*>(panel + 2048 + line), _MM_HINT_T0);
+        }
+      }
 #pragma GCC unroll 4
       for (int c = 0; c < kChains; ++c) {
         const F w = load(panel + c * kStep);
