@@ -76,7 +76,8 @@ std::string quality_trade(const Record& record, std::optional<double> baseline_p
   std::string text;
   if (baseline_perplexity) {
     const double rise = record.quality.perplexity / *baseline_perplexity - 1.0;
-    text = fmt::format("{:+.1f} % perplexity", 100.0 * rise);
+    // Rounding adds noise, not skill: a lower perplexity on one text is not sold as a gain.
+    text = rise <= 0 ? "no loss of perplexity" : fmt::format("{:+.1f} % perplexity", 100.0 * rise);
   } else {
     text = fmt::format("perplexity {:.2f}", record.quality.perplexity);
   }

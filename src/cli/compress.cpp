@@ -96,13 +96,21 @@ int run_compress(const CompressOptions& options) {
 void add_compress(CLI::App& app, Action& action) {
   auto options = std::make_shared<CompressOptions>();
   CLI::App* verb = app.add_subcommand("compress", "Write a model with its layers in fewer bits");
-  verb->add_option("model", options->model, "GGUF file or Hugging Face folder")->required();
-  verb->add_option("--recipe", options->recipe, "bf16, int8 or int4")->required();
+  verb->add_option("MODEL", options->model, "GGUF file or Hugging Face folder")
+      ->required()
+      ->type_name("");
+  verb->add_option("--recipe", options->recipe, "bf16, int8 or int4")
+      ->required()
+      ->type_name("NAME");
   verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
-      ->check(CLI::PositiveNumber);
-  verb->add_option("-o,--out", options->out, "Folder to write: new or empty")->required();
-  verb->add_option("--threads", options->threads, "Threads (all usable CPUs)")
-      ->check(CLI::Range(1, 1024));
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  verb->add_option("-o,--out", options->out, "Folder to write: new or empty")
+      ->required()
+      ->type_name("DIR");
+  verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
+      ->check(CLI::Range(1, 4096).description(""))
+      ->type_name("N");
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4");

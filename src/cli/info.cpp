@@ -140,6 +140,7 @@ void add_info(CLI::App& app, Action& action) {
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
   verb->add_flag("--json", options->json, "Print one JSON document");
+  verb->footer("Examples:\n  tandem info\n  tandem info --model model.gguf --json");
   verb->callback([options, &action] { action = [options] { return info(*options); }; });
 }
 

@@ -16,8 +16,6 @@
 namespace tandem {
 namespace {
 
-constexpr int kSchema = 1;
-
 struct Options {
   std::string path;
   bool json = false;
@@ -200,7 +198,7 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
     if (key != "tokenizer.chat_template") metadata.push_back({{"key", key}, {"value", value}});
   }
   const Json json = {
-      {"schema", kSchema},
+      {"schema", "tandem.inspect/1"},
       {"path", checkpoint.path.string()},
       {"format", checkpoint.format},
       {"file_bytes", checkpoint.file_bytes},
@@ -231,10 +229,15 @@ int inspect(const Options& options) {
 void add_inspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("inspect", "Show what a model file holds");
-  verb->add_option("model", options->path, "GGUF file or Hugging Face folder")->required();
+  verb->add_option("MODEL", options->path, "GGUF file or Hugging Face folder")
+      ->required()
+      ->type_name("");
   verb->add_flag("--json", options->json, "Print one JSON document");
   verb->add_flag("--tensors", options->tensors, "List every tensor");
   verb->add_flag("--template", options->chat_template, "Print the chat template");
+  verb->footer(
+      "Examples:\n  tandem inspect model.gguf\n"
+      "  tandem inspect model.gguf --tensors --json");
   verb->callback([options, &action] { action = [options] { return inspect(*options); }; });
 }
 

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <new>
 #include <system_error>
 
@@ -104,7 +105,12 @@ int report_parse_error(CLI::App& app, const CLI::ParseError& error) {
 
 int run_action(const Action& action) {
   try {
-    return action();
+    const int code = action();
+    // What printf-like calls left in the buffer: a full disk shows only here.
+    if (std::fflush(stdout) != 0) {
+      throw std::system_error(errno, std::generic_category(), "cannot write to standard output");
+    }
+    return code;
   } catch (const OutputClosed&) {
     return 0;
   } catch (const Error& error) {
@@ -125,13 +131,13 @@ int main_verbs(int argc, char** argv) {
   app.set_version_flag("--version",
                        fmt::format("tandem {} ({}, {})", version(), commit(), compiler()));
   app.require_subcommand(1);
-  app.footer(kExamples);
   add_run(app, action);
   add_inspect(app, action);
   add_info(app, action);
   add_compress(app, action);
   add_study(app, action);
   add_report(app, action);
+  app.footer(kExamples);  // after the verbs, which would inherit it
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version

@@ -8,7 +8,7 @@ namespace tandem {
 
 inline constexpr const char* kDefaultModelName = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-// ${XDG_CACHE_HOME:-$HOME/.cache}/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf, whether it exists
+// $XDG_CACHE_HOME (absolute, else $HOME/.cache)/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf, whether it exists
 // or not.
 std::filesystem::path default_model_path();
 

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "cli/study_table.h"
 #include "study/workload.h"
 
 namespace tandem {
@@ -20,18 +21,9 @@ std::string extra_text(const std::vector<Record>& records, const char* key) {
   return "";
 }
 
-const char* goal_heading(Goal goal) {
-  switch (goal) {
-    case Goal::balanced:
-      return "Balanced";
-    case Goal::fastest_decode:
-      return "Fastest for one user";
-    case Goal::throughput:
-      return "Most tokens from the machine";
-    case Goal::least_memory:
-      return "Least memory";
-  }
-  return "";
+std::string capitalized(std::string text) {
+  if (!text.empty() && text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 32);
+  return text;
 }
 
 }  // namespace
@@ -43,19 +35,20 @@ ReportInput make_report_input(std::vector<Record> records, const QualityFloor& f
   input.command = extra_text(records, "command");
   if (!records.empty()) {
     const Ranking ranking = rank(records, floor);
-    for (const Advice& advice : ranking.advice) {
-      if (advice.goal == Goal::balanced) {
-        input.recommended = advice.best;
-        input.recommendation = advice.text;
+    input.recommended = ranking.advice.front().best;
+    // The first group holds the balanced choice, which the page recommends.
+    for (const auto& [goals, advice] : grouped_advice(ranking)) {
+      const std::string line = fmt::format("{}: {}", capitalized(goals), advice);
+      if (input.recommendation.empty()) {
+        input.recommendation = line;
       } else {
-        input.recommendation_points.push_back(
-            fmt::format("{}: {}", goal_heading(advice.goal), advice.text));
+        input.recommendation_points.push_back(line);
       }
     }
     for (const Excluded& excluded : ranking.excluded) {
       input.recommendation_points.push_back(
-          fmt::format("Not recommended: {} weights with a {} KV cache, {}", excluded.cell.variant,
-                      excluded.cell.kv, excluded.reason));
+          fmt::format("Not recommended: {} with {} KV: {}", excluded.cell.variant, excluded.cell.kv,
+                      excluded.reason));
     }
   }
   input.records = std::move(records);
@@ -76,7 +69,8 @@ QualityFloor parse_quality_floor(const std::string& text) {
       const auto [stop, error] = std::from_chars(part.data() + equals + 1, last, percent);
       if (error != std::errc() || stop != last) percent = -1;
     }
-    if (!(percent >= 0) || (name != "top1" && name != "ppl")) {
+    const bool in_range = percent >= 0 && (name != "top1" || percent <= 100);
+    if (!in_range || (name != "top1" && name != "ppl")) {
       fail(ErrorKind::usage, "--quality-floor: found {}, expected top1=PERCENT,ppl=PERCENT",
            quote(text));
     }

@@ -1,6 +1,5 @@
 // tandem run: one prompt, one answer, streamed to standard output.
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <cstdio>
 #include <optional>
 
@@ -8,6 +7,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/check_seed.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -203,15 +203,6 @@ void print_summary(const Model& model, const RunResult& result) {
       result.first_token_seconds, model.isa(), model.pool().size(), result.finish_reason));
 }
 
-// The parser itself would wrap -1 and saturate at 2^64.
-std::string check_seed(const std::string& text) {
-  uint64_t seed = 0;
-  const char* end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, seed);
-  if (error == std::errc() && rest == end) return "";
-  return "Value " + text + " not in range 0 to 18446744073709551615";
-}
-
 int run(const RunOptions& options) {
   check_sampling(options.sampling);
   const std::string isa = options.isa.empty() ? std::string(best_isa()) : options.isa;
@@ -245,7 +236,8 @@ void add_run(CLI::App& app, Action& action) {
   const auto options = std::make_shared<RunOptions>();
   CLI::App* verb = app.add_subcommand("run", "Answer one prompt, streaming the text");
   verb->add_option("MODEL", options->model,
-                   "GGUF file or Hugging Face folder (default: the set-up's model)");
+                   "GGUF file or Hugging Face folder (default: the set-up's model)")
+      ->type_name("");
   verb->add_option("-p,--prompt", options->prompt, "The prompt; - reads standard input")
       ->type_name("TEXT");
   verb->add_option("--file", options->file, "Read the prompt from a file")->type_name("PATH");

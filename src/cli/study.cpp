@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -14,6 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "cli/check_seed.h"
 #include "cli/model_path.h"
 #include "cli/report_input.h"
 #include "cli/study_table.h"
@@ -105,7 +105,8 @@ std::string shipped_encoding(const Checkpoint& checkpoint) {
       bytes[tensor.weight.encoding.name()] += tensor.weight.total_bytes();
     }
   }
-  const auto most = std::ranges::max_element(bytes, {}, [](const auto& entry) { return entry.second; });
+  const auto most =
+      std::ranges::max_element(bytes, {}, [](const auto& entry) { return entry.second; });
   return most == bytes.end() ? "" : most->first;
 }
 
@@ -225,32 +226,45 @@ void add_study(CLI::App& app, Action& action) {
   auto flags = std::make_shared<StudyFlags>();
   CLI::App* verb =
       app.add_subcommand("study", "Measure what each precision of a model costs and gains");
-  verb->add_option("model", flags->model,
-                   "a GGUF file or a Hugging Face folder (the installed one)");
+  verb->add_option("MODEL,--model", flags->model,
+                   "GGUF file or Hugging Face folder (default: the set-up's model)")
+      ->type_name("PATH");
   verb->add_option("--profile", flags->profile, "smoke (1 min), quick (5 min) or full")
-      ->capture_default_str();
-  verb->add_option("--text", flags->text, "prose for prompts and perplexity (the installed one)");
-  verb->add_option("--out", flags->out, "folder of the results (studies/PROFILE)");
-  verb->add_option("--variants", flags->variants, "of as-shipped,bf16,int8,int4-g64")
-      ->delimiter(',');
-  verb->add_option("--kv", flags->kv, "of bf16,int8")->delimiter(',');
-  verb->add_option("--batches", flags->batches, "sequences at once, such as 1,2,4,8")
-      ->delimiter(',');
-  verb->add_option("--threads", flags->threads, "threads (all usable CPUs)")
-      ->check(CLI::Range(1, 1024));
-  verb->add_option("--isa", flags->isa, "instruction set of the kernels (the best there is)");
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb->add_option("--text", flags->text,
+                   "Prose for prompts and perplexity (default: the set-up's)")
+      ->type_name("FILE");
+  verb->add_option("-o,--out", flags->out, "Folder of the results (default: studies/PROFILE)")
+      ->type_name("DIR");
+  verb->add_option("--variants", flags->variants, "Some of as-shipped,bf16,int8,int4-g64")
+      ->delimiter(',')
+      ->type_name("LIST");
+  verb->add_option("--kv", flags->kv, "Some of bf16,int8")->delimiter(',')->type_name("LIST");
+  verb->add_option("--batches", flags->batches, "Sequences at once, such as 1,2,4,8")
+      ->delimiter(',')
+      ->type_name("LIST");
+  verb->add_option("--threads", flags->threads, "Default: all CPUs this process may use")
+      ->check(CLI::Range(1, 4096).description(""))
+      ->type_name("N");
+  verb->add_option("--isa", flags->isa, "Instruction set: avx512, avx2 or ref")->type_name("NAME");
   verb->add_option("--quality-floor", flags->quality_floor,
-                   "least quality to recommend, against bf16 (top1=90,ppl=5)");
+                   "Least quality to recommend, against bf16 (top1=90,ppl=5)")
+      ->type_name("PERCENT");
   verb->add_option("--power-command", flags->power_command,
-                   "a command that prints watts, where RAPL cannot be read");
-  verb->add_option("--seed", flags->seed, "of prompts and the order of cells")
-      ->capture_default_str();
-  verb->add_flag("--fresh", flags->fresh, "measure again what this study has already");
+                   "A command that prints watts, where RAPL cannot be read")
+      ->type_name("CMD");
+  verb->add_option("--seed", flags->seed, "Of the prompts and of the order of cells")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(check_seed);
+  verb->add_flag("--fresh", flags->fresh, "Measure again what this study has already");
   verb->add_option("--cell-json", flags->cell_json)->group("");
   verb->footer(
-      "tandem study --profile smoke\n"
-      "tandem study model.gguf --text book.txt --batches 1,8 --out results\n"
-      "tandem study --power-command 'cat /run/watts'");
+      "Examples:\n  tandem study --profile smoke\n"
+      "  tandem study model.gguf --text book.txt --batches 1,8 --out results\n"
+      "  tandem study --power-command 'cat /run/watts'\n"
+      "Stop it at any time: the same command goes on where it was.");
   verb->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }
 

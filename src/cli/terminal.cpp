@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
@@ -73,7 +74,11 @@ void write_stderr(std::string_view text) {
 }
 
 bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }
-bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) == 1; }
+bool stderr_is_terminal() {
+  const char* term = std::getenv("TERM");  // a dumb one cannot rewrite a line
+  const bool is_dumb = term != nullptr && std::string_view(term) == "dumb";
+  return ::isatty(STDERR_FILENO) == 1 && !is_dumb;
+}
 
 InterruptGuard::InterruptGuard() {
   interrupts = 0;

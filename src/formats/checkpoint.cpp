@@ -60,7 +60,7 @@ void Checkpoint::index_tensors() {
   for (size_t i = 0; i < tensors.size(); ++i) index_.emplace(tensors[i].name, i);
 }
 
-Checkpoint load_checkpoint(const fs::path& path) {
+Checkpoint load_checkpoint(const fs::path& path) try {
   std::error_code error;
   if (fs::is_directory(path, error)) return load_folder(path);
   refuse_pickle(path);
@@ -69,6 +69,8 @@ Checkpoint load_checkpoint(const fs::path& path) {
          path.string());
   }
   return read_gguf(path);
+} catch (const fs::filesystem_error& error) {  // a folder not to be read, a circle of links
+  fail(ErrorKind::bad_file, "{}: {}", error.path1().string(), error.code().message());
 }
 
 std::string checkpoint_hash(const Checkpoint& checkpoint) {

@@ -12,6 +12,8 @@ constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kPacked = ".weight_packed";
 constexpr std::string_view kScale = ".weight_scale";
 constexpr std::string_view kShape = ".weight_shape";
+// A row's products of bytes, 255 x 127 at most, must sum up within 32 bits.
+constexpr int64_t kMaxInt8Width = 65536;
 
 // Refuses json[key] unless it equals `wanted`; a key that is absent counts as null.
 void expect(const Json& json, const char* key, const Json& wanted, const std::string& where) {
@@ -116,6 +118,10 @@ class WeightReader {
   NamedTensor read_int8(const SafetensorsEntry& entry) const {
     require(entry, false);
     if (entry.shape.size() != 2) fail(ErrorKind::bad_file, "{}: not a matrix", tensor(entry));
+    if (entry.shape[1] > kMaxInt8Width) {
+      fail(ErrorKind::bad_file, "{}: rows of {} elements, at most {} are supported with one scale",
+           tensor(entry), entry.shape[1], kMaxInt8Width);
+    }
     const auto& scale = companion(entry, kWeight, kScale);
     expect_tensor(scale, "", {entry.shape[0], 1}, tensor(entry));
     Weight weight;

@@ -2,6 +2,7 @@
 // ModelConfig and Hugging Face's tensor names.
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 
 #include "base/error.h"
@@ -193,8 +194,10 @@ ModelConfig read_config(const GgufFile& file, const Keys& keys, const std::strin
   if (keys.find("attention.layer_norm_rms_epsilon") == nullptr) {
     fail(ErrorKind::bad_file, "{}: key 'llama.attention.layer_norm_rms_epsilon' is missing", name);
   }
+  keys.real_or("attention.layer_norm_rms_epsilon", 0);  // refuses what is no float
   // The file's float stands for a decimal number: 1e-5, not 9.99999974e-6.
-  config.rms_eps = std::stod(printable(*keys.find("attention.layer_norm_rms_epsilon")));
+  const std::string epsilon = printable(*keys.find("attention.layer_norm_rms_epsilon"));
+  config.rms_eps = std::strtod(epsilon.c_str(), nullptr);
   return config;
 }
 

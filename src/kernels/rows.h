@@ -14,6 +14,9 @@ const OpSet& ref_ops();
 const OpSet& avx2_ops();
 const OpSet& avx512_ops();
 
+// Below this largest element, 127 / max|x| overflows: such a block is quantized to zero codes.
+inline constexpr float kSmallestMaxAbs = 1e-36f;
+
 // Bytes of all parts of a matrix as the file holds them: what a kernel must at least read.
 inline uint64_t total_bytes(const std::vector<Weight>& parts) {
   uint64_t sum = 0;

@@ -1,12 +1,14 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 
 #include "base/cpu.h"
 #include "base/error.h"
 #include "model/workspace.h"
+#include "tensor/finite.h"
 
 namespace tandem {
 namespace {
@@ -18,6 +20,23 @@ std::vector<float> load_vector(const Checkpoint& checkpoint, const std::string& 
   return values;
 }
 
+// One NaN would make every logit NaN, far from the tensor that holds it. Done just before a matrix
+// is packed, when its bytes are read anyway.
+void check_finite(const Checkpoint& checkpoint, ThreadPool& pool, const std::string& name) {
+  const Weight& weight = checkpoint.weight(name);
+  std::atomic<int64_t> bad_row{-1};
+  pool.parallel_for(weight.N, 64, [&](int64_t begin, int64_t end, int) {
+    for (int64_t n = begin; n < end; ++n) {
+      if (!row_is_finite(weight, n)) bad_row.store(n, std::memory_order_relaxed);
+    }
+  });
+  if (bad_row >= 0) {
+    fail(ErrorKind::bad_file,
+         "{}: tensor {}: row {} holds a weight or a scale that is NaN or infinite",
+         checkpoint.path.string(), quote(name), bad_row.load());
+  }
+}
+
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
 LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names) {
@@ -27,6 +46,7 @@ LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_vie
     std::vector<Weight> parts;
     const Encoding encoding = checkpoint.weight(names[i]).encoding;
     for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
+      check_finite(checkpoint, pool, names[i]);
       parts.push_back(checkpoint.weight(names[i]));
     }
     const LinearKernel& kernel = find_linear(isa, encoding.packing);

@@ -86,8 +86,8 @@ std::vector<Tile> make_tiles(const StudyGrid& grid, const CellKey& cell) {
   }
   if (quality != nullptr) {
     tiles.push_back(make_tile("Perplexity, lower is better", "", quality->quality.perplexity,
-                              base_quality ? base_quality->quality.perplexity : 0, "lower",
-                              "higher", 4));
+                              base_quality ? base_quality->quality.perplexity : 0,
+                              "lower: no loss", "higher", 4));
     if (quality->quality.top1_agreement) {
       Tile tile{"Same top token as bf16", format_number(100 * *quality->quality.top1_agreement),
                 "%", fmt::format("of {} positions", format_count(quality->quality.scored_tokens))};
@@ -184,10 +184,10 @@ void put_first_screen(std::string& out, const ReportInput& input, const StudyGri
   out += "<div class=\"verdict\">";
   if (input.recommended) {
     const CellKey& cell = *input.recommended;
-    put(out, "<h2>Use {} with a {} KV cache</h2>",
+    put(out, "<h2>Use {} with {} KV cache</h2>",
         cell.variant == "as shipped" ? "the weights as shipped"
                                      : escape_html(cell.variant) + " weights",
-        escape_html(cell.kv));
+        escape_html((cell.kv == "int8" ? "an " : "a ") + cell.kv));
   } else {
     put(out, "<h2>{}</h2>", input.records.empty() ? "No records" : "No single recommendation");
   }

@@ -48,7 +48,10 @@ std::string count_note(const StudyGrid& grid, const Samples Record::*samples) {
   const std::string n =
       least == most ? fmt::format("n = {}", most) : fmt::format("n = {} to {}", least, most);
   return fmt::format("Bars are medians; {} runs a cell{}.", n,
-                     most > 1 ? "; whiskers run from the slowest to the fastest of them" : "");
+                     most > 1 ? ", all in one process; whiskers run from the slowest to the "
+                                "fastest of them and do not hold what differs from one process "
+                                "to the next"
+                              : "");
 }
 
 using MakeBar = std::function<Bar(const Record&)>;
@@ -158,6 +161,11 @@ std::string batch_title(int64_t batch) {
   return batch == 1 ? "Batch 1: one user" : fmt::format("Batch {}: {} users at once", batch, batch);
 }
 
+// For a title: the KV type stands only where there are several.
+std::string named(const StudyGrid& grid, const CellKey& cell) {
+  return grid.kvs.size() < 2 ? cell.variant : cell.variant + " with " + cell.kv + " KV";
+}
+
 // The best cell at a batch that is not of the reference variant, by the median of `samples`.
 const Record* fastest(const StudyGrid& grid, int64_t batch, const Samples Record::*samples) {
   const Record* best = nullptr;
@@ -180,7 +188,7 @@ std::string speed_title(const StudyGrid& grid, const Samples Record::*samples, c
   if (best == nullptr || base == nullptr || !is_measured(base->*samples)) return otherwise;
   const double ratio = (best->*samples).median() / (base->*samples).median();
   if (ratio <= 1) return fmt::format("Nothing {} faster than bf16 at batch {}", verb, batch);
-  return fmt::format("At batch {}, {} {} {} as fast as bf16", batch, best->cell.variant, verb,
+  return fmt::format("At batch {}, {} {} {} as fast as bf16", batch, named(grid, best->cell), verb,
                      format_ratio(ratio));
 }
 
@@ -268,7 +276,8 @@ std::string memory_title(const StudyGrid& grid) {
     }
   }
   if (base == nullptr || least == nullptr || base->peak_resident_bytes == 0) return "Memory";
-  return fmt::format("At its peak, {} holds {} % of the memory that bf16 does", least->cell.variant,
+  return fmt::format("At its peak, {} holds {} % of the memory that bf16 does",
+                     named(grid, least->cell),
                      format_number(100.0 * static_cast<double>(least->peak_resident_bytes) /
                                        static_cast<double>(base->peak_resident_bytes),
                                    2));

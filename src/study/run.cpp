@@ -36,7 +36,9 @@ constexpr double kIdleSeconds = 2.2;
 class FolderLock {
  public:
   explicit FolderLock(const std::filesystem::path& dir) {
-    std::filesystem::create_directories(dir);
+    std::error_code error;
+    std::filesystem::create_directories(dir, error);
+    if (error) fail(ErrorKind::system, "{}: cannot create: {}", dir.string(), error.message());
     const std::filesystem::path path = dir / ".lock";
     file_ = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
     if (file_ < 0) fail(ErrorKind::system, "{}: {}", path.string(), std::strerror(errno));

@@ -41,9 +41,8 @@ SpecialTokens::Match SpecialTokens::longest_at(std::string_view text, std::strin
       return length < spelling.size() ? static_cast<uint8_t>(spelling[length]) : -1;
     };
     const int wanted = static_cast<uint8_t>(text[at + length]);
-    const auto narrowed = std::ranges::equal_range(first, last, wanted, {}, byte_here);
-    first = narrowed.begin();
-    last = narrowed.end();
+    first = std::ranges::lower_bound(first, last, wanted, {}, byte_here);
+    last = std::ranges::upper_bound(first, last, wanted, {}, byte_here);
     markup = markup && !is_markup.empty() && is_markup[at + length] != 0;
     if (first == last || vocabulary_.spelling(*first).size() != length + 1) continue;
     if (markup || vocabulary_.type(*first) == TokenType::user_defined) {

@@ -70,6 +70,14 @@ TEST(Rank, NeverRecommendsWhatIsBelowTheFloor) {
   }
 }
 
+TEST(Rank, LowerPerplexityThanTheBaselineIsNoGain) {
+  std::vector<Record> records = {make("bf16", "bf16", 1, 100, 1000, 20, 1),
+                                 make("int8", "bf16", 1, 180, 600, 19.9, 0.97)};
+  const Advice advice = rank(records, {}).advice[0];
+  EXPECT_NE(advice.text.find("for no loss of perplexity"), std::string::npos) << advice.text;
+  EXPECT_EQ(advice.text.find("-0.5 %"), std::string::npos) << advice.text;
+}
+
 TEST(Rank, NanAndUnmeasuredQualityAreBelow) {
   std::vector<Record> records = study();
   for (Record& record : records) {

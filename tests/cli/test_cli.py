@@ -16,7 +16,8 @@ import time
 import pytest
 
 BIN = os.environ.get("TANDEM_BIN", "")
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+XDG_CACHE = os.environ.get("XDG_CACHE_HOME", "")
+CACHE = pathlib.Path(XDG_CACHE) if XDG_CACHE.startswith("/") else pathlib.Path.home() / ".cache"
 MODEL = CACHE / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 pytestmark = pytest.mark.skipif(not BIN, reason="TANDEM_BIN is not set")
@@ -58,11 +59,13 @@ def test_help_fits_one_screen_and_shows_examples():
         assert f"\n  {verb} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "info"])
-def test_verbs_have_help(verb):
+@pytest.mark.parametrize("verb", ["run", "inspect", "info", "compress", "study", "report"])
+def test_verbs_have_help_of_their_own(verb):
     result = tandem(verb, "--help")
     assert result.returncode == 0
-    assert "--json" in result.stdout
+    assert "Exit codes" not in result.stdout
+    if verb != "run":
+        assert f"\n  tandem {verb} " in result.stdout
 
 
 def test_version_names_version_commit_and_compiler():
@@ -108,6 +111,15 @@ def test_version_names_version_commit_and_compiler():
         (["run", "-p", "hi", "--file", "x"], "both"),
         (["run"], "no prompt"),
         (["info", "--threads", "x"], "--threads"),
+        (["inspect"], "MODEL"),
+        (["compress", "x"], "--recipe"),
+        (["compress", "x", "--recipe", "int3", "-o", "y"], "int3"),
+        (["study", "--seed", "-1"], "--seed"),
+        (["study", "--profile", "fast"], "smoke, quick or full"),
+        (["study", "--variants", "int3"], "int3"),
+        (["study", "--batches", "0"], "--batches"),
+        (["study", "--quality-floor", "top1=101"], "--quality-floor"),
+        (["report"], "STUDY"),
     ],
 )
 def test_usage_errors_exit_2(args, part):
@@ -129,6 +141,30 @@ def test_bad_model_exits_3(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     assert_error(tandem("run", path, "-p", "hi"), 3, "bad.gguf")
+
+
+@needs_model
+def test_scale_that_is_not_finite_exits_3(tmp_path):
+    model = bytearray(MODEL.read_bytes())
+    # The file ends with a norm of 576 floats; before it lies the last block of blk.9.attn_v, 20 bytes of q4_1.
+    scale = len(model) - 576 * 4 - 20
+    model[scale:scale + 2] = b"\x00\x7e"
+    path = tmp_path / "model.gguf"
+    path.write_bytes(model)
+    assert_error(tandem("run", path, "-p", "hi"), 3, "'model.layers.9.self_attn.v_proj.weight'", "row 191")
+
+
+@pytest.mark.parametrize("model", [["/no/such/model"], ["--model", "/no/such/model"]])
+def test_study_takes_its_model_both_ways(model):
+    assert_error(tandem("study", *model), 3, "/no/such/model")
+
+
+@needs_model
+def test_every_verb_notices_that_its_output_is_lost():
+    with open("/dev/full", "wb") as full:
+        result = tandem("inspect", MODEL, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert "cannot write to standard output" in result.stderr
 
 
 def test_info_with_a_missing_model_exits_3():

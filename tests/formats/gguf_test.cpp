@@ -128,6 +128,9 @@ const Case kCases[] = {
     {"experts", "llama.expert_count", key("llama.expert_count", u32_value(8))},
     {"epsilon 0", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(0))},
     {"epsilon negative", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(-1))},
+    {"epsilon text", "expected an f32", key("llama.attention.layer_norm_rms_epsilon", text_value("x"))},
+    {"epsilon bool", "expected an f32", key("llama.attention.layer_norm_rms_epsilon", bool_value(1))},
+    {"epsilon NaN", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(NAN))},
     {"context 0", "context length is 0", key("llama.context_length", u32_value(0))},
     {"context 2^40", "llama.context_length", key("llama.context_length", u64_value(1ull << 40))},
     {"layer missing", "'model.layers.1.input_layernorm.weight' is missing",
@@ -185,6 +188,14 @@ TEST(Gguf, ReadsTheTinyModel) {
     ASSERT_EQ(model.warnings.size(), 1u);
     EXPECT_NE(model.warnings[0].find("llama.something.new"), std::string::npos);
   }
+}
+
+TEST(Gguf, ReadsTheSmallestEpsilon) {
+  const TemporaryFolder folder;
+  GgufBuilder builder = GgufBuilder::tiny();
+  builder.set("llama.attention.layer_norm_rms_epsilon", raw<uint32_t>(12) + raw(0x1p-1074));
+  const Checkpoint model = load_checkpoint(folder.write("model.gguf", builder.bytes()));
+  EXPECT_EQ(model.config.rms_eps, 0x1p-1074);
 }
 
 TEST(Gguf, HonoursAlignmentAndOutputMatrix) {

@@ -262,6 +262,23 @@ TEST(HfFolder, ReadsMergesAsPairs) {
   EXPECT_EQ(load_checkpoint(dir).tokenizer.merges, tiny_tokenizer().merges);
 }
 
+TEST(HfFolder, RefusesInt8RowsWhoseSumsOverflow) {
+  const TemporaryFolder folder;
+  const auto dir = folder.path() / "model";
+  const int64_t K = 65536 + 32;
+  const std::string down = "model.layers.0.mlp.down_proj.";
+  std::vector<TensorSource> tensors = tensors_of(Kind::int8);
+  for (TensorSource& tensor : tensors) {
+    if (tensor.name == down + "weight") {
+      tensor = source(tensor.name, "I8", {64, K}, std::string(static_cast<size_t>(64 * K), '\1'));
+    }
+  }
+  write_hf_folder(dir, tiny_config(), tiny_tokenizer(), tensors,
+                  dump_json(quantization_of(Kind::int8)), "");
+  const std::string error = error_of([&] { load_checkpoint(dir); });
+  EXPECT_NE(error.find("rows of 65568 elements"), std::string::npos) << error;
+}
+
 TEST(HfFolder, NamesWhatIsMissing) {
   const TemporaryFolder folder;
   const auto dir = write(folder.path() / "model", Kind::bf16);
@@ -274,6 +291,8 @@ TEST(HfFolder, NamesWhatIsMissing) {
   EXPECT_NE(error().find("several files"), std::string::npos);
   fs::remove(dir / "config.json");
   EXPECT_NE(error().find("without config.json"), std::string::npos);
+  fs::create_symlink("config.json", dir / "config.json");  // to itself
+  EXPECT_NE(error().find("exit 3: "), std::string::npos) << error();
 }
 
 }  // namespace

@@ -116,6 +116,38 @@ TEST_P(LinearRows, AgreesWithScalarCode) {
   }
 }
 
+// A token's result is the same, bit for bit, whatever tokens stand beside it and however many threads run:
+// a sequence gives the same text alone and in a batch.
+TEST_P(LinearRows, TokensDoNotDependOnTheirNeighbours) {
+  const LinearKernel& kernel = GetParam();
+  const auto isas = runnable_isas();
+  if (std::find(isas.begin(), isas.end(), kernel.isa) == isas.end()) GTEST_SKIP() << "lacks " << kernel.isa;
+  constexpr int64_t kMost = 33, N = 250, K = 192;
+  ThreadPool one(1), two(2);
+  Arena arena;
+  RandomWeight owned(encodings_of(kernel.packing).front(), N, K, 1);
+  PackedWeight packed = kernel.prepack(Context{&two}, {owned.weight}, arena);
+  packed.kernel = &kernel;
+  const std::vector<float> x = random_floats(kMost * K, 3);
+  const auto run = [&](ThreadPool& pool, int64_t first, int64_t T, bool accumulate) {
+    OwnedActivations act(kernel.act_type, T, K);
+    find_ops("ref").quantize(Context{&pool}, x.data() + first * K, K, act.view);
+    std::vector<float> y(static_cast<size_t>(T * N), 0.3f);
+    kernel.run(Context{&pool}, packed, act.view, y.data(), N, accumulate);
+    return y;
+  };
+  for (const bool accumulate : {false, true}) {
+    const std::vector<float> together = run(two, 0, kMost, accumulate);
+    for (const int64_t T : {1, 2, 3, 4, 5, 7, 16}) {
+      for (int64_t first = 0; first + T <= kMost; first += T) {
+        const std::vector<float> few = run(first % 2 == 0 ? one : two, first, T, accumulate);
+        ASSERT_TRUE(std::equal(few.begin(), few.end(), together.begin() + first * N))
+            << kernel.name << " tokens " << first << " to " << first + T;
+      }
+    }
+  }
+}
+
 // The largest codes at full depth: saturation in an intermediate sum would show here.
 TEST_P(CodeRows, ExtremeCodesDoNotSaturate) {
   const LinearKernel& kernel = GetParam();
@@ -160,6 +192,23 @@ INSTANTIATE_TEST_SUITE_P(Table, LinearRows, testing::ValuesIn(linear_kernels().b
 
 INSTANTIATE_TEST_SUITE_P(Table, CodeRows, testing::ValuesIn(code_rows()),
                          [](const auto& param) { return std::string(param.param.name); });
+
+TEST_P(CodeRows, RefusesAWidthThatOverflowsItsSums) {
+  const LinearKernel& kernel = GetParam();
+  const auto isas = runnable_isas();
+  if (std::find(isas.begin(), isas.end(), kernel.isa) == isas.end()) GTEST_SKIP() << "lacks " << kernel.isa;
+  if (kernel.packing != Packing::int8_channel || kernel.act_type == ActType::f32) return;
+  ThreadPool pool(1);
+  Arena arena;
+  const RandomWeight owned(int8_channel(ScaleType::f32), 1, 65537, 1);
+  try {
+    kernel.prepack(Context{&pool}, {owned.weight}, arena);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind, ErrorKind::no_device);
+    EXPECT_NE(std::string(error.what()).find("65537"), std::string::npos) << error.what();
+  }
+}
 
 TEST(Table, EveryIsaRunsEveryPacking) {
   for (const char* isa : {"ref", "avx2", "avx512"}) {

@@ -51,6 +51,52 @@ TEST_P(FastOps, NonFiniteActivationsAreSeen) {
   }
 }
 
+// 127 / max|x| would overflow: such a block is zero, not whatever infinity converts to.
+TEST_P(FastOps, TinyActivationsBecomeZeroCodes) {
+  for (const float tiny : {1e-37f, 1e-40f}) {
+    const std::vector<float> x(64, tiny);
+    OwnedActivations a(ActType::int8_block, 1, 64), b(ActType::int8_block, 1, 64);
+    fast().quantize(context_, x.data(), 64, a.view);
+    ref().quantize(context_, x.data(), 64, b.view);
+    EXPECT_EQ(a.codes, std::vector<int8_t>(64, 0));
+    EXPECT_EQ(a.codes, b.codes);
+    EXPECT_EQ(a.sums, b.sums);
+  }
+}
+
+// A key or value that is not finite must reach the output of the queries that see it, in every cache type.
+TEST_P(FastOps, NonFiniteKeysAndValuesAreSeen) {
+  constexpr int64_t H = 2, D = 16, T = 20, ld = 4 * D;  // one kv head: q, q, k, v
+  const std::vector<float> cos_sin = [] {
+    std::vector<float> angles(T * D, 0.0f);
+    for (int64_t t = 0; t < T; ++t) std::fill_n(&angles[t * D], D / 2, 1.0f);
+    return angles;
+  }();
+  const int32_t pages[] = {0};
+  Batch batch;
+  batch.T = T;
+  batch.sequences.push_back({0, T, T, pages});
+  for (const OpSet* set : {&fast(), &ref()}) {
+    for (const KvType type : {KvType::f32, KvType::bf16, KvType::int8}) {
+      for (const int64_t column : {2 * D + 3, 3 * D + 3}) {
+        for (const float bad : {NAN, INFINITY}) {
+          SCOPED_TRACE(fmt::format("{} {} column {} {}", set->isa, kv_type_name(type), column, bad));
+          const KvLayout layout{type, 1, 1, D};
+          Buffer memory(static_cast<size_t>(layout.page_bytes()));
+          std::vector<float> qkv = random_floats(T * ld, 1), out(T * H * D);
+          qkv[5 * ld + column] = bad;
+          for (int64_t t = 0; t < T; ++t) qkv[t * ld + 3] = 1;  // so that an infinite key scores high
+          std::vector<float> scratch(static_cast<size_t>(2 * attention_scratch_floats(H, 1, D)));
+          const KvCache cache{layout, memory.data()};
+          set->rope_append(context_, qkv.data(), batch, H, cos_sin.data(), cache, 0);
+          set->attention(context_, qkv.data(), batch, H, cache, 0, scratch.data(), out.data());
+          EXPECT_FALSE(std::isfinite(out[(T - 1) * H * D + 3]));
+        }
+      }
+    }
+  }
+}
+
 TEST_P(FastOps, RmsNorm) {
   for (const int64_t C : {8, 17, 64, 576}) {
     const std::vector<float> x = random_floats(11 * C, 2, 3.0), weight = random_floats(C, 3);
@@ -128,7 +174,8 @@ void check_attention(const OpSet& fast, const Context& context, const HeadShape&
 TEST_P(FastOps, Attention) {
   for (const KvType type : {KvType::f32, KvType::bf16, KvType::int8}) {
     for (const HeadShape& shape :
-         {HeadShape{9, 3, 64}, HeadShape{8, 4, 8}, HeadShape{4, 4, 128}, HeadShape{16, 1, 32}, HeadShape{2, 1, 80}}) {
+         {HeadShape{9, 3, 64}, HeadShape{8, 4, 8}, HeadShape{4, 4, 128}, HeadShape{16, 1, 32}, HeadShape{2, 1, 80},
+          HeadShape{3, 3, 10}}) {
       check_attention(fast(), context_, shape, type);
     }
   }

@@ -26,7 +26,7 @@ const fs::path kShared = fs::path(TANDEM_SOURCE_DIR).parent_path() / "shared" / 
 
 fs::path default_model() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
-  const fs::path base = cache != nullptr && *cache != '\0'
+  const fs::path base = cache != nullptr && *cache == '/'
                             ? fs::path(cache)
                             : fs::path(std::getenv("HOME")) / ".cache";
   return base / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";

@@ -20,7 +20,9 @@ SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared"
 
 
 def default_model():
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not cache.startswith("/"):  # the XDG standard ignores relative paths
+        cache = os.path.expanduser("~/.cache")
     return pathlib.Path(cache) / "tandem" / "models" / MODEL_NAME
 
 

@@ -10,7 +10,11 @@ oracle=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$oracle/../.." && pwd)
 build=$(realpath -m "${1:-$root/build/release}")
 venv=$(realpath -m "${2:-$root/.venv/oracle}")
-model=${XDG_CACHE_HOME:-$HOME/.cache}/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf
+case ${XDG_CACHE_HOME:-} in
+  /*) cache=$XDG_CACHE_HOME ;;
+  *) cache=$HOME/.cache ;;  # the XDG standard ignores relative paths
+esac
+model=$cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf
 wikitext=$root/../shared/data/wikitext-2/test.raw
 golden=$root/tests/golden
 
@@ -22,7 +26,7 @@ for needed in "$build/tandem" "$model"; do
 done
 if [ ! -x "$venv/bin/python" ]; then
   echo "making $venv (about 6 GB, most of it torch)"
-  if ! python3 -m venv "$venv" || ! "$venv/bin/pip" install -q -r "$oracle/requirements.txt"; then
+  if ! /usr/bin/python3 -m venv "$venv" || ! "$venv/bin/pip" install -q -r "$oracle/requirements.txt"; then
     rm -rf "$venv"
     echo "run.sh: the reference packages cannot be installed; name a folder that has them" >&2
     exit 2

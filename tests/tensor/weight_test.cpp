@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "tensor/dtype.h"
+#include "tensor/finite.h"
 
 namespace tandem {
 namespace {
@@ -89,6 +91,41 @@ TEST(Weight, Int8ChannelHasAScaleARow) {
   EXPECT_EQ(row[0], 0.0f);
   EXPECT_EQ(row[2], 1.0f);
   expect_codes_match(w, 1);
+}
+
+// Spoils 2 or 4 bytes of a row of zeros at a time; the row must be refused if and only if `wanted`.
+void expect_finite(const Encoding& encoding, int64_t K, size_t offset, const std::string& bytes,
+                   bool wanted) {
+  std::vector<std::byte> data(2 * encoding.row_bytes(K));
+  std::vector<std::byte> scales(2 * 2 * static_cast<size_t>(encoding.groups_per_row(K)));
+  const bool has_plane = encoding.packing >= Packing::int8_channel;
+  std::byte* row = has_plane ? scales.data() + scales.size() / 2 : data.data() + data.size() / 2;
+  std::memcpy(row + offset, bytes.data(), bytes.size());
+  const Weight w{encoding, 2, K, data.data(), has_plane ? scales.data() : nullptr};
+  EXPECT_TRUE(row_is_finite(w, 0)) << encoding.name();
+  EXPECT_EQ(row_is_finite(w, 1), wanted) << encoding.name() << " at " << offset;
+}
+
+TEST(Weight, FindsNumbersThatAreNotFinite) {
+  const std::string f16_nan("\x00\x7e", 2), f16_inf("\x00\xfc", 2), f16_max("\xff\x7b", 2);
+  const std::string bf16_nan("\xc0\x7f", 2), bf16_inf("\x80\xff", 2), bf16_max("\x7f\x7f", 2);
+  for (const size_t offset : {0, 2, 20, 22}) {  // the scales and minimums of two blocks
+    expect_finite(kQ4_1, 64, offset, f16_nan, false);
+    expect_finite(kQ4_1, 64, offset, f16_inf, false);
+    expect_finite(kQ4_1, 64, offset, f16_max, true);
+  }
+  expect_finite(kQ4_1, 64, 4, f16_nan, true);  // codes
+  expect_finite(kQ8_0, 64, 34, f16_inf, false);
+  expect_finite(kQ8_0, 64, 36, f16_inf, true);
+  expect_finite(kF32, 3, 10, f16_nan, true);  // the upper half of a float: 1.7e38
+  expect_finite(kF32, 3, 10, bf16_nan, false);
+  expect_finite(kF16, 3, 4, f16_inf, false);
+  expect_finite(kF16, 3, 4, f16_max, true);
+  expect_finite(kBF16, 3, 4, bf16_inf, false);
+  expect_finite(kBF16, 3, 4, bf16_max, true);
+  expect_finite(int8_channel(ScaleType::bf16), 8, 0, bf16_nan, false);
+  expect_finite(int4_group(32, ScaleType::f16), 64, 2, f16_inf, false);
+  expect_finite(int4_group(32, ScaleType::f16), 64, 2, f16_max, true);
 }
 
 TEST(Weight, InterleavedHeadsAreReadInHalfSplitOrder) {

@@ -80,7 +80,7 @@ std::string message_of(const TokenizerSpec& spec) {
 std::filesystem::path default_model() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
-  const std::filesystem::path base = cache && *cache
+  const std::filesystem::path base = cache && *cache == '/'
                                          ? std::filesystem::path(cache)
                                          : std::filesystem::path(home ? home : "") / ".cache";
   return base / "tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";

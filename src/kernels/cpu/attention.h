@@ -4,7 +4,11 @@
 // Work: an item is one kv head of one block of queries: up to kMaxRows rows (queries x the group's heads),
 // so each K and V element that is read serves all of them. K lies as [D][16 tokens], so a vector holds the
 // scores of 16 (8) keys and no sum crosses lanes; V lies as [token][D].
-// Bytes per decoded token: 2 G D S elements; operations 4 H D S.
+// Keys of the last tile beyond the sequence's end are stale: they are scored and then replaced by -inf, and
+// their values are not read. A row's sums run over keys in order, so they do not depend on the step's shape.
+// Arguments: ops.h; scratch of attention_scratch_floats, any alignment. Constraints: G divides H, D is even.
+// Bytes per decoded token: 2 G D S elements; operations 4 H D S. One token is bound by memory, a
+// prompt by FMA.
 #pragma once
 
 template <class S>

@@ -36,7 +36,7 @@ struct Elementwise {
       const float* x = row + g * group;
       const float max_abs = max_abs_span(x, group);
       const bool finite = std::isfinite(max_abs);
-      const float inverse = max_abs > 0 && finite ? 127.0f / max_abs : 0.0f;
+      const float inverse = max_abs > kSmallestMaxAbs && finite ? 127.0f / max_abs : 0.0f;
       const int32_t sum = finite ? quantize_span(x, group, inverse, codes + g * group) : 0;
       if (!finite) std::memset(codes + g * group, 0, static_cast<size_t>(group));
       const float scale = finite ? max_abs / 127.0f : NAN;
@@ -145,13 +145,21 @@ struct Elementwise {
     }
   }
 
-  // x[D] -> the cache's element type, into row[D] (16-bit or 8-bit elements); the scale of int8 is given.
+  // x[D] -> the cache's element type, into row[D]; gives the scale of int8, NaN when an x is not finite.
   template <typename T>
   static float narrow(const float* x, int64_t D, T* row) {
     if constexpr (std::is_same_v<T, int8_t>) {
-      float max_abs = 0;
-      for (int64_t d = 0; d < D; ++d) max_abs = std::max(max_abs, std::fabs(x[d]));
-      const float inverse = max_abs > 0 ? 127.0f / max_abs : 0.0f;
+      float max_abs = 0, probe = 0;  // probe: NaN once any x is NaN or infinite
+      for (int64_t d = 0; d < D; ++d) {
+        max_abs = std::max(max_abs, std::fabs(x[d]));
+        probe += x[d] * 0.0f;
+      }
+      const bool finite = probe == 0;
+      if (!finite || max_abs <= kSmallestMaxAbs) {
+        std::fill_n(row, D, T{0});
+        return finite ? max_abs / 127.0f : NAN;
+      }
+      const float inverse = 127.0f / max_abs;
       for (int64_t d = 0; d < D; ++d) row[d] = static_cast<int8_t>(std::nearbyintf(x[d] * inverse));
       return max_abs / 127.0f;
     } else if constexpr (std::is_same_v<T, uint16_t>) {

@@ -8,7 +8,9 @@
 // Layout (prepack): panels of kLanes rows, one row a lane. A panel holds, for each group: the scales of
 // its rows [kLanes], the minimums [kLanes] when the encoding stores them, then for each 32 channels the
 // codes as dot_block4 or dot_block8 wants them. int8_channel: all codes first, then f32 scales.
-// Rows beyond N are zero codes with zero scales; channels beyond K are zero-valued codes.
+// Rows beyond N have zero scales; channels beyond K are zero-valued codes. Pieces are read unaligned.
+//
+// Constraints: a group is a multiple of 32 channels and divides K; without groups K is free up to 65536.
 //
 // Work: panels are handed to threads on demand; within a panel, tiles of kTileTokens tokens. One token
 // reads each byte of the matrix once (bound by memory); many tokens cost 2 N K T operations (bound by
@@ -40,6 +42,7 @@ struct CodesLinear {
   static constexpr int64_t kBlockBytes = Format::kBits * 4 * kLanes;  // 32 channels of kLanes rows
   static constexpr int64_t kHeadBytes = Format::kScaleBytes * kLanes * (Format::kHasMin ? 2 : 1);
   static constexpr int64_t kPrefetchBytes = 2048;
+  static constexpr int64_t kMaxUngroupedK = 65536;  // times 255 * 127 is just below 2^31
   static constexpr bool kAddsMin = Format::kHasMin || Format::kBits == 4 || !S::kSignedBytes;
 
   static F load_scales(const std::byte* p) {
@@ -216,7 +219,11 @@ struct CodesLinear {
     w.read_bytes = total_bytes(parts);
     const int64_t K_padded = (w.K + kActBlock - 1) / kActBlock * kActBlock;
     const int64_t group = panel_group(w, K_padded), bytes = panel_bytes(K_padded, group);
-    CHECK(w.encoding.group != 0 || K_padded <= 65536, "K {} overflows 32-bit sums", w.K);
+    if (w.encoding.group == 0 && K_padded > kMaxUngroupedK) {
+      fail(ErrorKind::no_device, "{} weights of width {}: the 32-bit sums of {} hold at most {}",
+           w.encoding.name(), w.K, S::kIsa, kMaxUngroupedK);
+    }
+    CHECK(group % kActBlock == 0 && K_padded % group == 0, "K {} group {}", w.K, group);
     const int64_t panels = (w.N + kLanes - 1) / kLanes, groups = K_padded / group;
     w.data_bytes = static_cast<uint64_t>(panels * bytes);
     std::byte* const data = arena.take(w.data_bytes);

@@ -1,9 +1,15 @@
-// Linear with f32, f16 or bf16 weights and f32 activations: y[t,n] = sum over k of x[t,k] * w[n,k], fp32.
+// Linear with f32, f16 or bf16 weights and f32 activations: y[t,n] = sum over k of x[t,k] * w[n,k], fp32,
+// added in the order of k whatever the number of tokens: a token's result does not depend on its neighbours.
 //
 // Layout (prepack): panels of kLanes rows, one row a lane: [K][kLanes] elements in the weight's own type,
-// widened on load. Rows beyond N are zero.
-// Work: panels are handed out on demand; one token reads each byte of the matrix once, many tokens cost
-// 2 N K T operations of f32 FMA.
+// widened on load; 64-byte aligned where K allows, read unaligned. Rows beyond N are zero. K is free.
+// Work: panels are handed out on demand. Few tokens take kFewPanels panels at a time, many take one panel
+// in tiles of kTokens tokens: either way enough independent sums to hide the latency of FMA.
+// Bytes: one token reads the matrix once, N K elements (bound by memory); operations: 2 N K T (many tokens
+// are bound by FMA).
+//
+// Tried and lost: K split in four sums for one token and two for two (no faster from memory, and a sequence
+// gave other logits beside neighbours than alone).
 #pragma once
 
 template <class S, Packing packing>
@@ -11,9 +17,10 @@ struct FloatLinear {
   using F = typename S::F;
   static constexpr int kLanes = S::kLanes;
   static constexpr int64_t kElementBytes = packing == Packing::f32 ? 4 : 2;
-  // More tokens than one a tile hide the latency of FMA; one token alone splits K in four chains.
   static constexpr int64_t kPrefetchSteps = 8;
   static constexpr int kTokens = 2 * S::kTileTokens;
+  static constexpr int kFewTokens = 4;  // below, a tile of one panel has too few sums
+  static constexpr int kFewPanels = 4;
 
   static F load(const std::byte* p) {
     if constexpr (packing == Packing::f32) {
@@ -25,54 +32,52 @@ struct FloatLinear {
     }
   }
 
-  template <int MB>
-  static void tile(const std::byte* panel, const Activations& x, int64_t t, float* y, int64_t ldy,
-                   int64_t lanes, bool accumulate) {
-    constexpr int kChains = MB == 1 ? 4 : MB == 2 ? 2 : 1;
+  // PB panels, `bytes` apart, times MB tokens. lanes: rows there are from the first panel on.
+  template <int MB, int PB>
+  static void tile(const std::byte* panel, int64_t bytes, const Activations& x, int64_t t, float* y,
+                   int64_t ldy, int64_t lanes, bool accumulate) {
     constexpr int64_t kStep = kLanes * kElementBytes;
-    F sums[MB][kChains];
+    F sums[MB][PB];
 #pragma GCC unroll 16
     for (int i = 0; i < MB; ++i) {
-      for (int c = 0; c < kChains; ++c) sums[i][c] = S::zero();
+      for (int j = 0; j < PB; ++j) sums[i][j] = S::zero();
     }
     const float* row = x.f32 + t * x.K;
-    int64_t k = 0;
-    for (; k + kChains <= x.K; k += kChains, panel += kChains * kStep) {
+    for (int64_t k = 0; k < x.K; ++k, panel += kStep) {
       // The first tile of a panel reads it from memory: ask for what comes 2 KiB later.
       if (t == 0 && k % kPrefetchSteps == 0) {
-        for (int64_t line = 0; line < kPrefetchSteps * kStep; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(panel + 2048 + line), _MM_HINT_T0);
+        for (int j = 0; j < PB; ++j) {
+          for (int64_t line = 0; line < kPrefetchSteps * kStep; line += 64) {
+            _mm_prefetch(reinterpret_cast<const char*>(panel + j * bytes + 2048 + line), _MM_HINT_T0);
+          }
         }
       }
 #pragma GCC unroll 4
-      for (int c = 0; c < kChains; ++c) {
-        const F w = load(panel + c * kStep);
+      for (int j = 0; j < PB; ++j) {
+        const F w = load(panel + j * bytes);
 #pragma GCC unroll 16
-        for (int i = 0; i < MB; ++i) sums[i][c] = S::fma(S::set(row[i * x.K + k + c]), w, sums[i][c]);
+        for (int i = 0; i < MB; ++i) sums[i][j] = S::fma(S::set(row[i * x.K + k]), w, sums[i][j]);
       }
-    }
-    for (; k < x.K; ++k, panel += kStep) {
-      const F w = load(panel);
-      for (int i = 0; i < MB; ++i) sums[i][0] = S::fma(S::set(row[i * x.K + k]), w, sums[i][0]);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < MB; ++i) {
-      F sum = sums[i][0];
-      for (int c = 1; c < kChains; ++c) sum = S::add(sum, sums[i][c]);
-      float* p = y + (t + i) * ldy;
-      if (lanes == kLanes) {
-        S::store(p, accumulate ? S::add(S::load(p), sum) : sum);
-      } else {
-        S::store_first(p, accumulate ? S::add(S::load_first(p, lanes), sum) : sum, lanes);
+      for (int j = 0; j < PB; ++j) {
+        float* p = y + (t + i) * ldy + j * kLanes;
+        const int64_t own = lanes - j * kLanes;
+        if (own >= kLanes) {
+          S::store(p, accumulate ? S::add(S::load(p), sums[i][j]) : sums[i][j]);
+        } else {
+          S::store_first(p, accumulate ? S::add(S::load_first(p, own), sums[i][j]) : sums[i][j], own);
+        }
       }
     }
   }
 
-  template <int MB>
-  static void tokens(const std::byte* panel, const Activations& x, int64_t t, float* y, int64_t ldy,
-                     int64_t lanes, bool accumulate) {
-    for (; t + MB <= x.T; t += MB) tile<MB>(panel, x, t, y, ldy, lanes, accumulate);
-    if constexpr (MB > 1) tokens<MB / 2>(panel, x, t, y, ldy, lanes, accumulate);
+  template <int MB, int PB>
+  static void tokens(const std::byte* panel, int64_t bytes, const Activations& x, int64_t t, float* y,
+                     int64_t ldy, int64_t lanes, bool accumulate) {
+    for (; t + MB <= x.T; t += MB) tile<MB, PB>(panel, bytes, x, t, y, ldy, lanes, accumulate);
+    if constexpr (MB > 1) tokens<MB / 2, PB>(panel, bytes, x, t, y, ldy, lanes, accumulate);
   }
 
   static void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
@@ -81,9 +86,16 @@ struct FloatLinear {
     const int64_t bytes = w.K * kLanes * kElementBytes, panels = (w.N + kLanes - 1) / kLanes;
     const int64_t chunk = std::max<int64_t>(1, panels / (context.pool->size() * 6));
     context.pool->parallel_for(panels, chunk, [&](int64_t begin, int64_t end, int) {
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t lanes = std::min<int64_t>(kLanes, w.N - p * kLanes);
-        tokens<kTokens>(w.data + p * bytes, x, 0, y + p * kLanes, ldy, lanes, accumulate);
+      int64_t p = begin;
+      if (x.T < kFewTokens) {
+        for (; p + kFewPanels <= end; p += kFewPanels) {
+          tokens<2, kFewPanels>(w.data + p * bytes, bytes, x, 0, y + p * kLanes, ldy, w.N - p * kLanes,
+                                accumulate);
+        }
+      }
+      for (; p < end; ++p) {
+        tokens<kTokens, 1>(w.data + p * bytes, bytes, x, 0, y + p * kLanes, ldy, w.N - p * kLanes,
+                           accumulate);
       }
     });
   }

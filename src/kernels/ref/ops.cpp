@@ -22,7 +22,7 @@ void quantize_row(const float* x, const Activations& out, int64_t t) {
       finite = finite && std::isfinite(x[k]);
       max_abs = std::max(max_abs, std::fabs(x[k]));
     }
-    const float inverse = max_abs > 0 && finite ? 127.0f / max_abs : 0.0f;
+    const float inverse = max_abs > kSmallestMaxAbs && finite ? 127.0f / max_abs : 0.0f;
     int32_t sum = 0;
     for (int64_t k = begin; k < begin + group; ++k) {
       const float scaled = k < end && finite ? x[k] * inverse : 0.0f;
@@ -101,22 +101,28 @@ struct KvHead {
   }
 };
 
-// Writes x[D] of one token; element d goes to index(d). int8: scale = max|x| / 127.
+// Writes x[D] of one token; element d goes to index(d). int8: scale = max|x| / 127, and as above NaN when
+// an element is not finite.
 template <typename Index>
 void write_head(KvType type, std::byte* plane, float* scale, const float* x, int64_t D, Index index) {
   float inverse = 0;
   if (type == KvType::int8) {
     float max_abs = 0;
-    for (int64_t d = 0; d < D; ++d) max_abs = std::max(max_abs, std::fabs(x[d]));
-    *scale = max_abs / 127.0f;
-    inverse = max_abs > 0 ? 127.0f / max_abs : 0.0f;
+    bool finite = true;
+    for (int64_t d = 0; d < D; ++d) {
+      finite = finite && std::isfinite(x[d]);
+      max_abs = std::max(max_abs, std::fabs(x[d]));
+    }
+    *scale = finite ? max_abs / 127.0f : NAN;
+    inverse = max_abs > kSmallestMaxAbs && finite ? 127.0f / max_abs : 0.0f;
   }
   for (int64_t d = 0; d < D; ++d) {
     switch (type) {
       case KvType::f32: reinterpret_cast<float*>(plane)[index(d)] = x[d]; break;
       case KvType::bf16: reinterpret_cast<uint16_t*>(plane)[index(d)] = float_to_bf16(x[d]); break;
       case KvType::int8:
-        reinterpret_cast<int8_t*>(plane)[index(d)] = static_cast<int8_t>(std::nearbyintf(x[d] * inverse));
+        reinterpret_cast<int8_t*>(plane)[index(d)] =
+            inverse > 0 ? static_cast<int8_t>(std::nearbyintf(x[d] * inverse)) : int8_t{0};
         break;
     }
   }
