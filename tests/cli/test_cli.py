@@ -4,12 +4,15 @@ Runs the binary named by the environment variable TANDEM_BIN; tests that need th
 when it has not been fetched.
 """
 
+import csv
+import io
 import json
 import os
 import pathlib
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -54,7 +57,7 @@ def test_help_fits_one_screen_and_shows_examples():
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) <= 30
     assert result.stdout.count("\n  tandem ") == 3
-    for verb in ["run", "inspect", "info", "compress", "study", "report"]:
+    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench"]:
         assert f"\n  {verb} " in result.stdout
 
 
@@ -312,3 +315,76 @@ def test_too_little_memory_exits_4():
 
     result = tandem("run", "-p", "hi", "--ctx", "8192", "--threads", "1", preexec_fn=limit)
     assert_error(result, 4, "memory")
+
+
+# bench
+
+TINY_BENCH = ["bench", "-p", "0", "-n", "2", "-r", "1", "--no-warmup"]
+COMPARED_KEYS = {  # what llama.cpp's compare-llama-bench.py wants of every row
+    "cpu_info", "gpu_info", "backends", "n_gpu_layers", "n_cpu_moe", "tensor_buft_overrides", "model_filename",
+    "model_type", "n_batch", "n_ubatch", "embeddings", "cpu_mask", "cpu_strict", "poll", "n_threads", "type_k",
+    "type_v", "load_mode", "no_kv_offload", "split_mode", "main_gpu", "tensor_split", "flash_attn", "n_prompt",
+    "n_gen", "n_depth", "fit_target", "fit_min_ctx", "build_commit", "test_time", "avg_ts"}
+
+
+@needs_model
+def test_bench_crosses_its_lists_and_has_llama_bench_keys():
+    result = tandem("bench", "-p", "4", "-n", "2-4*2", "-pg", "4,2", "-d", "0,64", "-npl", "1,2", "-r", "2",
+                    "-ctk", "int8", "-ub", "6", "-t", "1", "-o", "jsonl")
+    assert result.returncode == 0 and result.stderr == ""
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(rows) == 2 * 2 * 4
+    assert [(r["n_prompt"], r["n_gen"]) for r in rows[:4]] == [(4, 0), (0, 2), (0, 4), (4, 2)]
+    for row in rows:
+        assert COMPARED_KEYS <= row.keys()
+        assert len(row["samples_ns"]) == len(row["samples_ts"]) == 2
+        tokens = (row["n_prompt"] + row["n_gen"]) * row["n_pl"]
+        assert row["samples_ts"] == pytest.approx([tokens * 1e9 / ns for ns in row["samples_ns"]], rel=1e-5)
+        assert row["avg_ts"] == pytest.approx(sum(row["samples_ts"]) / 2, rel=1e-5)
+        assert row["type_k"] == row["type_v"] == "int8"
+        assert row["gb_per_second"] == pytest.approx(row["bytes_moved"] / row["avg_ns"], rel=1e-4)
+    keys = [tuple(str(r[k]) for k in sorted(COMPARED_KEYS - {"build_commit", "test_time", "avg_ts"})) for r in rows]
+    assert len(set(keys)) == len(rows), "rows that differ in -npl stay apart"
+
+
+@needs_model
+def test_bench_bytes_are_the_weights_and_the_cache():
+    rows = json.loads(tandem("bench", "-p", "0", "-n", "1,2", "-d", "0,64", "-r", "1", "-o", "json").stdout)
+    one, two, deep = rows[0]["bytes_moved"], rows[1]["bytes_moved"], rows[2]["bytes_moved"]
+    token = deep - one  # 64 more tokens in the cache
+    assert token % 64 == 0 and two - 2 * one == token // 64
+
+
+@needs_model
+@pytest.mark.parametrize("output", ["csv", "md", "sql", "json"])
+def test_bench_formats(output):
+    result = tandem(*TINY_BENCH, "-o", output)
+    assert result.returncode == 0, result.stderr
+    text = result.stdout
+    if output == "csv":
+        row, = csv.DictReader(io.StringIO(text))
+        assert COMPARED_KEYS <= row.keys() and row["n_gen"] == "2" and row["cpu_strict"] == "0"
+    elif output == "sql":
+        database = sqlite3.connect(":memory:")
+        database.executescript(text)
+        assert database.execute("SELECT n_gen, n_pl, avg_ts > 0 FROM llama_bench").fetchall() == [(2, 1, 1)]
+    elif output == "md":
+        header, rule, row = text.splitlines()[:3]
+        assert header.count("|") == rule.count("|") == row.count("|") and " tg2 " in row and "\u00b1" in row
+    else:
+        assert len(json.loads(text)) == 1
+
+
+@pytest.mark.parametrize("args, part", [
+    (["-p", "1,,2"], "-p"), (["-n", "4-2"], "-n"), (["-n", "x"], "-n"), (["-npl", "0"], "-npl"),
+    (["-pg", "512"], "-pg"), (["-ctk", "fp8"], "fp8"), (["-ctk", "bf16", "-ctv", "int8"], "one type"),
+    (["-o", "xml"], "xml"), (["-p", "0", "-n", "0"], "nothing to time"), (["-t", "100000"], "100000"),
+    (["-r", "0"], "--repetitions"), (["-p", "0-8*2"], "-p")])
+def test_bench_usage_errors(args, part):
+    assert_error(tandem("bench", *args), 2, part)
+
+
+@needs_model
+def test_bench_beyond_the_context_is_refused():
+    result = tandem("bench", "-p", "8000", "-d", "8000", "-n", "0")
+    assert result.returncode == 2 and "8192" in result.stderr
