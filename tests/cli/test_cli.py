@@ -57,7 +57,7 @@ def test_help_fits_one_screen_and_shows_examples():
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) <= 30
     assert result.stdout.count("\n  tandem ") == 3
-    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench"]:
+    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval"]:
         assert f"\n  {verb} " in result.stdout
 
 
@@ -388,3 +388,43 @@ def test_bench_usage_errors(args, part):
 def test_bench_beyond_the_context_is_refused():
     result = tandem("bench", "-p", "8000", "-d", "8000", "-n", "0")
     assert result.returncode == 2 and "8192" in result.stderr
+
+
+# eval
+
+
+@needs_model
+def test_eval_reports_texts_and_tasks_with_errors(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 120)
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"context": "The capital of France is", "choices": ["Paris", "a spoon"], "gold": 0}\n'
+                    '{"context": "2 + 2 =", "choices": ["banana", "4"], "gold": 1}\n')
+    lambada = tmp_path / "lambada.jsonl"
+    lambada.write_text('{"context": "The capital of France is", "continuation": "Paris"}\n')
+    result = tandem("eval", "--text", text, "--windows", "1", "--ppl", "B,E", "--baseline", MODEL,
+                    "--task", f"own={task}", "--task", f"lambada={lambada}", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [(t["protocol"], t["scored_tokens"]) for t in document["texts"]] == [("B", 255), ("E", 511)]
+    b, e = document["texts"]
+    assert 1 < b["perplexity"]["value"] < e["perplexity"]["value"] and b["perplexity"]["stderr"] > 0
+    assert b["kl_divergence"]["value"] == 0 and b["top1_agreement"]["value"] == 1
+    assert "kl_divergence" not in e
+    own, last_word = document["tasks"]
+    assert own["items"] == 2 and own["acc"] == {"value": 1.0, "stderr": 0.0}
+    assert own["acc_norm"] == {"value": 0.5, "stderr": 0.5}, "a sum over one character is not made smaller"
+    assert last_word["acc"]["value"] == 1.0 and last_word["perplexity"]["value"] < 3
+
+
+@pytest.mark.parametrize("args, part", [
+    ([], "nothing to evaluate"), (["--ppl", "B"], "--text"), (["--text", "x", "--ppl", "D"], "A, B, C or E"),
+    (["--task", "piqa"], "NAME=FILE"), (["--baseline", "x", "--text", "y", "--ppl", "A"], "protocol B")])
+def test_eval_usage_errors(args, part):
+    assert_error(tandem("eval", *args), 2, part)
+
+
+def test_eval_names_the_bad_line_of_a_task(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"context": "a", "choices": ["b", "c"], "gold": 0}\n{"context": "a"}\n')
+    assert_error(tandem("eval", "--task", f"own={path}"), 3, "bad.jsonl", "line 2")
