@@ -57,7 +57,7 @@ def test_help_fits_one_screen_and_shows_examples():
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) <= 30
     assert result.stdout.count("\n  tandem ") == 3
-    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval"]:
+    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval", "completion"]:
         assert f"\n  {verb} " in result.stdout
 
 
@@ -428,3 +428,39 @@ def test_eval_names_the_bad_line_of_a_task(tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"context": "a", "choices": ["b", "c"], "gold": 0}\n{"context": "a"}\n')
     assert_error(tandem("eval", "--task", f"own={path}"), 3, "bad.jsonl", "line 2")
+
+
+# completion, inspect
+
+
+def test_bash_completes_verbs_and_options():
+    def complete(*words):
+        script = (f'source <("{BIN}" completion bash); COMP_WORDS=({" ".join(words)}); '
+                  f'COMP_CWORD={len(words) - 1}; _tandem; printf "%s\\n" "${{COMPREPLY[@]}}"')
+        return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("tandem", "in") == ["inspect", "info"]
+    assert complete("tandem", "run", "--temp") == ["--temperature"]
+    assert {"--npl", "--no-warmup"} <= set(complete("tandem", "bench", "--n"))
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_every_verb_and_option(shell):
+    text = tandem("completion", shell).stdout
+    for word in ["inspect", "bench", "temperature", "cache-type-k"]:
+        assert word in text
+
+
+def test_an_unknown_shell_is_a_usage_error():
+    assert_error(tandem("completion", "tcsh"), 2, "SHELL")
+
+
+@needs_model
+def test_inspect_says_what_fits_here():
+    footprint = json.loads(tandem("inspect", MODEL, "--json").stdout)["footprint"]
+    needs = {(n["kv"], n["context"]): n for n in footprint["one_sequence"]}
+    assert list(needs) == [("bf16", 1024), ("bf16", 8192), ("int8", 1024), ("int8", 8192)]
+    cache = needs["bf16", 8192]["bytes"] - footprint["weight_bytes"]
+    assert cache == 8192 * footprint["kv_bytes_per_token"]["bf16"]
+    assert all(n["fits"] == (n["bytes"] <= footprint["available_memory_bytes"]) for n in needs.values())
+    assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
