@@ -134,6 +134,7 @@ int main_verbs(int argc, char** argv) {
   add_report(app, action);
   add_bench(app, action);
   add_eval(app, action);
+  add_chat(app, action);
   add_completion(app, action);
   std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   if (!arguments.empty() && arguments.front() == "bench") {

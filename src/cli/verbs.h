@@ -21,6 +21,7 @@ void add_study(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
+void add_chat(CLI::App& app, Action& action);
 void add_completion(CLI::App& app, Action& action);
 
 // llama-bench has flags of several letters after one dash, which the parser reads as several flags:

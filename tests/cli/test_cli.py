@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import pty
 import resource
 import shutil
 import signal
@@ -57,7 +58,7 @@ def test_help_fits_one_screen_and_shows_examples():
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) <= 30
     assert result.stdout.count("\n  tandem ") == 3
-    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval", "completion"]:
+    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval", "chat", "completion"]:
         assert f"\n  {verb} " in result.stdout
 
 
@@ -464,3 +465,87 @@ def test_inspect_says_what_fits_here():
     assert cache == 8192 * footprint["kv_bytes_per_token"]["bf16"]
     assert all(n["fits"] == (n["bytes"] <= footprint["available_memory_bytes"]) for n in needs.values())
     assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
+
+
+# chat
+
+
+def chat(lines, *args, new_tokens=12):
+    return tandem("chat", "-n", new_tokens, *args, stdin=None, input="".join(line + "\n" for line in lines))
+
+
+@needs_model
+def test_chat_remembers_and_starts_over():
+    result = chat(["My name is Ada. Say hello.", "/regen", "/system", "My name is Ada. Say hello."])
+    assert result.returncode == 0, result.stderr
+    answers = result.stdout.splitlines()
+    assert answers[0] and result.stdout.count(answers[0]) == 3, "greedy answers repeat"
+    assert "a new conversation\n" in result.stderr
+    assert "> " not in result.stderr and "tok/s" not in result.stderr, "neither away from a terminal"
+
+
+@needs_model
+def test_chat_first_answer_is_that_of_run():
+    run = tandem("run", "--chat", "--system", "Be brief.", "-p", "What is a lighthouse?", "-n", "12")
+    assert chat(["What is a lighthouse?"], "--system", "Be brief.").stdout == run.stdout
+
+
+@needs_model
+def test_chat_saves_and_loads(tmp_path):
+    path = tmp_path / "talk.json"
+    saved = chat(["Hello", f"/save {path}", "What did I say?"])
+    messages = json.loads(path.read_text())["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant"] and messages[0]["content"] == "Hello"
+    loaded = chat([f"/load {path}", "What did I say?"])
+    assert loaded.stdout and saved.stdout.endswith(loaded.stdout)
+
+
+@needs_model
+def test_chat_says_when_the_context_is_full_and_goes_on():
+    result = chat(["word " * 200, "Hi"], "--ctx", "100")
+    assert result.returncode == 0
+    assert "context is full" in result.stderr and "100 fit" in result.stderr and "/system" in result.stderr
+    assert result.stdout.strip(), "the next message is answered"
+    assert "ends at token 44" in chat(["Hi"], "--ctx", "44", new_tokens=100).stderr
+
+
+@needs_model
+def test_chat_command_errors_do_not_end_it(tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    result = chat(["/frob", "/regen", "/save", "/load /no/such", f"/load {bad}", "/help", "/quit", "never read"])
+    assert result.returncode == 0 and result.stdout == ""
+    for part in ["'/frob'", "/regen: nothing", "/save: no file", "/no/such", "bad.json", "/load FILE"]:
+        assert part in result.stderr
+
+
+@needs_model
+def test_chat_interrupt_stops_the_answer_and_not_the_program():
+    with subprocess.Popen([BIN, "chat", "-n", "8000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        process.stdin.write("Count from one to one thousand in words, one a line.\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate("Say hi.\n", timeout=100)
+    assert process.returncode == 0, err
+    assert "\n" in out
+
+
+@needs_model
+def test_chat_on_a_terminal_prompts_and_shows_fill_and_speed():
+    parent, child = pty.openpty()
+    with subprocess.Popen([BIN, "chat", "-n", "4"], stdin=child, stdout=subprocess.PIPE, stderr=child) as process:
+        os.close(child)
+        os.write(parent, b"Hello\n/quit\n")
+        answer = process.stdout.read()
+        process.wait(60)
+        shown = os.read(parent, 1 << 16).decode()
+    os.close(parent)
+    assert process.returncode == 0 and answer.strip()
+    assert "> " in shown and "/8192 tokens" in shown and "tok/s" in shown
+
+
+def test_chat_without_the_model_or_with_bad_flags():
+    assert_error(tandem("chat", "/no/such.gguf"), 3, "/no/such.gguf")
+    assert_error(tandem("chat", "--temperature", "-1"), 2, "temperature")
