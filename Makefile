@@ -37,7 +37,7 @@ oracles:
 bench:
 	@tools/setup.sh build test model
 	$(call build,all,$(dev_is_on),-DTANDEM_DEV=ON)
-	@$(BUILD)/bench/bench_engine -m '$(or $(MODEL),$(DEFAULT_MODEL))'
+	@$(BUILD)/tandem bench -m '$(or $(MODEL),$(DEFAULT_MODEL))'
 	@$(if $(LLAMA_BENCH),/usr/bin/python3 bench/peers/llama_bench.py --llama-bench '$(LLAMA_BENCH)' \
 	  --model '$(or $(MODEL),$(DEFAULT_MODEL))')
 

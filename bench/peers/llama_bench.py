@@ -2,7 +2,7 @@
 """Measures tandem beside llama.cpp's llama-bench: same file, same threads, interleaved.
 
 usage: llama_bench.py --llama-bench PATH [--model FILE] [--rounds 5] [--threads 2] [--out FILE.json]
-                      [--bench-engine PATH] [--tandem PATH]
+                      [--tandem PATH]
 
 A round runs both programs once, in the order A B, the next in the order B A, so that neither always
 follows the other; each run measures a prefill of 512 tokens and decodes of 64 and 128, after a warm-up
@@ -41,25 +41,26 @@ def output_of(command):
     return done.stdout
 
 
+def speeds_of(rows):
+    return {f"tg{row['n_gen']}" if row["n_gen"] else f"pp{row['n_prompt']}": row["avg_ts"] for row in rows}
+
+
 def run_llama(options):
     """Test name -> tokens a second, of one llama-bench process with one repetition each."""
     rows = json.loads(output_of([
         options.llama_bench, "-m", options.model, "-t", str(options.threads), "-p", str(PROMPT_TOKENS),
         "-n", ",".join(map(str, NEW_TOKENS)), "-r", "1", "-o", "json"]))
     options.llama_build = f"llama.cpp {rows[0]['build_commit']} ({rows[0]['build_number']})"
-    return {f"tg{row['n_gen']}" if row["n_gen"] else f"pp{row['n_prompt']}": row["avg_ts"] for row in rows}
+    return speeds_of(rows)
 
 
 def run_tandem(options):
-    speeds = {}
-    for prompt, new in ((PROMPT_TOKENS, NEW_TOKENS[0]), *((0, n) for n in NEW_TOKENS[1:])):
-        document = json.loads(output_of([
-            options.bench_engine, "-m", options.model, "-t", str(options.threads), "-p", str(prompt),
-            "-n", str(new), "-r", "1"]))
-        options.tandem_build = document["program"]
-        options.tandem_isa = document["isa"]
-        speeds.update({row["name"]: row["median_tokens_per_second"] for row in document["results"]})
-    return speeds
+    rows = json.loads(output_of([
+        options.tandem, "bench", "-m", options.model, "-t", str(options.threads), "-p", str(PROMPT_TOKENS),
+        "-n", ",".join(map(str, NEW_TOKENS)), "-r", "1", "-o", "json"]))
+    options.tandem_build = f"tandem {rows[0]['build_commit']}"
+    options.tandem_isa = rows[0]["isa"]
+    return speeds_of(rows)
 
 
 def first_token_seconds(options, runs=10):
@@ -103,7 +104,6 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=BUILD / "llama_bench.json")
-    parser.add_argument("--bench-engine", default=str(BUILD / "bench" / "bench_engine"))
     parser.add_argument("--tandem", default=str(BUILD / "tandem"))
     options = parser.parse_args()
     if options.rounds < 1:

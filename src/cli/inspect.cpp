@@ -7,11 +7,13 @@
 #include <map>
 #include <memory>
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "cli/verbs.h"
 #include "formats/checkpoint.h"
 #include "kernels/ops.h"
+#include "model/footprint.h"
 
 namespace tandem {
 namespace {
@@ -54,6 +56,32 @@ std::vector<std::pair<std::string, int64_t>> kv_sizes(const ModelConfig& config)
   return {{"f32", kv_token_bytes(config, KvType::f32)},
           {"bf16", kv_token_bytes(config, KvType::bf16)},
           {"int8", kv_token_bytes(config, KvType::int8)}};
+}
+
+// What one sequence of `context` tokens needs: the weights as stored and its cache, without the
+// buffers of a step.
+struct Need {
+  const char* kv;
+  int64_t context;
+  uint64_t bytes;
+};
+
+// For each KV type a user may choose: short, long and longest contexts.
+std::vector<Need> memory_needs(const Checkpoint& checkpoint, uint64_t weight_bytes) {
+  const ModelConfig& config = checkpoint.config;
+  std::vector<int64_t> contexts;
+  for (const int64_t context : {1024, 8192}) {
+    if (context < config.max_context) contexts.push_back(context);
+  }
+  contexts.push_back(config.max_context);
+  std::vector<Need> needs;
+  for (const KvType type : {KvType::bf16, KvType::int8}) {
+    for (const int64_t context : contexts) {
+      needs.push_back(
+          {kv_type_name(type), context, weight_bytes + kv_bytes(config, type, context)});
+    }
+  }
+  return needs;
 }
 
 // Norms are vectors: their shape is printed without the row count of 1.
@@ -127,6 +155,12 @@ void print_text(const Checkpoint& checkpoint, const Options& options) {
   for (const auto& [type, bytes] : kv_sizes(c)) {
     fmt::print("              KV {:<5} {} bytes a token\n", type, bytes);
   }
+  const uint64_t available = available_memory_bytes();
+  for (const Need& need : memory_needs(checkpoint, totals.bytes)) {
+    fmt::print("              {} tokens with KV {}: {} bytes, {}\n", need.context, need.kv,
+               need.bytes, need.bytes <= available ? "fits" : "does not fit");
+  }
+  fmt::print("              this machine has {} bytes available now\n", available);
   fmt::print("  metadata\n");
   for (const auto& [key, value] : checkpoint.metadata) {
     fmt::print("    {} = {}\n", printable_lines(key), quote(value));
@@ -197,18 +231,29 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
     // The template is in `tokenizer`, on request.
     if (key != "tokenizer.chat_template") metadata.push_back({{"key", key}, {"value", value}});
   }
-  const Json json = {
-      {"schema", "tandem.inspect/1"},
-      {"path", checkpoint.path.string()},
-      {"format", checkpoint.format},
-      {"file_bytes", checkpoint.file_bytes},
-      {"config", config_json(checkpoint.config)},
-      {"parameters", totals.parameters},
-      {"tensors", tensors_json(checkpoint, totals, options.tensors)},
-      {"tokenizer", tokenizer_json(checkpoint.tokenizer, options.chat_template)},
-      {"footprint", {{"weight_bytes", totals.bytes}, {"kv_bytes_per_token", std::move(kv)}}},
-      {"metadata", std::move(metadata)},
-      {"warnings", checkpoint.warnings}};
+  const uint64_t available = available_memory_bytes();
+  Json needs = Json::array();
+  for (const Need& need : memory_needs(checkpoint, totals.bytes)) {
+    needs.push_back({{"kv", need.kv},
+                     {"context", need.context},
+                     {"bytes", need.bytes},
+                     {"fits", need.bytes <= available}});
+  }
+  const Json json = {{"schema", "tandem.inspect/1"},
+                     {"path", checkpoint.path.string()},
+                     {"format", checkpoint.format},
+                     {"file_bytes", checkpoint.file_bytes},
+                     {"config", config_json(checkpoint.config)},
+                     {"parameters", totals.parameters},
+                     {"tensors", tensors_json(checkpoint, totals, options.tensors)},
+                     {"tokenizer", tokenizer_json(checkpoint.tokenizer, options.chat_template)},
+                     {"footprint",
+                      {{"weight_bytes", totals.bytes},
+                       {"kv_bytes_per_token", std::move(kv)},
+                       {"available_memory_bytes", available},
+                       {"one_sequence", std::move(needs)}}},
+                     {"metadata", std::move(metadata)},
+                     {"warnings", checkpoint.warnings}};
   fmt::print("{}\n", dump_json(json, 2));
 }
 

@@ -137,9 +137,20 @@ int main_verbs(int argc, char** argv) {
   add_compress(app, action);
   add_study(app, action);
   add_report(app, action);
+  add_bench(app, action);
+  add_eval(app, action);
+  add_chat(app, action);
+  add_completion(app, action);
   app.footer(kExamples);  // after the verbs, which would inherit it
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  if (!arguments.empty() && arguments.front() == "bench") {
+    for (std::string& argument : arguments) {
+      if (const char* spelling = bench_spelling(argument)) argument = spelling;
+    }
+  }
+  std::ranges::reverse(arguments);  // as the parser wants them
   try {
-    app.parse(argc, argv);
+    app.parse(arguments);
   } catch (const CLI::Success& request) {  // --help, --version
     std::ostringstream out, err;
     app.exit(request, out, err);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string_view>
 
 namespace CLI {
 class App;
@@ -18,5 +19,13 @@ void add_info(CLI::App& app, Action& action);
 void add_compress(CLI::App& app, Action& action);
 void add_study(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
+void add_bench(CLI::App& app, Action& action);
+void add_eval(CLI::App& app, Action& action);
+void add_chat(CLI::App& app, Action& action);
+void add_completion(CLI::App& app, Action& action);
+
+// llama-bench has flags of several letters after one dash, which the parser reads as several flags:
+// "-npl" -> "--npl". nullptr for any other argument.
+const char* bench_spelling(std::string_view argument);
 
 }  // namespace tandem

@@ -4,12 +4,16 @@ Runs the binary named by the environment variable TANDEM_BIN; tests that need th
 when it has not been fetched.
 """
 
+import csv
+import io
 import json
 import os
 import pathlib
+import pty
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -55,7 +59,7 @@ def test_help_fits_one_screen_and_shows_examples():
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) <= 30
     assert result.stdout.count("\n  tandem ") == 3
-    for verb in ["run", "inspect", "info", "compress", "study", "report"]:
+    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval", "chat", "completion"]:
         assert f"\n  {verb} " in result.stdout
 
 
@@ -348,3 +352,236 @@ def test_too_little_memory_exits_4():
 
     result = tandem("run", "-p", "hi", "--ctx", "8192", "--threads", "1", preexec_fn=limit)
     assert_error(result, 4, "memory")
+
+
+# bench
+
+TINY_BENCH = ["bench", "-p", "0", "-n", "2", "-r", "1", "--no-warmup"]
+COMPARED_KEYS = {  # what llama.cpp's compare-llama-bench.py wants of every row
+    "cpu_info", "gpu_info", "backends", "n_gpu_layers", "n_cpu_moe", "tensor_buft_overrides", "model_filename",
+    "model_type", "n_batch", "n_ubatch", "embeddings", "cpu_mask", "cpu_strict", "poll", "n_threads", "type_k",
+    "type_v", "load_mode", "no_kv_offload", "split_mode", "main_gpu", "tensor_split", "flash_attn", "n_prompt",
+    "n_gen", "n_depth", "fit_target", "fit_min_ctx", "build_commit", "test_time", "avg_ts"}
+
+
+@needs_model
+def test_bench_crosses_its_lists_and_has_llama_bench_keys():
+    result = tandem("bench", "-p", "4", "-n", "2-4*2", "-pg", "4,2", "-d", "0,64", "-npl", "1,2", "-r", "2",
+                    "-ctk", "int8", "-ub", "6", "-t", "1", "-o", "jsonl")
+    assert result.returncode == 0 and result.stderr == ""
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(rows) == 2 * 2 * 4
+    assert [(r["n_prompt"], r["n_gen"]) for r in rows[:4]] == [(4, 0), (0, 2), (0, 4), (4, 2)]
+    for row in rows:
+        assert COMPARED_KEYS <= row.keys()
+        assert len(row["samples_ns"]) == len(row["samples_ts"]) == 2
+        tokens = (row["n_prompt"] + row["n_gen"]) * row["n_pl"]
+        assert row["samples_ts"] == pytest.approx([tokens * 1e9 / ns for ns in row["samples_ns"]], rel=1e-5)
+        assert row["avg_ts"] == pytest.approx(sum(row["samples_ts"]) / 2, rel=1e-5)
+        assert row["type_k"] == row["type_v"] == "int8"
+        assert row["gb_per_second"] == pytest.approx(row["bytes_moved"] / row["avg_ns"], rel=1e-4)
+    keys = [tuple(str(r[k]) for k in sorted(COMPARED_KEYS - {"build_commit", "test_time", "avg_ts"})) for r in rows]
+    assert len(set(keys)) == len(rows), "rows that differ in -npl stay apart"
+
+
+@needs_model
+def test_bench_bytes_are_the_weights_and_the_cache():
+    rows = json.loads(tandem("bench", "-p", "0", "-n", "1,2", "-d", "0,64", "-r", "1", "-o", "json").stdout)
+    one, two, deep = rows[0]["bytes_moved"], rows[1]["bytes_moved"], rows[2]["bytes_moved"]
+    token = deep - one  # 64 more tokens in the cache
+    assert token % 64 == 0 and two - 2 * one == token // 64
+
+
+@needs_model
+@pytest.mark.parametrize("output", ["csv", "md", "sql", "json"])
+def test_bench_formats(output):
+    result = tandem(*TINY_BENCH, "-o", output)
+    assert result.returncode == 0, result.stderr
+    text = result.stdout
+    if output == "csv":
+        row, = csv.DictReader(io.StringIO(text))
+        assert COMPARED_KEYS <= row.keys() and row["n_gen"] == "2" and row["cpu_strict"] == "0"
+    elif output == "sql":
+        database = sqlite3.connect(":memory:")
+        database.executescript(text)
+        assert database.execute("SELECT n_gen, n_pl, avg_ts > 0 FROM llama_bench").fetchall() == [(2, 1, 1)]
+    elif output == "md":
+        header, rule, row = text.splitlines()[:3]
+        assert header.count("|") == rule.count("|") == row.count("|") and " tg2 " in row and "\u00b1" in row
+    else:
+        assert len(json.loads(text)) == 1
+
+
+@pytest.mark.parametrize("args, part", [
+    (["-p", "1,,2"], "-p"), (["-n", "4-2"], "-n"), (["-n", "x"], "-n"), (["-npl", "0"], "-npl"),
+    (["-pg", "512"], "-pg"), (["-ctk", "fp8"], "fp8"), (["-ctk", "bf16", "-ctv", "int8"], "one type"),
+    (["-o", "xml"], "xml"), (["-p", "0", "-n", "0"], "nothing to time"), (["-t", "100000"], "100000"),
+    (["-r", "0"], "--repetitions"), (["-p", "0-8*2"], "-p")])
+def test_bench_usage_errors(args, part):
+    assert_error(tandem("bench", *args), 2, part)
+
+
+@needs_model
+def test_bench_beyond_the_context_is_refused():
+    result = tandem("bench", "-p", "8000", "-d", "8000", "-n", "0")
+    assert result.returncode == 2 and "8192" in result.stderr
+
+
+# eval
+
+
+@needs_model
+def test_eval_reports_texts_and_tasks_with_errors(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 120)
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"context": "The capital of France is", "choices": ["Paris", "a spoon"], "gold": 0}\n'
+                    '{"context": "2 + 2 =", "choices": ["banana", "4"], "gold": 1}\n')
+    lambada = tmp_path / "lambada.jsonl"
+    lambada.write_text('{"context": "The capital of France is", "continuation": "Paris"}\n')
+    result = tandem("eval", "--text", text, "--windows", "1", "--ppl", "B,E", "--baseline", MODEL,
+                    "--task", f"own={task}", "--task", f"lambada={lambada}", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [(t["protocol"], t["scored_tokens"]) for t in document["texts"]] == [("B", 255), ("E", 511)]
+    b, e = document["texts"]
+    assert 1 < b["perplexity"]["value"] < e["perplexity"]["value"] and b["perplexity"]["stderr"] > 0
+    assert b["kl_divergence"]["value"] == 0 and b["top1_agreement"]["value"] == 1
+    assert "kl_divergence" not in e
+    own, last_word = document["tasks"]
+    assert own["items"] == 2 and own["acc"] == {"value": 1.0, "stderr": 0.0}
+    assert own["acc_norm"] == {"value": 0.5, "stderr": 0.5}, "a sum over one character is not made smaller"
+    assert last_word["acc"]["value"] == 1.0 and last_word["perplexity"]["value"] < 3
+
+
+@pytest.mark.parametrize("args, part", [
+    ([], "nothing to evaluate"), (["--ppl", "B"], "--text"), (["--text", "x", "--ppl", "D"], "A, B, C or E"),
+    (["--task", "piqa"], "NAME=FILE"), (["--baseline", "x", "--text", "y", "--ppl", "A"], "protocol B")])
+def test_eval_usage_errors(args, part):
+    assert_error(tandem("eval", *args), 2, part)
+
+
+def test_eval_names_the_bad_line_of_a_task(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"context": "a", "choices": ["b", "c"], "gold": 0}\n{"context": "a"}\n')
+    assert_error(tandem("eval", "--task", f"own={path}"), 3, "bad.jsonl", "line 2")
+
+
+# completion, inspect
+
+
+def test_bash_completes_verbs_and_options():
+    def complete(*words):
+        script = (f'source <("{BIN}" completion bash); COMP_WORDS=({" ".join(words)}); '
+                  f'COMP_CWORD={len(words) - 1}; _tandem; printf "%s\\n" "${{COMPREPLY[@]}}"')
+        return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("tandem", "in") == ["inspect", "info"]
+    assert complete("tandem", "run", "--temp") == ["--temperature"]
+    assert {"--npl", "--no-warmup"} <= set(complete("tandem", "bench", "--n"))
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_every_verb_and_option(shell):
+    text = tandem("completion", shell).stdout
+    for word in ["inspect", "bench", "temperature", "cache-type-k"]:
+        assert word in text
+
+
+def test_an_unknown_shell_is_a_usage_error():
+    assert_error(tandem("completion", "tcsh"), 2, "SHELL")
+
+
+@needs_model
+def test_inspect_says_what_fits_here():
+    footprint = json.loads(tandem("inspect", MODEL, "--json").stdout)["footprint"]
+    needs = {(n["kv"], n["context"]): n for n in footprint["one_sequence"]}
+    assert list(needs) == [("bf16", 1024), ("bf16", 8192), ("int8", 1024), ("int8", 8192)]
+    cache = needs["bf16", 8192]["bytes"] - footprint["weight_bytes"]
+    assert cache == 8192 * footprint["kv_bytes_per_token"]["bf16"]
+    assert all(n["fits"] == (n["bytes"] <= footprint["available_memory_bytes"]) for n in needs.values())
+    assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
+
+
+# chat
+
+
+def chat(lines, *args, new_tokens=12):
+    return tandem("chat", "-n", new_tokens, *args, stdin=None, input="".join(line + "\n" for line in lines))
+
+
+@needs_model
+def test_chat_remembers_and_starts_over():
+    result = chat(["My name is Ada. Say hello.", "/regen", "/system", "My name is Ada. Say hello."])
+    assert result.returncode == 0, result.stderr
+    answers = result.stdout.splitlines()
+    assert answers[0] and result.stdout.count(answers[0]) == 3, "greedy answers repeat"
+    assert "a new conversation\n" in result.stderr
+    assert "> " not in result.stderr and "tok/s" not in result.stderr, "neither away from a terminal"
+
+
+@needs_model
+def test_chat_first_answer_is_that_of_run():
+    run = tandem("run", "--chat", "--system", "Be brief.", "-p", "What is a lighthouse?", "-n", "12")
+    assert chat(["What is a lighthouse?"], "--system", "Be brief.").stdout == run.stdout
+
+
+@needs_model
+def test_chat_saves_and_loads(tmp_path):
+    path = tmp_path / "talk.json"
+    saved = chat(["Hello", f"/save {path}", "What did I say?"])
+    messages = json.loads(path.read_text())["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant"] and messages[0]["content"] == "Hello"
+    loaded = chat([f"/load {path}", "What did I say?"])
+    assert loaded.stdout and saved.stdout.endswith(loaded.stdout)
+
+
+@needs_model
+def test_chat_says_when_the_context_is_full_and_goes_on():
+    result = chat(["word " * 200, "Hi"], "--ctx", "100")
+    assert result.returncode == 0
+    assert "context is full" in result.stderr and "100 fit" in result.stderr and "/system" in result.stderr
+    assert result.stdout.strip(), "the next message is answered"
+    assert "ends at token 44" in chat(["Hi"], "--ctx", "44", new_tokens=100).stderr
+
+
+@needs_model
+def test_chat_command_errors_do_not_end_it(tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    result = chat(["/frob", "/regen", "/save", "/load /no/such", f"/load {bad}", "/help", "/quit", "never read"])
+    assert result.returncode == 0 and result.stdout == ""
+    for part in ["'/frob'", "/regen: nothing", "/save: no file", "/no/such", "bad.json", "/load FILE"]:
+        assert part in result.stderr
+
+
+@needs_model
+def test_chat_interrupt_stops_the_answer_and_not_the_program():
+    with subprocess.Popen([BIN, "chat", "-n", "8000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        process.stdin.write("Count from one to one thousand in words, one a line.\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate("Say hi.\n", timeout=100)
+    assert process.returncode == 0, err
+    assert "\n" in out
+
+
+@needs_model
+def test_chat_on_a_terminal_prompts_and_shows_fill_and_speed():
+    parent, child = pty.openpty()
+    with subprocess.Popen([BIN, "chat", "-n", "4"], stdin=child, stdout=subprocess.PIPE, stderr=child) as process:
+        os.close(child)
+        os.write(parent, b"Hello\n/quit\n")
+        answer = process.stdout.read()
+        process.wait(60)
+        shown = os.read(parent, 1 << 16).decode()
+    os.close(parent)
+    assert process.returncode == 0 and answer.strip()
+    assert "> " in shown and "/8192 tokens" in shown and "tok/s" in shown
+
+
+def test_chat_without_the_model_or_with_bad_flags():
+    assert_error(tandem("chat", "/no/such.gguf"), 3, "/no/such.gguf")
+    assert_error(tandem("chat", "--temperature", "-1"), 2, "temperature")

@@ -60,10 +60,12 @@ check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
 check "chat templates" python "$oracle/tokenizer_chat_oracle.py" --model "$model" \
   --program "$build/tests/text/render_chats" --write-golden "$golden/text/chats.json"
 check "logits" python "$oracle/logits_oracle.py" --model "$model"
+check "log-likelihoods" python "$oracle/loglikelihood_oracle.py" --model "$model"
 check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
 check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" --gtest_brief=1
+check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
 
 echo

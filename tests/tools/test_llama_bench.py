@@ -16,13 +16,15 @@ open({log!r}, "a").write("L")
 print(json.dumps([{{"n_prompt": p, "n_gen": n, "avg_ts": s, "build_commit": "c", "build_number": 1}}
                   for p, n, s in ((512, 0, 100.0), (0, 64, 50.0), (0, 128, 40.0))]))
 """
-FAKE_ENGINE = """#!/usr/bin/python3
+FAKE_TANDEM = """#!/usr/bin/python3
 import json, sys
-open({log!r}, "a").write("T")
-flag = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-rows = [{{"name": "tg" + flag["-n"], "median_tokens_per_second": 100.0}}]
-if flag["-p"] != "0": rows.append({{"name": "pp" + flag["-p"], "median_tokens_per_second": 300.0}})
-print(json.dumps({{"program": "tandem 0 (x)", "isa": "ref", "results": rows}}))
+if sys.argv[1] == "run":
+    print("Paris")
+else:
+    assert sys.argv[1] == "bench"
+    open({log!r}, "a").write("T")
+    print(json.dumps([{{"n_prompt": p, "n_gen": n, "avg_ts": s, "build_commit": "x", "isa": "ref"}}
+                      for p, n, s in ((512, 0, 300.0), (0, 64, 100.0), (0, 128, 100.0))]))
 """
 
 
@@ -38,15 +40,14 @@ def run(tmp_path, llama_text):
         sys.executable, ROOT / "bench" / "peers" / "llama_bench.py", "--rounds", "2",
         "--model", "m.gguf", "--out", tmp_path / "out.json",
         "--llama-bench", script(tmp_path / "llama", llama_text.format(log=log)),
-        "--bench-engine", script(tmp_path / "engine", FAKE_ENGINE.format(log=log)),
-        "--tandem", script(tmp_path / "tandem", "#!/bin/sh\necho Paris\n")],
+        "--tandem", script(tmp_path / "tandem", FAKE_TANDEM.format(log=log))],
         capture_output=True, text=True, check=False)
 
 
 def test_rounds_are_interleaved_and_reported(tmp_path):
     done = run(tmp_path, FAKE_LLAMA)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "order").read_text() == "LTT" + "TTL"
+    assert (tmp_path / "order").read_text() == "LT" + "TL"
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["summary"]["pp512"]["ratio_of_medians"] == pytest.approx(3.0)
     assert document["summary"]["tg128"]["ratio_of_medians"] == pytest.approx(2.5)

@@ -1,0 +1,228 @@
+// tandem bench: the model's step alone, with llama-bench's flags and output.
+#include <fmt/chrono.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <ctime>
+#include <map>
+#include <optional>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "cli/bench_output.h"
+#include "cli/model_path.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "kernels/table.h"
+#include "model/model.h"
+#include "study/hardware.h"
+#include "study/task.h"
+
+namespace tandem {
+namespace {
+
+using Texts = std::vector<std::string>;
+
+struct BenchOptions {
+  Texts models, prompt, new_tokens, prompt_and_new, depth, batch, ubatch, threads, kv_k, kv_v,
+      sequences;
+  int repetitions = 5;
+  std::string output = "md", isa;
+  bool no_warm_up = false;
+};
+
+// Everything that is crossed; a test runs once for each combination.
+struct Grid {
+  std::vector<int64_t> threads, batch, ubatch, depth, sequences;
+  Texts kv;
+  std::vector<std::pair<int64_t, int64_t>> tests;  // prompt and new tokens
+};
+
+std::vector<int64_t> numbers(const char* flag, const Texts& texts, int64_t least,
+                             std::vector<int64_t> fallback) {
+  std::vector<int64_t> all;
+  for (const std::string& text : texts) {
+    const auto list = parse_bench_list(flag, text, least);
+    all.insert(all.end(), list.begin(), list.end());
+  }
+  return all.empty() ? fallback : all;
+}
+
+Texts split(const Texts& lists) {
+  Texts items;
+  for (const std::string& list : lists) {
+    for (size_t begin = 0; begin <= list.size();) {
+      const size_t end = std::min(list.find(',', begin), list.size());
+      items.push_back(list.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  }
+  return items;
+}
+
+Texts kv_types(const BenchOptions& options) {
+  const Texts k = split(options.kv_k), v = split(options.kv_v);
+  if (!k.empty() && !v.empty() && k != v) {
+    fail(ErrorKind::usage, "-ctk {} and -ctv {}: K and V have one type here; expected equal lists",
+         fmt::join(k, ","), fmt::join(v, ","));
+  }
+  const Texts types = !k.empty() ? k : !v.empty() ? v : Texts{"bf16"};
+  for (const std::string& type : types) kv_type_of(type);
+  return types;
+}
+
+Grid make_grid(const BenchOptions& options) {
+  Grid grid;
+  grid.threads = numbers("-t", options.threads, 1, {usable_cpus()});
+  for (const int64_t threads : grid.threads) {
+    if (threads > static_cast<int64_t>(allowed_cpus().size())) {
+      fail(ErrorKind::usage, "{} threads; this process may use {} CPUs", threads,
+           allowed_cpus().size());
+    }
+  }
+  grid.batch = numbers("-b", options.batch, 1, {2048});
+  grid.ubatch = numbers("-ub", options.ubatch, 1, {512});
+  grid.depth = numbers("-d", options.depth, 0, {0});
+  grid.sequences = numbers("-npl", options.sequences, 1, {1});
+  grid.kv = kv_types(options);
+  for (const int64_t n : numbers("-p", options.prompt, 0, {512})) {
+    if (n > 0) grid.tests.emplace_back(n, 0);
+  }
+  for (const int64_t n : numbers("-n", options.new_tokens, 0, {128})) {
+    if (n > 0) grid.tests.emplace_back(0, n);
+  }
+  for (const std::string& pair : options.prompt_and_new) {
+    const auto both = parse_bench_list("-pg", pair, 0);
+    if (both.size() != 2 || both[0] + both[1] == 0) {
+      fail(ErrorKind::usage, "-pg: found {}, expected PROMPT,NEW like 512,128", quote(pair));
+    }
+    grid.tests.emplace_back(both[0], both[1]);
+  }
+  if (grid.tests.empty()) fail(ErrorKind::usage, "nothing to time: -p 0 and -n 0 without -pg");
+  return grid;
+}
+
+// "llama 134.52 M q4_1": the encoding is the one with the most matrices.
+std::string model_type(const Checkpoint& checkpoint, uint64_t parameters) {
+  std::map<std::string, int> counts;
+  for (const auto& [name, weight] : checkpoint.tensors) {
+    if (weight.N > 1) ++counts[weight.encoding.name()];
+  }
+  const auto most =
+      std::max_element(counts.begin(), counts.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  return fmt::format("{} {:.2f} M {}", checkpoint.config.family,
+                     static_cast<double>(parameters) * 1e-6, most->first);
+}
+
+// The bandwidth beyond the caches, as a study takes it; none without the kernel that measures it.
+std::optional<double> measure_read_limit(ThreadPool& pool, const HardwareSheet& facts,
+                                         uint64_t model_bytes) {
+  if (!cpu_features().avx2) return std::nullopt;
+  const HardwareSheet sheet = measure_hardware(facts, pool, model_bytes);
+  if (sheet.bandwidth.empty()) return std::nullopt;
+  return sheet.bandwidth.back().bytes_per_second;
+}
+
+void bench_tests(const BenchOptions& options, const Grid& grid, const Model& model, BenchRow& row,
+                 BenchPrinter& printer) {
+  for (const int64_t batch : grid.batch)
+    for (const int64_t ubatch : grid.ubatch)
+      for (const std::string& kv : grid.kv)
+        for (const int64_t depth : grid.depth)
+          for (const int64_t sequences : grid.sequences)
+            for (const auto& [prompt, new_tokens] : grid.tests) {
+              row.n_batch = batch;
+              row.n_ubatch = std::min(ubatch, batch);
+              row.kv = kv;
+              row.test = {prompt, new_tokens, depth, sequences};
+              row.started_at =
+                  fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+              row.timing = time_steps(
+                  model, row.test,
+                  {kv_type_of(kv), row.n_ubatch, options.repetitions, !options.no_warm_up});
+              write_stdout(printer.row(row));
+            }
+}
+
+void bench_model(const BenchOptions& options, const Grid& grid, const std::string& path,
+                 const HardwareSheet& facts, BenchPrinter& printer) {
+  const Checkpoint checkpoint = load_checkpoint(path);
+  BenchRow row;
+  row.model_path = path;
+  row.isa = options.isa.empty() ? std::string(best_isa()) : options.isa;
+  for (const auto& [name, weight] : checkpoint.tensors) {
+    row.model_bytes += weight.total_bytes();
+    row.model_parameters += static_cast<uint64_t>(weight.N) * static_cast<uint64_t>(weight.K);
+  }
+  row.model_type = model_type(checkpoint, row.model_parameters);
+  for (const int64_t threads : grid.threads) {
+    ThreadPool pool(static_cast<int>(threads));
+    row.threads = pool.size();
+    row.read_limit_bytes_per_second = measure_read_limit(pool, facts, row.model_bytes);
+    const Model model(checkpoint, pool, row.isa);
+    bench_tests(options, grid, model, row, printer);
+  }
+}
+
+int bench(const BenchOptions& options) {
+  BenchPrinter printer(options.output);
+  const Grid grid = make_grid(options);
+  if (!options.isa.empty()) require_isa(options.isa);
+  Texts paths = split(options.models);
+  if (paths.empty()) paths.emplace_back();
+  for (std::string& path : paths) path = resolve_model_path(path).string();
+  const HardwareSheet facts = describe_hardware();
+  write_stdout(printer.header());
+  for (const std::string& path : paths) bench_model(options, grid, path, facts, printer);
+  write_stdout(printer.footer());
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<BenchOptions>();
+  CLI::App* verb = app.add_subcommand("bench", "Time the model's step alone, as llama-bench does");
+  // Each use of a flag takes one list.
+  const auto list = [&](const char* names, Texts& values, const char* what, const char* type) {
+    verb->add_option(names, values, what)->type_name(type)->expected(1)->take_all();
+  };
+  list("-m,--model", options->models, "Model files or folders (the set-up's model)", "LIST");
+  list("-p,--n-prompt", options->prompt, "Prompt tokens (512); 0: none", "LIST");
+  list("-n,--n-gen", options->new_tokens, "New tokens (128); 0: none", "LIST");
+  list("--pg", options->prompt_and_new, "-pg: a prompt, then new tokens, timed as one", "P,N");
+  list("-d,--n-depth", options->depth, "Tokens in the cache before (0)", "LIST");
+  list("--npl,--n-parallel", options->sequences, "-npl: sequences at once (1)", "LIST");
+  list("-b,--batch-size", options->batch, "Bounds -ub (2048)", "LIST");
+  list("--ub,--ubatch-size", options->ubatch, "-ub: tokens of a prefill step (512)", "LIST");
+  list("-t,--threads", options->threads, "Threads (all CPUs this process may use)", "LIST");
+  list("--ctk,--cache-type-k", options->kv_k, "-ctk: bf16 or int8 (bf16)", "LIST");
+  list("--ctv,--cache-type-v", options->kv_v, "-ctv: as -ctk", "LIST");
+  verb->add_option("-r,--repetitions", options->repetitions, "Samples of each test")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10000).description(""))
+      ->type_name("N");
+  verb->add_option("-o,--output", options->output, "csv, json, jsonl, md or sql")
+      ->capture_default_str()
+      ->type_name("FORMAT");
+  verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
+      ->type_name("NAME");
+  verb->add_flag("--no-warmup", options->no_warm_up, "Count the first repetition too");
+  verb->footer(
+      "A LIST is 128,256 or 64-512*2 or 1-8+2, and a flag may be repeated; all lists are crossed.\n"
+      "GB/s: weights of each step and its cache read once, over the time; of limit: its share of "
+      "the read\nbandwidth beyond the caches.\n"
+      "Examples:\n  tandem bench -p 512 -n 128 -r 5\n"
+      "  tandem bench -m model.gguf -p 0 -n 64 -npl 1,2,4,8 -ctk bf16,int8 -o jsonl");
+  verb->callback([options, &action] { action = [options] { return bench(*options); }; });
+}
+
+const char* bench_spelling(std::string_view argument) {
+  for (const char* name : {"--pg", "--npl", "--ub", "--ctk", "--ctv"}) {
+    if (argument == name + 1) return name;
+  }
+  return nullptr;
+}
+
+}  // namespace tandem

@@ -1,0 +1,43 @@
+// A model and a text or a task -> figures with their standard errors.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "study/evals/loglikelihood.h"
+#include "study/evals/protocol.h"
+
+namespace tandem {
+
+// Heard after each window or item: how many are done, of how many.
+using EvalProgress = std::function<void(size_t done, size_t total)>;
+
+struct TextResult {
+  int64_t num_windows = 0, num_scored = 0;
+  MeanError perplexity;
+  // Against the baseline, where there is one.
+  std::optional<MeanError> kl_divergence;   // nats a token
+  std::optional<MeanError> top1_agreement;  // 0 to 1
+};
+
+// baseline: null, or the model whose logits the same windows are compared with; it holds the logits
+// of one window in memory.
+TextResult evaluate_text(const LogitSource& model, const LogitSource& baseline,
+                         const std::vector<ScoredSpan>& windows, int64_t V,
+                         const EvalProgress& progress);
+
+struct TaskResult {
+  int64_t num_items = 0;
+  MeanError acc;  // items of one choice: greedy decoding writes it
+  // Items of several choices.
+  std::optional<MeanError> acc_norm, acc_bytes;
+  // Items of one choice: exp(mean negative log-likelihood of an item).
+  std::optional<MeanError> perplexity;
+};
+
+// Each choice follows its context after one space.
+TaskResult evaluate_task(const LogitSource& model, const Tokenizer& tokenizer,
+                         std::span<const TaskItem> items, bool add_bos, int64_t max_tokens,
+                         int64_t V, const EvalProgress& progress);
+
+}  // namespace tandem
