@@ -1,13 +1,14 @@
 // Linear with GGUF's K-quants and int8 activations of one scale for 32 channels.
 //
-//   y[t,n] = sum over blocks b of 32 channels, groups g of b:  a[t,b] * (d[n] * scale[n,g]) * ((codes[n] - zero) . x[t])_g
-//                                                             - a[t,b] * (dmin[n] * min[n,g]) * sum(x[t])_g
+//   y[t,n] = sum over blocks b of 32 channels and groups g of b:
+//              a[t,b] * (d[n] * scale[n,g]) * ((codes[n] - zero) . x[t])_g
+//            - a[t,b] * (dmin[n] * min[n,g]) * sum(x[t])_g
 // d, dmin belong to 256 channels; a group has 16 or 32 (tensor/super_block.h).
 //
-// Layout (prepack): panels of kLanes rows, one row a lane. For each 256 channels: d [kLanes] f16; dmin [kLanes] f16
-// where there are minimums; for each group the scales [kLanes] i8 and the minimums [kLanes] u8; then eight blocks of
-// CodePlanes. Bits a weight: q2_k 5.13, q3_k 4.56, q4_k 4.63, q5_k 5.63, q6_k 6.56, where the file has 2.63, 3.44,
-// 4.5, 5.5, 6.56: q2_k and q3_k keep their codes in 4 bits.
+// Layout (prepack): panels of kLanes rows, one row a lane. For each 256 channels: d [kLanes] f16; dmin [kLanes]
+// f16 where there are minimums; for each group the scales [kLanes] i8 and the minimums [kLanes] u8; then eight
+// blocks of CodePlanes. Bits a weight: q2_k 5.13, q3_k 4.56, q4_k 4.63, q5_k 5.63, q6_k 6.56, where the file has
+// 2.63, 3.44, 4.5, 5.5, 6.56: q2_k and q3_k keep their codes in 4 bits.
 // Rows beyond N have zero scales.
 //
 // Work as in linear_codes.h. Zero points and minimums of groups of 16 need sums of 16 activations, which the
@@ -102,12 +103,14 @@ struct SuperLinear {
       const F dmin = Format::kHasMin ? load_f16(panel + 2 * kLanes) : S::zero();
       const std::byte* group = panel + kHeadBytes;
       const std::byte* codes = panel + kCodesAt;
-      for (const int64_t end = b + 8; b < end; ++b, group += kGroupBytes * (kHalves ? 2 : 1), codes += Planes::kBytes) {
+      for (const int64_t end = b + 8; b < end; ++b) {
         // The first tile of a panel reads it from memory: ask for what comes later.
         for (int64_t line = 0; t == 0 && line < kSuperBytes / 8; line += 64) {
           _mm_prefetch(reinterpret_cast<const char*>(codes + kPrefetchBytes + line), _MM_HINT_T0);
         }
         add_block<MB>(group, codes, d, dmin, x, b, t, halves + 2 * b * x.T + t, out);
+        group += kGroupBytes * (kHalves ? 2 : 1);
+        codes += Planes::kBytes;
       }
     }
 #pragma GCC unroll 8
