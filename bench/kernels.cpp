@@ -67,7 +67,13 @@ int run(int argc, char** argv) {
     if (kernel.packing == Packing::q8_0) encoding = kQ8_0;
     if (kernel.packing == Packing::int8_channel) encoding = int8_channel(ScaleType::bf16);
     if (kernel.packing == Packing::int4_group) encoding = int4_group(64, ScaleType::bf16);
+    if (kernel.packing >= Packing::q4_0) {
+      for (const Encoding& gguf : {kQ4_0, kQ5_0, kQ5_1, kIQ4_NL, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K}) {
+        if (kernel.packing == gguf.packing) encoding = gguf;
+      }
+    }
     for (const Shape& shape : {Shape{960, 576}, Shape{3072, 576}, Shape{576, 1536}, Shape{2048, 8192}}) {
+      if (shape.K % encoding.block() != 0) continue;
       for (const int64_t T : {1, 8, 512}) bench_row(kernel, encoding, shape, T, pool);
     }
   }

@@ -3,7 +3,8 @@
 
 usage: make_random_gguf.py SHAPE TYPE OUT.gguf [--layers N] [--seed N]
   SHAPE  a name in data/models (Llama-3.2-1B) or the path of such a JSON file
-  TYPE   F32 | F16 | BF16 | Q4_1 | Q8_0, for every matrix; norms are F32 ones
+  TYPE   F32 | F16 | BF16 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | IQ4_NL | Q2_K to Q6_K, for every matrix;
+         norms are F32 ones. Q2_K to Q6_K want widths that 256 divides
 
 A block of about a megabyte of random weights is repeated, so a file is written at the speed of the
 disk. Weights are uniform within +-1/sqrt(K): activations stay finite through any number of layers.
@@ -24,9 +25,26 @@ ALIGNMENT = 32
 TYPES = {  # name -> (GGUF tensor type, GGUF file type, elements a block, bytes a block)
     "F32": (0, 0, 1, 4),
     "F16": (1, 1, 1, 2),
+    "Q4_0": (2, 2, 32, 18),
     "Q4_1": (3, 3, 32, 20),
+    "Q5_0": (6, 8, 32, 22),
+    "Q5_1": (7, 9, 32, 24),
     "Q8_0": (8, 7, 32, 34),
+    "Q2_K": (10, 10, 256, 84),
+    "Q3_K": (11, 12, 256, 110),
+    "Q4_K": (12, 15, 256, 144),
+    "Q5_K": (13, 17, 256, 176),
+    "Q6_K": (14, 18, 256, 210),
+    "IQ4_NL": (20, 25, 32, 18),
     "BF16": (30, 32, 1, 2),
+}
+# Blocks of random bits around f16 numbers: (offset of the scale, of the minimum), the scale that spans +-1, and
+# the minimum in units of that scale. A K-quant's small integers are random too, so its reach is an average.
+BLOCKS = {
+    "Q4_0": ((0, None), 1 / 8, 0), "Q4_1": ((0, 2), 1 / 7.5, -7.5), "Q5_0": ((0, None), 1 / 16, 0),
+    "Q5_1": ((0, 2), 1 / 15.5, -15.5), "Q8_0": ((0, None), 1 / 128, 0), "IQ4_NL": ((0, None), 1 / 127, 0),
+    "Q2_K": ((80, 82), 1 / 22, 1.5), "Q3_K": ((108, None), 1 / 128, 0), "Q4_K": ((0, 2), 1 / 472, 7.5),
+    "Q5_K": ((0, 2), 1 / 976, 15.5), "Q6_K": ((208, None), 1 / 4096, 0),
 }
 U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
 NORMAL, CONTROL, UNUSED = 1, 3, 5
@@ -34,14 +52,17 @@ NORMAL, CONTROL, UNUSED = 1, 3, 5
 
 def random_blocks(kind, bound, rng):
     """About a megabyte of blocks of `kind` whose elements are uniform within +-bound."""
-    # A prime count of blocks: repetitions do not line up with the rows of a matrix.
-    if kind == "Q4_1":
-        blocks = (struct.pack("<ee", scale, -7.5 * scale) + rng.randbytes(16)
-                  for scale in (bound / 7.5 * rng.uniform(0.5, 1.0) for _ in range(52511)))
-        return b"".join(blocks)
-    if kind == "Q8_0":
-        blocks = (struct.pack("<e", scale) + rng.randbytes(32)
-                  for scale in (bound / 128 * rng.uniform(0.5, 1.0) for _ in range(30839)))
+    # A prime count of blocks or elements: repetitions do not line up with the rows of a matrix.
+    if kind in BLOCKS:
+        (scale_at, min_at), unit, minimum = BLOCKS[kind]
+        blocks = []
+        for _ in range(30839 if TYPES[kind][2] == 32 else 7919):
+            block = bytearray(rng.randbytes(TYPES[kind][3]))
+            scale = bound * unit * rng.uniform(0.5, 1.0)
+            block[scale_at:scale_at + 2] = struct.pack("<e", scale)
+            if min_at is not None:
+                block[min_at:min_at + 2] = struct.pack("<e", minimum * scale)
+            blocks.append(block)
         return b"".join(blocks)
     count = 262147 if kind == "F32" else 524309
     values = array.array("f", (rng.uniform(-bound, bound) for _ in range(count)))

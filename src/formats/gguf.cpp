@@ -202,23 +202,26 @@ uint64_t alignment_of(const GgufFile& file, const std::string& name) {
 
 Encoding tensor_encoding(uint32_t type, const std::string& where) {
   switch (type) {
-    case 0:
-      return kF32;
-    case 1:
-      return kF16;
-    case 3:
-      return kQ4_1;
-    case 8:
-      return kQ8_0;
-    case 30:
-      return kBF16;
-    default:
-      break;
+    case 0: return kF32;
+    case 1: return kF16;
+    case 2: return kQ4_0;
+    case 3: return kQ4_1;
+    case 6: return kQ5_0;
+    case 7: return kQ5_1;
+    case 8: return kQ8_0;
+    case 10: return kQ2_K;
+    case 11: return kQ3_K;
+    case 12: return kQ4_K;
+    case 13: return kQ5_K;
+    case 14: return kQ6_K;
+    case 20: return kIQ4_NL;
+    case 30: return kBF16;
+    default: break;
   }
   if (type < std::size(kTensorTypes) && !kTensorTypes[type].empty()) {
     fail(ErrorKind::bad_file,
-         "{}: type {} is not supported by this version (supported: F32, F16, BF16, "
-         "Q4_1, Q8_0)",
+         "{}: type {} is not supported by this version (supported: F32, F16, BF16, Q4_0, Q4_1, "
+         "Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL)",
          where, kTensorTypes[type]);
   }
   fail(ErrorKind::bad_file, "{}: unknown tensor type {}", where, type);
@@ -252,10 +255,10 @@ uint64_t read_tensor(Reader& reader, uint64_t file_bytes, const std::string& nam
   uint64_t rows = 1;
   for (uint32_t i = 0; i < num_dims; ++i) {
     const auto dim = reader.number<int64_t>("a dimension");
-    // No element is smaller than half a byte, so a larger dimension cannot be in the file.
-    if (dim < 1 || static_cast<uint64_t>(dim) / 2 > file_bytes) {
+    // No element is smaller than a quarter of a byte, so a larger dimension cannot be in the file.
+    if (dim < 1 || static_cast<uint64_t>(dim) / 4 > file_bytes) {
       fail(ErrorKind::bad_file, "{}: dimension {} is {}, expected 1 to {}", where, i, dim,
-           2 * file_bytes);
+           4 * file_bytes);
     }
     tensor->dims[i] = dim;
     const auto product =
@@ -264,7 +267,7 @@ uint64_t read_tensor(Reader& reader, uint64_t file_bytes, const std::string& nam
     rows = *product;
   }
   tensor->encoding = tensor_encoding(reader.number<uint32_t>("a tensor type"), where);
-  const int64_t K = tensor->dims[0], block = std::max<int64_t>(tensor->encoding.group, 1);
+  const int64_t K = tensor->dims[0], block = tensor->encoding.block();
   if (K % block != 0) {
     fail(ErrorKind::bad_file, "{}: rows of {} elements, expected a multiple of {} for {}", where, K,
          block, tensor->encoding.name());

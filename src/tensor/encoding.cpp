@@ -12,8 +12,17 @@ int Encoding::bits() const {
     case Packing::bf16: return 16;
     case Packing::q8_0:
     case Packing::int8_channel: return 8;
+    case Packing::q4_0:
     case Packing::q4_1:
+    case Packing::iq4_nl:
+    case Packing::q4_k:
     case Packing::int4_group: return 4;
+    case Packing::q2_k: return 2;
+    case Packing::q3_k: return 3;
+    case Packing::q5_0:
+    case Packing::q5_1:
+    case Packing::q5_k: return 5;
+    case Packing::q6_k: return 6;
   }
   return 0;
 }
@@ -24,11 +33,8 @@ ActType Encoding::act_type() const {
     case Packing::f16:
     case Packing::bf16: return ActType::f32;
     case Packing::int8_channel: return ActType::int8_token;
-    case Packing::q4_1:
-    case Packing::q8_0:
-    case Packing::int4_group: return ActType::int8_block;
+    default: return ActType::int8_block;
   }
-  return ActType::f32;
 }
 
 std::string Encoding::name() const {
@@ -40,12 +46,21 @@ std::string Encoding::name() const {
     case Packing::q8_0: return "q8_0";
     case Packing::int8_channel: return "int8 per channel";
     case Packing::int4_group: return fmt::format("int4 g{}", group);
+    case Packing::q4_0: return "q4_0";
+    case Packing::q5_0: return "q5_0";
+    case Packing::q5_1: return "q5_1";
+    case Packing::iq4_nl: return "iq4_nl";
+    case Packing::q2_k: return "q2_k";
+    case Packing::q3_k: return "q3_k";
+    case Packing::q4_k: return "q4_k";
+    case Packing::q5_k: return "q5_k";
+    case Packing::q6_k: return "q6_k";
   }
   return "?";
 }
 
 size_t Encoding::row_bytes(int64_t K) const {
-  CHECK(K >= 0 && (group == 0 || K % group == 0), "K {} group {}", K, group);
+  CHECK(K >= 0 && K % block() == 0, "K {} block {}", K, block());
   const size_t k = static_cast<size_t>(K);
   switch (packing) {
     case Packing::f32: return k * 4;
@@ -55,6 +70,15 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::q8_0: return k / 32 * 34;
     case Packing::int8_channel: return k;
     case Packing::int4_group: return (k + 7) / 8 * 4;
+    case Packing::q4_0:
+    case Packing::iq4_nl: return k / 32 * 18;
+    case Packing::q5_0: return k / 32 * 22;
+    case Packing::q5_1: return k / 32 * 24;
+    case Packing::q2_k: return k / 256 * 84;
+    case Packing::q3_k: return k / 256 * 110;
+    case Packing::q4_k: return k / 256 * 144;
+    case Packing::q5_k: return k / 256 * 176;
+    case Packing::q6_k: return k / 256 * 210;
   }
   return 0;
 }

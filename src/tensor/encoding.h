@@ -19,6 +19,13 @@ enum class Packing : uint8_t {
   int8_channel,    // compressed-tensors int-quantized: signed bytes [N,K], one scale a row
   int4_group,      // compressed-tensors pack-quantized: int32 [N,K/8], nibbles along K, code = q + 8,
                    // one scale a group
+  // GGUF: 32 elements = f16 scale, ...
+  q4_0,    // 16 bytes as in q4_1; w = (code - 8) * scale
+  q5_0,    // 4 bytes of fifth bits, 16 bytes as in q4_1; w = (code - 16) * scale
+  q5_1,    // f16 min, then as q5_0; w = code * scale + min
+  iq4_nl,  // 16 bytes as in q4_1; w = kIq4Values[code] * scale
+  // GGUF: super-blocks of 256 elements (tensor/super_block.h), groups of 16 or 32
+  q2_k, q3_k, q4_k, q5_k, q6_k,
 };
 
 enum class ScaleType : uint8_t { none, f32, f16, bf16 };
@@ -40,6 +47,9 @@ struct Encoding {
   bool operator==(const Encoding&) const = default;
 
   bool is_plain() const { return packing <= Packing::bf16; }
+  bool is_super() const { return packing >= Packing::q2_k; }
+  // Elements that only come together: a row is a whole number of blocks.
+  int64_t block() const { return is_super() ? 256 : group == 0 ? 1 : group; }
   int bits() const;             // bits of a code or a number, without scales
   ActType act_type() const;
   // Name a person reads: "f32", "q4_1", "int8 per channel", "int4 g64".
@@ -55,10 +65,24 @@ inline constexpr Encoding kF16{Packing::f16};
 inline constexpr Encoding kBF16{Packing::bf16};
 inline constexpr Encoding kQ4_1{Packing::q4_1, ScaleType::f16, 32};
 inline constexpr Encoding kQ8_0{Packing::q8_0, ScaleType::f16, 32};
+inline constexpr Encoding kQ4_0{Packing::q4_0, ScaleType::f16, 32};
+inline constexpr Encoding kQ5_0{Packing::q5_0, ScaleType::f16, 32};
+inline constexpr Encoding kQ5_1{Packing::q5_1, ScaleType::f16, 32};
+inline constexpr Encoding kIQ4_NL{Packing::iq4_nl, ScaleType::f16, 32};
+// The scale of a group is the super-block's f16 times a small integer.
+inline constexpr Encoding kQ2_K{Packing::q2_k, ScaleType::f16, 16};
+inline constexpr Encoding kQ3_K{Packing::q3_k, ScaleType::f16, 16};
+inline constexpr Encoding kQ4_K{Packing::q4_k, ScaleType::f16, 32};
+inline constexpr Encoding kQ5_K{Packing::q5_k, ScaleType::f16, 32};
+inline constexpr Encoding kQ6_K{Packing::q6_k, ScaleType::f16, 16};
 inline constexpr Encoding int8_channel(ScaleType scale) { return {Packing::int8_channel, scale, 0}; }
 inline constexpr Encoding int4_group(int64_t group, ScaleType scale) {
   return {Packing::int4_group, scale, group};
 }
+
+// What the codes of iq4_nl stand for, before the scale.
+inline constexpr int kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113};
 
 size_t scale_bytes(ScaleType type);
 float load_scale(const std::byte* p, ScaleType type);

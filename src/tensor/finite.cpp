@@ -32,6 +32,36 @@ bool scales_are_finite(const Weight& w, int64_t n) {
   return true;
 }
 
+// Where the f16 scales lie in a block of the packings that keep them inside it.
+struct BlockScales {
+  int64_t elements, bytes;
+  int64_t scale, min;  // offsets; min -1: none
+};
+
+BlockScales block_scales(Packing packing) {
+  switch (packing) {
+    case Packing::q4_0:
+    case Packing::iq4_nl: return {32, 18, 0, -1};
+    case Packing::q4_1: return {32, 20, 0, 2};
+    case Packing::q5_0: return {32, 22, 0, -1};
+    case Packing::q5_1: return {32, 24, 0, 2};
+    case Packing::q8_0: return {32, 34, 0, -1};
+    case Packing::q2_k: return {256, 84, 80, 82};
+    case Packing::q3_k: return {256, 110, 108, -1};
+    case Packing::q4_k: return {256, 144, 0, 2};
+    case Packing::q5_k: return {256, 176, 0, 2};
+    case Packing::q6_k: return {256, 210, 208, -1};
+    default: CHECK(false, "packing {} has no blocks", static_cast<int>(packing));
+  }
+}
+
+bool blocks_are_finite(const std::byte* p, int64_t K, Packing packing) {
+  const BlockScales block = block_scales(packing);
+  const int64_t count = K / block.elements;
+  return all_finite(p + block.scale, count, block.bytes, kF16Exponent) &&
+         (block.min < 0 || all_finite(p + block.min, count, block.bytes, kF16Exponent));
+}
+
 }  // namespace
 
 bool row_is_finite(const Weight& w, int64_t n) {
@@ -41,14 +71,10 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::f32: return all_finite(p, w.K, 4, kF32Exponent);
     case Packing::f16: return all_finite(p, w.K, 2, kF16Exponent);
     case Packing::bf16: return all_finite(p, w.K, 2, kBf16Exponent);
-    case Packing::q4_1:
-      return all_finite(p, w.K / 32, 20, kF16Exponent) &&
-             all_finite(p + 2, w.K / 32, 20, kF16Exponent);
-    case Packing::q8_0: return all_finite(p, w.K / 32, 34, kF16Exponent);
     case Packing::int8_channel:
     case Packing::int4_group: return scales_are_finite(w, n);
+    default: return blocks_are_finite(p, w.K, w.encoding.packing);
   }
-  return true;
 }
 
 }  // namespace tandem

@@ -1,7 +1,10 @@
 #include "tensor/weight.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "tensor/dtype.h"
+#include "tensor/super_block.h"
 
 namespace tandem {
 namespace {
@@ -16,6 +19,42 @@ float row_scale(const Weight& w, int64_t n, int64_t group) {
                     w.encoding.scale_type);
 }
 
+// 32 elements of a GGUF packing: w = scale * (code - zero) + min, rounded in this order.
+struct Block {
+  float scale;
+  float min = -0.0f;  // where none is stored: adding -0 changes no number
+  int zero = 0;
+  uint8_t codes[32];
+};
+
+// q4_0, q4_1, q5_0, q5_1 and iq4_nl: scale, min, fifth bits as stored; nibbles, the first half in the low ones.
+Block read_block(Packing packing, const uint8_t* p) {
+  Block block;
+  block.scale = f16_to_float(load_unaligned<uint16_t>(p));
+  p += 2;
+  if (packing == Packing::q4_1 || packing == Packing::q5_1) {
+    block.min = f16_to_float(load_unaligned<uint16_t>(p));
+    p += 2;
+  }
+  uint32_t upper = 0;
+  if (packing == Packing::q5_0 || packing == Packing::q5_1) {
+    upper = load_unaligned<uint32_t>(p);
+    p += 4;
+  }
+  for (int j = 0; j < 16; ++j) {
+    block.codes[j] = static_cast<uint8_t>((p[j] & 15) | (upper >> j & 1) << 4);
+    block.codes[j + 16] = static_cast<uint8_t>(p[j] >> 4 | (upper >> (j + 16) & 1) << 4);
+  }
+  if (packing == Packing::q4_0) block.zero = 8;
+  if (packing == Packing::q5_0) block.zero = 16;
+  if (packing == Packing::iq4_nl) {
+    // The code book's values lie within a byte, so they are codes themselves.
+    block.zero = 128;
+    for (uint8_t& code : block.codes) code = static_cast<uint8_t>(kIq4Values[code] + 128);
+  }
+  return block;
+}
+
 }  // namespace
 
 int64_t Weight::stored_row(int64_t n) const {
@@ -28,16 +67,6 @@ void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales,
   CHECK(n >= 0 && n < w.N && !w.encoding.is_plain(), "row {} of {}, {}", n, w.N, w.encoding.name());
   const auto* p = reinterpret_cast<const uint8_t*>(row_data(w, n));
   switch (w.encoding.packing) {
-    case Packing::q4_1:
-      for (int64_t b = 0; b < w.K / 32; ++b, p += 20, codes += 32) {
-        scales[b] = f16_to_float(load_unaligned<uint16_t>(p));
-        mins[b] = f16_to_float(load_unaligned<uint16_t>(p + 2));
-        for (int j = 0; j < 16; ++j) {
-          codes[j] = p[4 + j] & 15;
-          codes[j + 16] = p[4 + j] >> 4;
-        }
-      }
-      return;
     case Packing::q8_0:
       for (int64_t b = 0; b < w.K / 32; ++b, p += 34, codes += 32) {
         scales[b] = f16_to_float(load_unaligned<uint16_t>(p));
@@ -58,6 +87,33 @@ void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales,
       // Little endian words of eight nibbles, low first, are bytes of two nibbles, low first.
       for (int64_t k = 0; k < w.K; ++k) codes[k] = p[k / 2] >> (k % 2 * 4) & 15;
       return;
+    case Packing::q4_0:
+    case Packing::q4_1:
+    case Packing::q5_0:
+    case Packing::q5_1:
+    case Packing::iq4_nl:
+      for (int64_t b = 0; b < w.K / 32; ++b, p += w.encoding.row_bytes(32)) {
+        const Block block = read_block(w.encoding.packing, p);
+        scales[b] = block.scale;
+        mins[b] = block.min - block.scale * static_cast<float>(block.zero);
+        std::copy_n(block.codes, 32, codes + b * 32);
+      }
+      return;
+    case Packing::q2_k:
+    case Packing::q3_k:
+    case Packing::q4_k:
+    case Packing::q5_k:
+    case Packing::q6_k:
+      for (int64_t b = 0; b < w.K / 256; ++b, p += w.encoding.row_bytes(256)) {
+        const SuperBlock block = read_super_block(w.encoding, p);
+        std::copy_n(block.codes, 256, codes + b * 256);
+        const int64_t groups = 256 / w.encoding.group;
+        for (int64_t g = 0; g < groups; ++g) {
+          scales[b * groups + g] = block.scale(g);
+          mins[b * groups + g] = -block.minus_min(g) - block.scale(g) * static_cast<float>(block.zero);
+        }
+      }
+      return;
     default: CHECK(false, "packing {}", static_cast<int>(w.encoding.packing));
   }
 }
@@ -72,16 +128,6 @@ void decode_row(const Weight& w, int64_t n, float* out) {
       return;
     case Packing::bf16:
       for (int64_t k = 0; k < w.K; ++k) out[k] = bf16_to_float(load_unaligned<uint16_t>(p + 2 * k));
-      return;
-    case Packing::q4_1:
-      for (int64_t b = 0; b < w.K / 32; ++b, p += 20, out += 32) {
-        const float scale = f16_to_float(load_unaligned<uint16_t>(p));
-        const float min = f16_to_float(load_unaligned<uint16_t>(p + 2));
-        for (int j = 0; j < 16; ++j) {
-          out[j] = static_cast<float>(p[4 + j] & 15) * scale + min;
-          out[j + 16] = static_cast<float>(p[4 + j] >> 4) * scale + min;
-        }
-      }
       return;
     case Packing::q8_0:
       for (int64_t b = 0; b < w.K / 32; ++b, p += 34, out += 32) {
@@ -98,6 +144,28 @@ void decode_row(const Weight& w, int64_t n, float* out) {
       for (int64_t k = 0; k < w.K; ++k) {
         const int q = (p[k / 2] >> (k % 2 * 4) & 15) - 8;
         out[k] = static_cast<float>(q) * row_scale(w, n, k / w.encoding.group);
+      }
+      return;
+    case Packing::q4_0:
+    case Packing::q4_1:
+    case Packing::q5_0:
+    case Packing::q5_1:
+    case Packing::iq4_nl:
+      for (int64_t b = 0; b < w.K / 32; ++b, p += w.encoding.row_bytes(32), out += 32) {
+        const Block block = read_block(w.encoding.packing, p);
+        for (int j = 0; j < 32; ++j) {
+          out[j] = block.scale * static_cast<float>(block.codes[j] - block.zero) + block.min;
+        }
+      }
+      return;
+    case Packing::q2_k:
+    case Packing::q3_k:
+    case Packing::q4_k:
+    case Packing::q5_k:
+    case Packing::q6_k:
+      for (int64_t b = 0; b < w.K / 256; ++b, p += w.encoding.row_bytes(256), out += 256) {
+        const SuperBlock block = read_super_block(w.encoding, p);
+        for (int64_t k = 0; k < 256; ++k) out[k] = block.value(k);
       }
       return;
   }

@@ -34,8 +34,8 @@ struct Weight {
 // out[K] = row n in float.
 void decode_row(const Weight& weight, int64_t n, float* out);
 
-// Row n of an integer encoding as w = codes[k] * scales[g] + mins[g], g = k / group: codes[K] (0..15 or
-// 0..255), scales and mins [groups_per_row].
+// Row n of an integer encoding as w = codes[k] * scales[g] + mins[g], g = k / group: codes[K] (below 2^bits;
+// iq4_nl: value + 128), scales and mins [groups_per_row].
 void decode_row_codes(const Weight& weight, int64_t n, uint8_t* codes, float* scales, float* mins);
 
 }  // namespace tandem

@@ -22,7 +22,8 @@ constexpr Shape kShapes[] = {
     {3, 15, 96, "tokens of 2 + 1"},   {7, 33, 128, "tokens of 4 + 2 + 1"},
     {8, 7, 1536, "deep, few rows"},   {9, 48, 192, "a token beyond a tile"},
     {15, 40, 320, "one less than two tiles"}, {33, 250, 64, "tails everywhere"},
-    {0, 32, 64, "no tokens"},
+    {0, 32, 64, "no tokens"},         {1, 50, 512, "super-blocks"},
+    {7, 17, 256, "one super-block"},  {17, 33, 768, "more tokens than are summed alone"},
 };
 
 std::vector<Encoding> encodings_of(Packing packing) {
@@ -34,6 +35,15 @@ std::vector<Encoding> encodings_of(Packing packing) {
     case Packing::int4_group:
       return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::bf16), int4_group(32, ScaleType::f16),
               int4_group(64, ScaleType::f32)};
+    case Packing::q4_0: return {kQ4_0};
+    case Packing::q5_0: return {kQ5_0};
+    case Packing::q5_1: return {kQ5_1};
+    case Packing::iq4_nl: return {kIQ4_NL};
+    case Packing::q2_k: return {kQ2_K};
+    case Packing::q3_k: return {kQ3_K};
+    case Packing::q4_k: return {kQ4_K};
+    case Packing::q5_k: return {kQ5_K};
+    case Packing::q6_k: return {kQ6_K};
     default: return {Encoding{packing}};
   }
 }
@@ -107,7 +117,7 @@ TEST_P(LinearRows, AgreesWithScalarCode) {
   }
   for (const Encoding& encoding : encodings_of(kernel.packing)) {
     for (const Shape& shape : kShapes) {
-      if (encoding.group != 0 && shape.K % encoding.group != 0) continue;
+      if (shape.K % encoding.block() != 0) continue;
       check_case(kernel, encoding, shape, false);
       check_case(kernel, encoding, shape, true);
     }
@@ -159,10 +169,13 @@ TEST_P(CodeRows, ExtremeCodesDoNotSaturate) {
   const Encoding encoding = encodings_of(kernel.packing).front();
   for (const int byte : {0xFF, 0x00, 0x80, 0x7F, 0x88}) {
     RandomWeight owned(encoding, 16, 1536, 5);
+    const BlockFields fields = block_fields(encoding.packing);
+    const auto within = [](size_t at, size_t begin) { return at >= begin && at < begin + 2; };
     for (size_t i = 0; i < owned.data.size(); ++i) {
-      const size_t block = encoding.packing == Packing::q4_1 ? 20 : encoding.packing == Packing::q8_0 ? 34 : 0;
-      const size_t head = encoding.packing == Packing::q4_1 ? 4 : 2;
-      if (block == 0 || i % block >= head) owned.data[i] = static_cast<std::byte>(byte);
+      const size_t at = fields.bytes == 0 ? 0 : i % fields.bytes;
+      const bool is_f16 = fields.bytes != 0 && (within(at, fields.scale) ||
+                                                (fields.min >= 0 && within(at, static_cast<size_t>(fields.min))));
+      if (!is_f16) owned.data[i] = static_cast<std::byte>(byte);
     }
     PackedWeight packed = kernel.prepack(context, {owned.weight}, arena);
     packed.kernel = &kernel;
@@ -212,7 +225,7 @@ TEST_P(CodeRows, RefusesAWidthThatOverflowsItsSums) {
 
 TEST(Table, EveryIsaRunsEveryPacking) {
   for (const char* isa : {"ref", "avx2", "avx512"}) {
-    for (int p = 0; p <= static_cast<int>(Packing::int4_group); ++p) {
+    for (int p = 0; p <= static_cast<int>(Packing::q6_k); ++p) {
       EXPECT_NO_THROW(find_linear(isa, static_cast<Packing>(p)));
     }
     EXPECT_NO_THROW(find_ops(isa));

@@ -13,6 +13,30 @@
 
 namespace tandem {
 
+// Where a GGUF block keeps its f16 numbers.
+struct BlockFields {
+  size_t bytes;  // of a block; 0: the packing has no blocks
+  size_t scale;
+  int min;       // -1: none
+};
+
+inline BlockFields block_fields(Packing packing) {
+  switch (packing) {
+    case Packing::q4_0:
+    case Packing::iq4_nl: return {18, 0, -1};
+    case Packing::q4_1: return {20, 0, 2};
+    case Packing::q5_0: return {22, 0, -1};
+    case Packing::q5_1: return {24, 0, 2};
+    case Packing::q8_0: return {34, 0, -1};
+    case Packing::q2_k: return {84, 80, 82};
+    case Packing::q3_k: return {110, 108, -1};
+    case Packing::q4_k: return {144, 0, 2};
+    case Packing::q5_k: return {176, 0, 2};
+    case Packing::q6_k: return {210, 208, -1};
+    default: return {0, 0, -1};
+  }
+}
+
 struct RandomWeight {
   Weight weight;
   std::vector<std::byte> data, scales;
@@ -37,12 +61,14 @@ struct RandomWeight {
           std::memcpy(&data[i * 2], &h, 2);
         }
       }
-    } else if (encoding.packing == Packing::q4_1 || encoding.packing == Packing::q8_0) {
-      const size_t block = encoding.packing == Packing::q4_1 ? 20 : 34;
-      for (size_t at = 0; at < data.size(); at += block) {
-        put(&data[at], ScaleType::f16);
-        if (encoding.packing == Packing::q4_1) {
-          store_scale(&data[at + 2], ScaleType::f16, static_cast<float>(-0.05 + 0.02 * random.normal()));
+    } else if (const BlockFields fields = block_fields(encoding.packing); fields.bytes != 0) {
+      // A K-quant's minimum is subtracted, and the integers beside reach 63.
+      const double unit = encoding.is_super() ? -0.1 : 1.0;
+      for (size_t at = 0; at < data.size(); at += fields.bytes) {
+        put(&data[at + fields.scale], ScaleType::f16);
+        if (fields.min >= 0) {
+          store_scale(&data[at + static_cast<size_t>(fields.min)], ScaleType::f16,
+                      static_cast<float>(unit * (-0.05 + 0.02 * random.normal())));
         }
       }
     } else {

@@ -54,6 +54,15 @@ python() { "$venv/bin/python" "$@"; }
 texts=()
 [ -e "$wikitext" ] && texts=(--text "$wikitext")
 check "GGUF decode" python "$oracle/gguf_decode.py" "$build/tests/formats/dump_tensor" "$model"
+every_type() {
+  local file status
+  file=$(mktemp) && python "$oracle/gguf_types.py" "$file" &&
+    python "$oracle/gguf_decode.py" "$build/tests/formats/dump_tensor" "$file"
+  status=$?
+  rm -f "$file"
+  return $status
+}
+check "GGUF decode, every type" every_type
 check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   --program "$build/tests/text/encode_lines" --write-golden "$golden/text/smollm2_ids.jsonl" \
   ${texts[@]+"${texts[@]}"}

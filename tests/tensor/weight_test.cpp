@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -49,6 +50,106 @@ TEST(Weight, Q4_1) {
     EXPECT_EQ(row[j + 16], 0.5f * static_cast<float>(15 - j) - 1.0f);
   }
   expect_codes_match(w, 0);
+}
+
+TEST(Weight, Q4_0) {
+  Bytes b;
+  b.u16(float_to_f16(-0.5f));
+  for (int j = 0; j < 16; ++j) b.u8(j | (15 - j) << 4);
+  const Weight w{kQ4_0, 1, 32, b.data.data()};
+  ASSERT_EQ(w.total_bytes(), 18u);
+  float row[32];
+  decode_row(w, 0, row);
+  for (int j = 0; j < 16; ++j) {
+    EXPECT_EQ(row[j], -0.5f * static_cast<float>(j - 8));
+    EXPECT_EQ(row[j + 16], -0.5f * static_cast<float>(7 - j));
+  }
+  EXPECT_TRUE(std::signbit(row[8])) << "zero times a negative scale, as GGUF's decoder gives it";
+  expect_codes_match(w, 0);
+}
+
+TEST(Weight, Q5HasItsFifthBitsInFront) {
+  for (const Encoding& encoding : {kQ5_0, kQ5_1}) {
+    const bool has_min = encoding == kQ5_1;
+    Bytes b;
+    b.u16(float_to_f16(0.25f));
+    if (has_min) b.u16(float_to_f16(-3.0f));
+    for (const int byte : {0x01, 0x00, 0x00, 0x80}) b.u8(byte);  // elements 0 and 31
+    for (int j = 0; j < 16; ++j) b.u8(j | 2 << 4);
+    const Weight w{encoding, 1, 32, b.data.data()};
+    ASSERT_EQ(w.total_bytes(), has_min ? 24u : 22u);
+    float row[32];
+    decode_row(w, 0, row);
+    const float base = has_min ? -3.0f : -4.0f;
+    EXPECT_EQ(row[0], base + 0.25f * 16);
+    EXPECT_EQ(row[15], base + 0.25f * 15);
+    EXPECT_EQ(row[30], base + 0.25f * 2);
+    EXPECT_EQ(row[31], base + 0.25f * 18);
+    expect_codes_match(w, 0);
+  }
+}
+
+TEST(Weight, IQ4_NLReadsItsCodeBook) {
+  Bytes b;
+  b.u16(float_to_f16(2.0f));
+  for (int j = 0; j < 16; ++j) b.u8(j);
+  const Weight w{kIQ4_NL, 1, 32, b.data.data()};
+  ASSERT_EQ(w.total_bytes(), 18u);
+  float row[32];
+  decode_row(w, 0, row);
+  EXPECT_EQ(row[0], -254.0f);
+  EXPECT_EQ(row[8], 2.0f);
+  EXPECT_EQ(row[15], 226.0f);
+  EXPECT_EQ(row[31], -254.0f);
+  expect_codes_match(w, 0);
+}
+
+// Elements chosen so that each plane of a super-block, and both halves of the 6-bit integers, are read.
+TEST(Weight, Q4_K) {
+  std::vector<std::byte> data(144);
+  const auto set = [&](size_t at, int value) { data[at] = static_cast<std::byte>(value); };
+  store_scale(&data[0], ScaleType::f16, 0.5f);
+  store_scale(&data[2], ScaleType::f16, 0.25f);
+  set(4, 0x80 | 3);   // scale 0 is 3; upper bits of scale 4: 2
+  set(8, 0x40 | 5);   // min 0 is 5; upper bits of min 4: 1
+  set(12, 0x70 | 9);  // lower bits of scale 4: 9, of min 4: 7
+  set(16, 0x0B);      // element 0 is 11, element 32 is 0
+  set(80, 0x0D);      // element 128 is 13
+  const Weight w{kQ4_K, 1, 256, data.data()};
+  ASSERT_EQ(w.total_bytes(), 144u);
+  std::vector<float> row(256);
+  decode_row(w, 0, row.data());
+  EXPECT_EQ(row[0], 0.5f * 3 * 11 - 0.25f * 5);
+  EXPECT_EQ(row[1], -0.25f * 5);
+  EXPECT_EQ(row[128], 0.5f * 41 * 13 - 0.25f * 23);
+  expect_codes_match(w, 0);
+}
+
+TEST(Weight, Q6_K) {
+  std::vector<std::byte> data(210);
+  const auto set = [&](size_t at, int value) { data[at] = static_cast<std::byte>(value); };
+  store_scale(&data[208], ScaleType::f16, 0.5f);
+  set(192, 3);
+  set(196, -128);
+  set(0, 0xA7);         // elements 0 and 64, lower bits 7 and 10
+  set(128, 0x31);       // their upper bits: 1 and 3
+  const Weight w{kQ6_K, 1, 256, data.data()};
+  ASSERT_EQ(w.total_bytes(), 210u);
+  std::vector<float> row(256);
+  decode_row(w, 0, row.data());
+  EXPECT_EQ(row[0], 0.5f * 3 * (23 - 32));
+  EXPECT_EQ(row[64], 0.5f * -128 * (58 - 32));
+  expect_codes_match(w, 0);
+}
+
+// Any bits at all: the two decoders agree.
+TEST(Weight, SuperBlocksAsCodes) {
+  for (const Encoding& encoding : {kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K}) {
+    SCOPED_TRACE(encoding.name());
+    std::vector<std::byte> data(encoding.row_bytes(512));
+    for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 37 % 60);  // no NaN in f16
+    expect_codes_match({encoding, 1, 512, data.data()}, 0);
+  }
 }
 
 TEST(Weight, Q8_0) {

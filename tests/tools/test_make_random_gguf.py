@@ -25,7 +25,8 @@ def make(tmp_path, kind, *flags, shape=None, name="out.gguf"):
 
 
 @pytest.mark.parametrize("kind, block, block_bytes", [
-    ("F32", 1, 4), ("F16", 1, 2), ("BF16", 1, 2), ("Q4_1", 32, 20), ("Q8_0", 32, 34)])
+    ("F32", 1, 4), ("F16", 1, 2), ("BF16", 1, 2), ("Q4_1", 32, 20), ("Q8_0", 32, 34),
+    ("Q4_0", 32, 18), ("Q5_0", 32, 22), ("Q5_1", 32, 24), ("IQ4_NL", 32, 18)])
 def test_size_is_header_and_every_tensor(tmp_path, kind, block, block_bytes):
     out, done = make(tmp_path, kind)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "kernels/rows.h"
 #include "tensor/dtype.h"
+#include "tensor/super_block.h"
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -26,8 +27,10 @@ namespace {
 // The shared kernels, in terms of the operations above.
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/code_planes.h"
 #include "kernels/cpu/linear_codes.h"
 #include "kernels/cpu/linear_float.h"
+#include "kernels/cpu/linear_super.h"
 
 using Set = Avx2;
 
@@ -47,6 +50,25 @@ constexpr LinearKernel kRows[] = {
     row<CodesLinear<Set, CodeFormat<8, false, PanelScale::f32>>>("linear_int8_channel_avx2",
                                                                  Packing::int8_channel, ActType::int8_token),
     row<CodesLinearAnyScale<Set, 4>>("linear_int4_group_avx2", Packing::int4_group, ActType::int8_block),
+    row<CodesLinear<Set, CodeFormat<4, false, PanelScale::f16>>>("linear_q4_0_avx2", Packing::q4_0,
+                                                                 ActType::int8_block),
+    row<CodesLinear<Set, CodeFormat<5, false, PanelScale::f16>>>("linear_q5_0_avx2", Packing::q5_0,
+                                                                 ActType::int8_block),
+    row<CodesLinear<Set, CodeFormat<5, true, PanelScale::f16>>>("linear_q5_1_avx2", Packing::q5_1,
+                                                                ActType::int8_block),
+    // The code book's values as bytes: 8.5 bits a weight, where the file has 4.5.
+    row<CodesLinear<Set, CodeFormat<8, false, PanelScale::f16>>>("linear_iq4_nl_avx2", Packing::iq4_nl,
+                                                                 ActType::int8_block),
+    row<SuperLinear<Set, SuperFormat<4, 16, true, 0>>>("linear_q2_k_avx2", Packing::q2_k,
+                                                       ActType::int8_block),
+    row<SuperLinear<Set, SuperFormat<4, 16, false, 4>>>("linear_q3_k_avx2", Packing::q3_k,
+                                                        ActType::int8_block),
+    row<SuperLinear<Set, SuperFormat<4, 32, true, 0>>>("linear_q4_k_avx2", Packing::q4_k,
+                                                       ActType::int8_block),
+    row<SuperLinear<Set, SuperFormat<5, 32, true, 0>>>("linear_q5_k_avx2", Packing::q5_k,
+                                                       ActType::int8_block),
+    row<SuperLinear<Set, SuperFormat<6, 16, false, 32>>>("linear_q6_k_avx2", Packing::q6_k,
+                                                         ActType::int8_block),
 };
 
 }  // namespace

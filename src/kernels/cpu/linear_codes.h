@@ -7,8 +7,8 @@
 //
 // Layout (prepack): panels of kLanes rows, one row a lane. A panel holds, for each group: the scales of
 // its rows [kLanes], the minimums [kLanes] when the encoding stores them, then for each 32 channels the
-// codes as dot_block4 or dot_block8 wants them. int8_channel: all codes first, then f32 scales.
-// Rows beyond N have zero scales; channels beyond K are zero-valued codes. Pieces are read unaligned.
+// codes as dot_block4, CodePlanes (5 bits) or dot_block8 wants them. int8_channel: all codes first, then f32
+// scales. Rows beyond N have zero scales; channels beyond K are zero-valued codes. Pieces are read unaligned.
 //
 // Constraints: a group is a multiple of 32 channels and divides K; without groups K is free up to 65536.
 //
@@ -31,7 +31,7 @@ struct CodeFormat {
   static constexpr bool kHasMin = HasMin;
   static constexpr PanelScale kScale = Scale;
   static constexpr int kScaleBytes = Scale == PanelScale::f32 ? 4 : 2;
-  static constexpr float kZero = Bits == 4 ? 8.0f : 128.0f;
+  static constexpr float kZero = Bits == 4 ? 8.0f : Bits == 5 ? 16.0f : 128.0f;
 };
 
 template <class S, class Format>
@@ -43,7 +43,7 @@ struct CodesLinear {
   static constexpr int64_t kHeadBytes = Format::kScaleBytes * kLanes * (Format::kHasMin ? 2 : 1);
   static constexpr int64_t kPrefetchBytes = 2048;
   static constexpr int64_t kMaxUngroupedK = 65536;  // times 255 * 127 is just below 2^31
-  static constexpr bool kAddsMin = Format::kHasMin || Format::kBits == 4 || !S::kSignedBytes;
+  static constexpr bool kAddsMin = Format::kHasMin || Format::kBits < 8 || !S::kSignedBytes;
 
   static F load_scales(const std::byte* p) {
     if constexpr (Format::kScale == PanelScale::f16) {
@@ -64,6 +64,8 @@ struct CodesLinear {
     const auto* c = reinterpret_cast<const uint8_t*>(codes);
     if constexpr (Format::kBits == 4) {
       S::template dot_block4<MB>(c, x, ldx, sums);
+    } else if constexpr (Format::kBits == 5) {
+      CodePlanes<S, 5>::template dot<MB>(c, x, ldx, sums, sums);
     } else {
       S::template dot_block8<MB>(c, x, ldx, sums);
     }
@@ -181,6 +183,7 @@ struct CodesLinear {
 
   // Codes of kLanes rows [kLanes][K_padded] -> the block order of the panel, in words of four codes.
   static void store_block(const uint8_t* rows, int64_t K_padded, int64_t b, std::byte* out) {
+    if constexpr (Format::kBits == 5) return CodePlanes<S, 5>::store(rows + b * kActBlock, K_padded, out);
     const auto word = [&](int lane, int64_t k) {
       uint32_t four;
       std::memcpy(&four, rows + lane * K_padded + b * kActBlock + k, 4);
@@ -283,7 +286,9 @@ struct CodesLinear {
         const int64_t i = k % kActBlock;
         const auto* block = reinterpret_cast<const uint8_t*>(p) + (k - g * group) / kActBlock * kBlockBytes;
         uint8_t code;
-        if constexpr (Format::kBits == 4) {
+        if constexpr (Format::kBits == 5) {
+          code = CodePlanes<S, 5>::code(reinterpret_cast<const std::byte*>(block), lane, i);
+        } else if constexpr (Format::kBits == 4) {
           code = block[(i % 16 / 4 * kLanes + lane) * 4 + i % 4] >> (i / 16 * 4) & 15;
         } else {
           code = block[(i / 4 * kLanes + lane) * 4 + i % 4] ^ (S::kSignedBytes ? 0x80 : 0);

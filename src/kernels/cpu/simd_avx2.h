@@ -109,6 +109,22 @@ struct Avx2 {
     return _mm256_set1_epi32(four);
   }
 
+  // Bits and bytes, for codes that are split in planes (code_planes.h).
+  static I set_int(int32_t x) { return _mm256_set1_epi32(x); }
+  static I load_bytes(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+  static I or_bits(I a, I b) { return _mm256_or_si256(a, b); }
+  static I and_bytes(I a, int mask) { return _mm256_and_si256(a, _mm256_set1_epi8(static_cast<char>(mask))); }
+  // Within 16 bits, left by `bits` or right by -bits.
+  template <int bits>
+  static I shift(I a) {
+    if constexpr (bits >= 0) return _mm256_slli_epi16(a, bits);
+    return _mm256_srli_epi16(a, bits < 0 ? -bits : 0);
+  }
+  // sum + codes . x in each 32 bits; codes unsigned, below 64: a pair of products is at most 2 * 63 * 127.
+  static I dot_quad(I sum, I codes, I x) {
+    return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1)));
+  }
+
   // sums[m] += codes . x[m] over a block of 32 channels, for 8 rows. codes: 4 x 32 bytes; in vector j the low
   // nibbles of row n's four bytes are channels 4j.., the high ones channels 16 + 4j... A pair of products is
   // at most 2 * 15 * 127 and the block adds eight pairs into 16 bits: 30480, so nothing saturates.

@@ -89,6 +89,20 @@ struct Avx512 {
     return _mm512_set1_epi32(four);
   }
 
+  // Bits and bytes, for codes that are split in planes (code_planes.h).
+  static I set_int(int32_t x) { return _mm512_set1_epi32(x); }
+  static I load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static I or_bits(I a, I b) { return _mm512_or_si512(a, b); }
+  static I and_bytes(I a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi8(static_cast<char>(mask))); }
+  // Within 16 bits, left by `bits` or right by -bits.
+  template <int bits>
+  static I shift(I a) {
+    if constexpr (bits >= 0) return _mm512_slli_epi16(a, bits);
+    return _mm512_srli_epi16(a, bits < 0 ? -bits : 0);
+  }
+  // sum + codes . x in each 32 bits; codes unsigned, below 128.
+  static I dot_quad(I sum, I codes, I x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+
   // sums[m] += codes . x[m] over a block of 32 channels, for 16 rows. codes: 4 x 64 bytes; in vector j the
   // low nibbles of row n's four bytes are channels 4j.., the high ones channels 16 + 4j...
   template <int MB>

@@ -73,6 +73,15 @@ constexpr LinearKernel kRows[] = {
     row("linear_q8_0_ref", Packing::q8_0),
     row("linear_int8_channel_ref", Packing::int8_channel),
     row("linear_int4_group_ref", Packing::int4_group),
+    row("linear_q4_0_ref", Packing::q4_0),
+    row("linear_q5_0_ref", Packing::q5_0),
+    row("linear_q5_1_ref", Packing::q5_1),
+    row("linear_iq4_nl_ref", Packing::iq4_nl),
+    row("linear_q2_k_ref", Packing::q2_k),
+    row("linear_q3_k_ref", Packing::q3_k),
+    row("linear_q4_k_ref", Packing::q4_k),
+    row("linear_q5_k_ref", Packing::q5_k),
+    row("linear_q6_k_ref", Packing::q6_k),
 };
 
 }  // namespace

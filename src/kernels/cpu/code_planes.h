@@ -1,0 +1,79 @@
+// 32 channels of kLanes rows in codes of 4, 5 or 6 bits, as words of four channels (quads) a lane:
+//   4 vectors of nibbles: vector q holds quad q (channels 4q..) in the low nibbles, quad 4 + q in the high ones
+//   5 bits: then 1 vector; bit q of each byte is the fifth bit of quad q = 0..7
+//   6 bits: then 2 vectors, one for each half of the channels; bits 2q, 2q + 1 are the upper bits of its quad q
+// So a code costs its bits and nothing more, and a shift and a mask bring the upper bits to their place.
+#pragma once
+
+template <class S, int Bits>
+struct CodePlanes {
+  using I = typename S::I;
+  static_assert(Bits >= 4 && Bits <= 6);
+  static constexpr int kLanes = S::kLanes;
+  static constexpr int64_t kVectorBytes = 4 * kLanes;
+  static constexpr int64_t kBytes = Bits * kVectorBytes;
+
+  // Where the upper bits of quad 0..7 lie: vector behind the nibbles, and lowest bit in its bytes.
+  static constexpr int upper_vector(int quad) { return Bits == 5 ? 0 : quad / 4; }
+  static constexpr int upper_bit(int quad) { return Bits == 5 ? quad : quad % 4 * 2; }
+  static constexpr int kUpperMask = Bits == 5 ? 1 : 3;
+
+  // first[m] += codes . x[m] over channels 0..15, last[m] over 16..31; the two may be one array.
+  template <int MB>
+  [[gnu::always_inline]] static void dot(const uint8_t* codes, const int8_t* x, int64_t ldx, I (&first)[MB],
+                                         I (&last)[MB]) {
+    quads<0>(codes, x, ldx, first, last);
+    quads<1>(codes, x, ldx, first, last);
+    quads<2>(codes, x, ldx, first, last);
+    quads<3>(codes, x, ldx, first, last);
+  }
+
+  // Quads q and 4 + q.
+  template <int q, int MB>
+  [[gnu::always_inline]] static void quads(const uint8_t* codes, const int8_t* x, int64_t ldx, I (&first)[MB],
+                                           I (&last)[MB]) {
+    const I raw = S::load_bytes(codes + q * kVectorBytes);
+    const I low = with_upper<q>(S::and_bytes(raw, 15), codes);
+    const I high = with_upper<4 + q>(S::and_bytes(S::template shift<-4>(raw), 15), codes);
+#pragma GCC unroll 8
+    for (int m = 0; m < MB; ++m) first[m] = S::dot_quad(first[m], low, S::broadcast4(x + m * ldx + 4 * q));
+#pragma GCC unroll 8
+    for (int m = 0; m < MB; ++m) last[m] = S::dot_quad(last[m], high, S::broadcast4(x + m * ldx + 16 + 4 * q));
+  }
+
+  template <int quad>
+  [[gnu::always_inline]] static I with_upper(I nibbles, const uint8_t* codes) {
+    if constexpr (Bits == 4) {
+      return nibbles;
+    } else {
+      const I upper = S::load_bytes(codes + (4 + upper_vector(quad)) * kVectorBytes);
+      return S::or_bits(nibbles, S::and_bytes(S::template shift<4 - upper_bit(quad)>(upper), kUpperMask << 4));
+    }
+  }
+
+  // rows: codes of each lane's channels, `stride` bytes from lane to lane.
+  static void store(const uint8_t* rows, int64_t stride, std::byte* out) {
+    auto* bytes = reinterpret_cast<uint8_t*>(out);
+    std::memset(bytes, 0, kBytes);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int k = 0; k < 32; ++k) {
+        const int quad = k / 4, at = lane * 4 + k % 4, code = rows[lane * stride + k];
+        bytes[quad % 4 * kVectorBytes + at] |= static_cast<uint8_t>((code & 15) << (quad / 4 * 4));
+        if constexpr (Bits > 4) {
+          bytes[(4 + upper_vector(quad)) * kVectorBytes + at] |= static_cast<uint8_t>(code >> 4 << upper_bit(quad));
+        }
+      }
+    }
+  }
+
+  static uint8_t code(const std::byte* block, int64_t lane, int64_t k) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(block);
+    const int quad = static_cast<int>(k / 4);
+    const int64_t at = lane * 4 + k % 4;
+    int value = bytes[quad % 4 * kVectorBytes + at] >> (quad / 4 * 4) & 15;
+    if constexpr (Bits > 4) {
+      value |= (bytes[(4 + upper_vector(quad)) * kVectorBytes + at] >> upper_bit(quad) & kUpperMask) << 4;
+    }
+    return static_cast<uint8_t>(value);
+  }
+};
