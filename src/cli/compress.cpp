@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 
@@ -72,7 +73,7 @@ void print_result(const CompressOptions& options, const Recipe& recipe,
 int run_compress(const CompressOptions& options) {
   // The recipe first: a wrong name should not wait for a model to be read.
   const Recipe recipe = recipe_from_name(options.recipe, options.group);
-  const Checkpoint source = load_checkpoint(options.model);
+  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   ProgressLine line;

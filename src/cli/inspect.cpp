@@ -10,6 +10,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/model_path.h"
 #include "cli/verbs.h"
 #include "formats/checkpoint.h"
 #include "kernels/ops.h"
@@ -258,7 +259,7 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
 }
 
 int inspect(const Options& options) {
-  const Checkpoint checkpoint = load_checkpoint(options.path);
+  const Checkpoint checkpoint = load_checkpoint(resolve_model_path(options.path));
   if (options.json) {
     print_json(checkpoint, options);
   } else if (options.chat_template) {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "cli/hub_cache.h"
 
 namespace tandem {
 
@@ -19,9 +20,12 @@ std::filesystem::path default_model_path() {
 }
 
 std::filesystem::path resolve_model_path(const std::string& given) {
-  if (!given.empty()) return given;
-  std::filesystem::path path = default_model_path();
   std::error_code error;
+  if (!given.empty()) {
+    if (std::filesystem::exists(given, error) || !is_hub_id(given)) return given;
+    return find_in_hub_cache(hub_cache_path(), given);
+  }
+  std::filesystem::path path = default_model_path();
   if (!std::filesystem::exists(path, error)) {
     fail(ErrorKind::usage,
          "no model given and the default model is not at {}; fetch it with 'make study' or "

@@ -74,8 +74,11 @@ Checkpoint load_checkpoint(const fs::path& path) try {
 }
 
 std::string checkpoint_hash(const Checkpoint& checkpoint) {
-  CHECK(checkpoint.files.size() == 1, "{} files", checkpoint.files.size());
-  return hash_hex(checkpoint.files.front()->bytes());
+  CHECK(!checkpoint.files.empty(), "no files");
+  if (checkpoint.files.size() == 1) return hash_hex(checkpoint.files.front()->bytes());
+  std::string hashes;
+  for (const auto& file : checkpoint.files) hashes += hash_hex(file->bytes());
+  return hash_hex(std::as_bytes(std::span(hashes)));
 }
 
 }  // namespace tandem

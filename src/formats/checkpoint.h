@@ -70,7 +70,7 @@ void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config
                      const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
                      const std::string& quantization_config_json, const std::string& manifest_json);
 
-// XXH3-128 of the weight files, for Records.
+// XXH3-128 of the weight file, for Records; of several, the hash of their hashes in their order.
 std::string checkpoint_hash(const Checkpoint& checkpoint);
 
 }  // namespace tandem

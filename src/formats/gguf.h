@@ -77,7 +77,7 @@ struct GgufFile {
 // `name` opens every message. Throws bad_file; views point into `bytes`.
 GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name);
 
-// Reads a Llama-family model. Throws bad_file, no_memory when the weights cannot fit.
+// Reads a model of a family that families.h lists. Throws bad_file, no_memory when the weights cannot fit.
 Checkpoint read_gguf(const std::filesystem::path& path);
 
 }  // namespace tandem

@@ -1,11 +1,13 @@
-// A parsed GGUF file of architecture `llama` -> Checkpoint: GGUF's keys and names become a
-// ModelConfig and Hugging Face's tensor names.
+// A parsed GGUF file of a known architecture -> Checkpoint: GGUF's keys and names become a ModelConfig
+// and Hugging Face's tensor names.
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 
 #include "base/error.h"
+#include "formats/families.h"
 #include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"
 #include "formats/validate.h"
@@ -13,9 +15,7 @@
 namespace tandem {
 namespace {
 
-constexpr std::string_view kPrefix = "llama.";
-
-// Keys that define the model; any other under kPrefix draws a warning.
+// Keys that define the model; any other under the architecture's prefix draws a warning.
 constexpr std::string_view kKnownKeys[] = {"block_count",
                                            "context_length",
                                            "embedding_length",
@@ -28,11 +28,14 @@ constexpr std::string_view kKnownKeys[] = {"block_count",
                                            "attention.layer_norm_rms_epsilon",
                                            "rope.freq_base",
                                            "rope.dimension_count",
-                                           "rope.scaling.type"};
+                                           "attention.sliding_window",
+                                           "rope.scaling.type",
+                                           "rope.scaling.factor",
+                                           "rope.scaling.original_context_length"};
 
 // Keys whose every value but the one given changes what the model computes.
 constexpr std::pair<std::string_view, double> kNeutralKeys[] = {
-    {"expert_count", 0}, {"attention.sliding_window", 0}, {"rope.scale_linear", 1},
+    {"expert_count", 0}, {"rope.scale_linear", 1},
     {"logit_scale", 1},  {"attention.clamp_kqv", 0},      {"attention.max_alibi_bias", 0}};
 
 constexpr std::pair<std::string_view, std::string_view> kLayerNames[] = {
@@ -40,11 +43,21 @@ constexpr std::pair<std::string_view, std::string_view> kLayerNames[] = {
     {"attn_q.weight", "self_attn.q_proj.weight"},
     {"attn_k.weight", "self_attn.k_proj.weight"},
     {"attn_v.weight", "self_attn.v_proj.weight"},
+    {"attn_q.bias", "self_attn.q_proj.bias"},
+    {"attn_k.bias", "self_attn.k_proj.bias"},
+    {"attn_v.bias", "self_attn.v_proj.bias"},
+    {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+    {"attn_k_norm.weight", "self_attn.k_norm.weight"},
     {"attn_output.weight", "self_attn.o_proj.weight"},
     {"ffn_norm.weight", "post_attention_layernorm.weight"},
     {"ffn_gate.weight", "mlp.gate_proj.weight"},
     {"ffn_up.weight", "mlp.up_proj.weight"},
     {"ffn_down.weight", "mlp.down_proj.weight"}};
+
+// Where a family's matrices are fused.
+constexpr std::pair<std::string_view, std::string_view> kFusedLayerNames[] = {
+    {"attn_qkv.weight", "self_attn.qkv_proj.weight"},
+    {"ffn_up.weight", "mlp.gate_up_proj.weight"}};
 
 constexpr std::pair<std::string_view, std::string_view> kModelNames[] = {
     {"token_embd.weight", "model.embed_tokens.weight"},
@@ -67,19 +80,22 @@ std::string printable(const GgufValue& value) {
 // The architecture's keys, with errors that name them.
 class Keys {
  public:
-  Keys(const GgufFile& file, const std::string& name) : file_(file), name_(name) {}
+  Keys(const GgufFile& file, const std::string& prefix, const std::string& name)
+      : file_(file), prefix_(prefix), name_(name) {}
+
+  const std::string& prefix() const { return prefix_; }
 
   const GgufValue* find(std::string_view key) const {
-    return file_.find(fmt::format("{}{}", kPrefix, key));
+    return file_.find(prefix_ + std::string(key));
   }
   int64_t integer(std::string_view key) const {
     const GgufValue* value = find(key);
     if (value == nullptr)
-      fail(ErrorKind::bad_file, "{}: key '{}{}' is missing", name_, kPrefix, key);
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is missing", name_, prefix_, key);
     const auto n = value->unsigned_integer();
     if (!n || *n > INT32_MAX) {
       fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an integer from 0 to {}", name_,
-           kPrefix, key, n ? fmt::to_string(*n) : printable(*value), INT32_MAX);
+           prefix_, key, n ? fmt::to_string(*n) : printable(*value), INT32_MAX);
     }
     return static_cast<int64_t>(*n);
   }
@@ -90,7 +106,7 @@ class Keys {
     const GgufValue* value = find(key);
     if (value == nullptr) return otherwise;
     if (value->type != GgufType::f32 && value->type != GgufType::f64) {
-      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an f32", name_, kPrefix, key,
+      fail(ErrorKind::bad_file, "{}: key '{}{}' is {}, expected an f32", name_, prefix_, key,
            printable(*value));
     }
     return value->number();
@@ -98,10 +114,11 @@ class Keys {
 
  private:
   const GgufFile& file_;
+  const std::string prefix_;  // "llama."
   const std::string& name_;
 };
 
-void check_architecture(const GgufFile& file, const std::string& name) {
+const Family& read_architecture(const GgufFile& file, const std::string& name) {
   const GgufValue* count = file.find("split.count");
   if (count != nullptr && count->unsigned_integer().value_or(0) != 1) {
     fail(ErrorKind::bad_file,
@@ -117,38 +134,30 @@ void check_architecture(const GgufFile& file, const std::string& name) {
     fail(ErrorKind::bad_file, "{}: key 'general.architecture' is of type {}, expected a string",
          name, gguf_type_name(architecture->type));
   }
-  if (architecture->text() != "llama") {
-    fail(ErrorKind::bad_file,
-         "{}: architecture {} is not supported by this version (supported: llama)", name,
-         quote(architecture->text()));
+  const Family* family = find_gguf_family(architecture->text());
+  if (family == nullptr) {
+    fail(ErrorKind::bad_file, "{}: architecture {} is not supported by this version (supported: {})",
+         name, quote(architecture->text()), gguf_family_names());
   }
+  return *family;
 }
 
 // Refuses what would change the result if it were ignored; gives a warning for each key not known.
 std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys,
                                     const std::string& name) {
-  const GgufValue* scaling = keys.find("rope.scaling.type");
-  if (scaling != nullptr && (scaling->type != GgufType::string || scaling->text() != "none")) {
-    fail(ErrorKind::bad_file, "{}: RoPE scaling {} is not supported by this version", name,
-         printable(*scaling));
-  }
   for (const auto& [key, neutral] : kNeutralKeys) {
     const GgufValue* value = keys.find(key);
     const bool is_number =
         value != nullptr && value->type != GgufType::array && value->type != GgufType::string;
     if (value != nullptr && (!is_number || value->number() != neutral)) {
       fail(ErrorKind::bad_file, "{}: key '{}{}' is {}; only {} is supported by this version", name,
-           kPrefix, key, printable(*value), neutral);
+           keys.prefix(), key, printable(*value), neutral);
     }
   }
   std::vector<std::string> warnings;
   for (const auto& [key, value] : file.metadata) {
-    if (key.substr(0, kPrefix.size()) != kPrefix) continue;
-    const std::string_view rest = key.substr(kPrefix.size());
-    if (rest.substr(0, 13) == "rope.scaling." && rest != "rope.scaling.type") {
-      fail(ErrorKind::bad_file, "{}: key {}: RoPE scaling is not supported by this version", name,
-           quote(key));
-    }
+    if (!key.starts_with(keys.prefix())) continue;
+    const std::string_view rest = key.substr(keys.prefix().size());
     const auto is = [&](std::string_view known) { return known == rest; };
     const auto is_neutral = [&](const auto& entry) { return entry.first == rest; };
     if (std::none_of(std::begin(kKnownKeys), std::end(kKnownKeys), is) &&
@@ -160,8 +169,42 @@ std::vector<std::string> check_keys(const GgufFile& file, const Keys& keys,
   return warnings;
 }
 
-ModelConfig read_config(const GgufFile& file, const Keys& keys, const std::string& name) {
+void read_rope_scaling(const GgufFile& file, const Keys& keys, const std::string& name,
+                       ModelConfig* config) {
+  const GgufValue* type = keys.find("rope.scaling.type");
+  const bool is_text = type != nullptr && type->type == GgufType::string;
+  if (is_text && type->text() == "linear") {
+    config->rope_scaling = RopeScaling::linear;
+    config->rope_factor = keys.real_or("rope.scaling.factor", 1.0);
+  } else if (type != nullptr && !(is_text && type->text() == "none")) {
+    fail(ErrorKind::bad_file,
+         "{}: RoPE scaling {} is not supported by this version (supported: none, linear)", name,
+         printable(*type));
+  } else if (keys.real_or("rope.scaling.factor", 1.0) != 1.0) {
+    fail(ErrorKind::bad_file, "{}: key '{}rope.scaling.factor' without a rope.scaling.type", name,
+         keys.prefix());
+  }
+  for (const GgufTensor& tensor : file.tensors) {
+    if (tensor.name != "rope_freqs.weight") continue;
+    if (tensor.encoding != kF32 || tensor.num_dims != 1 ||
+        config->rope_scaling != RopeScaling::none) {
+      fail(ErrorKind::bad_file,
+           "{}: tensor 'rope_freqs.weight': expected a vector of F32 and no other RoPE scaling",
+           name);
+    }
+    config->rope_scaling = RopeScaling::divisors;
+    config->rope_divisors.resize(static_cast<size_t>(tensor.dims[0]));
+    std::memcpy(config->rope_divisors.data(), tensor.bytes.data(), tensor.bytes.size());
+  }
+}
+
+ModelConfig read_config(const GgufFile& file, const Keys& keys, const Family& family,
+                        const std::string& name) {
   ModelConfig config;
+  config.family = family.name;
+  config.qkv_bias = family.qkv_bias;
+  config.qk_norm = family.qk_norm;
+  config.sliding_window = keys.integer_or("attention.sliding_window", 0);
   const GgufValue* title = file.find("general.name");
   if (title != nullptr && title->type == GgufType::string) config.name = title->text();
   config.num_layers = keys.integer("block_count");
@@ -169,7 +212,7 @@ ModelConfig read_config(const GgufFile& file, const Keys& keys, const std::strin
   config.ffn_width = keys.integer("feed_forward_length");
   config.max_context = keys.integer("context_length");
   config.num_heads = keys.integer("attention.head_count");
-  check_range(name, "key 'llama.attention.head_count'", config.num_heads, 1, 4096);
+  check_range(name, "key '" + keys.prefix() + "attention.head_count'", config.num_heads, 1, 4096);
   config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
   if (keys.find("attention.key_length") != nullptr) {
     config.head_dim = keys.integer("attention.key_length");
@@ -185,24 +228,26 @@ ModelConfig read_config(const GgufFile& file, const Keys& keys, const std::strin
     const int64_t value = keys.integer_or(key, config.head_dim);
     if (value != config.head_dim) {
       fail(ErrorKind::bad_file,
-           "{}: key 'llama.{}' is {}; only the head dimension, {}, is supported by "
+           "{}: key '{}{}' is {}; only the head dimension, {}, is supported by "
            "this version",
-           name, key, value, config.head_dim);
+           name, keys.prefix(), key, value, config.head_dim);
     }
   }
   config.rope_theta = keys.real_or("rope.freq_base", 10000.0);
   if (keys.find("attention.layer_norm_rms_epsilon") == nullptr) {
-    fail(ErrorKind::bad_file, "{}: key 'llama.attention.layer_norm_rms_epsilon' is missing", name);
+    fail(ErrorKind::bad_file, "{}: key '{}attention.layer_norm_rms_epsilon' is missing", name,
+         keys.prefix());
   }
   keys.real_or("attention.layer_norm_rms_epsilon", 0);  // refuses what is no float
   // The file's float stands for a decimal number: 1e-5, not 9.99999974e-6.
   const std::string epsilon = printable(*keys.find("attention.layer_norm_rms_epsilon"));
   config.rms_eps = std::strtod(epsilon.c_str(), nullptr);
+  read_rope_scaling(file, keys, name, &config);
   return config;
 }
 
 // Hugging Face's name, or empty when the tensor is not part of the model.
-std::string tensor_name(std::string_view name) {
+std::string tensor_name(std::string_view name, const Family& family) {
   for (const auto& [from, to] : kModelNames) {
     if (name == from) return std::string(to);
   }
@@ -212,23 +257,28 @@ std::string tensor_name(std::string_view name) {
   const std::string_view layer = name.substr(4, dot - 4);
   const bool digits = layer.find_first_not_of("0123456789") == std::string_view::npos;
   if (!digits || (layer.size() > 1 && layer[0] == '0')) return "";
-  for (const auto& [from, to] : kLayerNames) {
-    if (name.substr(dot + 1) == from) return fmt::format("model.layers.{}.{}", layer, to);
-  }
-  return "";
+  const auto search = [&](const auto& names) -> std::string {
+    for (const auto& [from, to] : names) {
+      if (name.substr(dot + 1) == from) return fmt::format("model.layers.{}.{}", layer, to);
+    }
+    return "";
+  };
+  const std::string fused = family.fused ? search(kFusedLayerNames) : "";
+  return fused.empty() ? search(kLayerNames) : fused;
 }
 
-void add_tensor(const GgufTensor& tensor, const std::string& name, Checkpoint* checkpoint) {
-  if (tensor.name == "rope_freqs.weight") {
+void add_tensor(const GgufTensor& tensor, const Family& family, const std::string& name,
+                Checkpoint* checkpoint) {
+  if (tensor.name == "rope_freqs.weight") return;  // the config holds it
+  if (tensor.name.starts_with("rope_factors_")) {
     fail(ErrorKind::bad_file,
-         "{}: tensor 'rope_freqs.weight': RoPE scaling by factors is not supported by "
-         "this version",
-         name);
+         "{}: tensor {}: RoPE scaling 'longrope' is not supported by this version", name,
+         quote(tensor.name));
   }
-  const std::string to = tensor_name(tensor.name);
+  const std::string to = tensor_name(tensor.name, family);
   if (to.empty()) {
-    fail(ErrorKind::bad_file, "{}: tensor {} is not part of a llama model as this version knows it",
-         name, quote(tensor.name));
+    fail(ErrorKind::bad_file, "{}: tensor {} is not part of a {} model as this version knows it",
+         name, quote(tensor.name), family.name);
   }
   if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
     fail(ErrorKind::bad_file, "{}: tensor {} has {} dimensions, expected a vector or a matrix",
@@ -239,7 +289,8 @@ void add_tensor(const GgufTensor& tensor, const std::string& name, Checkpoint* c
   weight.N = tensor.dims[1];
   weight.K = tensor.dims[0];
   weight.data = tensor.bytes.data();
-  if (to.ends_with("q_proj.weight") || to.ends_with("k_proj.weight")) {
+  if (family.gguf_interleaved &&
+      (to.ends_with("q_proj.weight") || to.ends_with("k_proj.weight"))) {
     weight.interleaved_head = checkpoint->config.head_dim;
   }
   checkpoint->tensors.push_back({to, weight});
@@ -261,20 +312,20 @@ Checkpoint read_gguf(const std::filesystem::path& path) {
   const std::string name = path.string();
   const GgufFile file = parse_gguf(mapped->bytes(), name);
   check_fits(name, mapped->bytes().size());
-  check_architecture(file, name);
+  const Family& family = read_architecture(file, name);
 
   Checkpoint checkpoint;
   checkpoint.path = path;
   checkpoint.format = fmt::format("GGUF v{}", file.version);
   checkpoint.file_bytes = mapped->bytes().size();
   checkpoint.files.push_back(mapped);
-  const Keys keys(file, name);
+  const Keys keys(file, std::string(family.gguf) + ".", name);
   checkpoint.warnings = check_keys(file, keys, name);
-  checkpoint.config = read_config(file, keys, name);
+  checkpoint.config = read_config(file, keys, family, name);
   checkpoint.tokenizer = read_gguf_tokenizer(file, name);
   checkpoint.config.tied_embedding = true;
   for (const GgufTensor& tensor : file.tensors) {
-    add_tensor(tensor, name, &checkpoint);
+    add_tensor(tensor, family, name, &checkpoint);
     if (tensor.name == "output.weight") checkpoint.config.tied_embedding = false;
     if (tensor.name == "token_embd.weight") checkpoint.config.vocab_size = tensor.dims[1];
   }

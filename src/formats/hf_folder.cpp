@@ -5,7 +5,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/compressed_tensors.h"
-#include "formats/safetensors.h"
+#include "formats/families.h"
+#include "formats/shards.h"
 #include "formats/tokenizer_json.h"
 #include "formats/validate.h"
 
@@ -13,6 +14,8 @@ namespace tandem {
 namespace {
 
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
+// Qwen2 pads most: 271 rows. A tokenizer that lacks more than this is another model's.
+constexpr int64_t kMaxPaddedTokens = 1024;
 
 // config.json's members, with errors that name them; null counts as absent.
 class Members {
@@ -73,31 +76,67 @@ Json read_object(const std::filesystem::path& path, uint64_t max_bytes) {
   return json;
 }
 
-double read_rope_theta(const Members& config, const std::string& where) {
+// Both spellings: rope_parameters holds everything, rope_scaling leaves rope_theta beside it.
+void read_rope(const Members& config, const std::string& where, ModelConfig* out) {
   const char* key = config.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   const Json* rope = config.find(key);
-  if (rope != nullptr) {
-    if (!rope->is_object()) config.wrong(key, "an object");
-    const Members members(*rope, where + ": " + key);
-    members.require("rope_type", "default");
-    members.require("type", "default");
-    if (members.find("rope_theta") != nullptr) return members.real("rope_theta");
+  if (config.find("rope_theta") != nullptr) out->rope_theta = config.real("rope_theta");
+  if (rope == nullptr) return;
+  if (!rope->is_object()) config.wrong(key, "an object");
+  const Members members(*rope, where + ": " + key);
+  if (members.find("rope_theta") != nullptr) out->rope_theta = members.real("rope_theta");
+  const std::string type = members.text_or("rope_type", members.text_or("type", "default").c_str());
+  members.require("partial_rotary_factor", 1.0);
+  if (type == "default") return;
+  if (type == "linear") {
+    out->rope_scaling = RopeScaling::linear;
+  } else if (type == "dynamic") {
+    out->rope_scaling = RopeScaling::dynamic;
+    out->rope_original_context = out->max_context;
+  } else if (type == "llama3") {
+    out->rope_scaling = RopeScaling::llama3;
+    out->rope_low_freq_factor = members.real("low_freq_factor");
+    out->rope_high_freq_factor = members.real("high_freq_factor");
+    out->rope_original_context = members.integer("original_max_position_embeddings");
+  } else {
+    fail(ErrorKind::bad_file,
+         "{}: RoPE scaling {} is not supported by this version (supported: default, linear, "
+         "dynamic, llama3)",
+         where, quote(type));
   }
-  return config.find("rope_theta") != nullptr ? config.real("rope_theta") : 10000.0;
+  out->rope_factor = members.real("factor");
+  // max_position_embeddings is what dynamic scaling starts from; the factor says how far it goes.
+  if (out->rope_scaling == RopeScaling::dynamic && out->rope_factor >= 1 && out->rope_factor < 1e6) {
+    out->max_context = static_cast<int64_t>(static_cast<double>(out->max_context) * out->rope_factor);
+  }
+}
+
+int64_t read_window(const Members& config, const Json& json, const Family& family) {
+  config.require("use_sliding_window", false);
+  if (const Json* types = config.find("layer_types")) {
+    const auto is_full = [](const Json& type) { return type == "full_attention"; };
+    if (!types->is_array() || !std::all_of(types->begin(), types->end(), is_full)) {
+      config.wrong("layer_types", "only \"full_attention\"");
+    }
+  }
+  if (!family.reads_window) return 0;
+  if (!json.contains("sliding_window")) return family.window_when_unstated;
+  return config.integer_or("sliding_window", 0);
 }
 
 ModelConfig read_config(const Json& json, const std::string& where) {
   const Members members(json, where);
   const std::string type = members.text_or("model_type", "");
-  if (type != "llama") {
-    fail(ErrorKind::bad_file,
-         "{}: model_type {} is not supported by this version (supported: llama)", where,
-         quote(type));
+  const Family* family = find_family(type);
+  if (family == nullptr) {
+    fail(ErrorKind::bad_file, "{}: model_type {} is not supported by this version (supported: {})",
+         where, quote(type), family_names());
   }
-  members.require("architectures", Json::array({"LlamaForCausalLM"}));
+  members.require("architectures", Json::array({family->architecture}));
   members.require("hidden_act", "silu");
   members.require("attention_bias", false);
   members.require("mlp_bias", false);
+  members.require("partial_rotary_factor", 1.0);
   for (const char* key : {"torch_dtype", "dtype"}) {
     const std::string dtype = members.text_or(key, "bfloat16");
     if (dtype != "bfloat16" && dtype != "float16" && dtype != "float32") {
@@ -105,6 +144,9 @@ ModelConfig read_config(const Json& json, const std::string& where) {
     }
   }
   ModelConfig config;
+  config.family = family->name;
+  config.qkv_bias = family->qkv_bias;
+  config.qk_norm = family->qk_norm;
   config.num_layers = members.integer("num_hidden_layers");
   config.width = members.integer("hidden_size");
   config.ffn_width = members.integer("intermediate_size");
@@ -121,28 +163,11 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   }
   config.head_dim = members.integer_or("head_dim", config.width / config.num_heads);
   config.rms_eps = members.real("rms_norm_eps");
-  config.rope_theta = read_rope_theta(members, where);
+  config.sliding_window = read_window(members, json, *family);
+  read_rope(members, where, &config);
   config.tied_embedding = members.flag_or("tie_word_embeddings", false);
   config.name = members.text_or("_name_or_path", "");
   return config;
-}
-
-std::filesystem::path weights_path(const std::filesystem::path& dir) {
-  const auto path = dir / "model.safetensors";
-  if (std::filesystem::exists(path)) return path;
-  if (std::filesystem::exists(dir / "model.safetensors.index.json")) {
-    fail(ErrorKind::bad_file,
-         "{}: weights in several files (model.safetensors.index.json) are not "
-         "supported by this version",
-         dir.string());
-  }
-  if (std::filesystem::exists(dir / "pytorch_model.bin")) {
-    fail(ErrorKind::bad_file,
-         "{}: pytorch_model.bin is a pickle, which can run code and is never read: "
-         "save the model again with save_pretrained(..., safe_serialization=True)",
-         dir.string());
-  }
-  fail(ErrorKind::bad_file, "{}: model.safetensors is missing", dir.string());
 }
 
 void add_manifest(const std::filesystem::path& dir, Checkpoint* checkpoint) {
@@ -152,6 +177,15 @@ void add_manifest(const std::filesystem::path& dir, Checkpoint* checkpoint) {
   for (const auto& [key, value] : manifest.items()) {
     checkpoint->metadata.emplace_back(
         key, value.is_string() ? value.get<std::string>() : dump_json(value));
+  }
+}
+
+// Embeddings are padded to a round number of rows: those beyond the tokenizer's are never produced.
+void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
+  const auto size = static_cast<int64_t>(spec->tokens.size());
+  for (int64_t id = size; id < std::min(vocab_size, size + kMaxPaddedTokens); ++id) {
+    spec->tokens.push_back(fmt::format("[PAD{}]", id));
+    spec->types.push_back(TokenType::unused);
   }
 }
 
@@ -175,14 +209,13 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
     quantization = read_quantization_config(json["quantization_config"], where);
   }
-  const auto mapped = std::make_shared<MappedFile>(weights_path(dir));
-  const std::string weights = mapped->path().string();
-  const SafetensorsFile file = parse_safetensors(mapped->bytes(), weights);
-  check_fits(weights, mapped->bytes().size());
-  checkpoint.tensors = read_weights(file, quantization, weights);
-  checkpoint.file_bytes = mapped->bytes().size();
-  checkpoint.files.push_back(mapped);
+  FolderWeights weights = open_folder_weights(dir);
+  checkpoint.tensors = read_weights(weights.tensors, quantization, weights.where);
+  checkpoint.file_bytes = weights.file_bytes;
+  checkpoint.files = std::move(weights.files);
+  checkpoint.warnings = std::move(weights.warnings);
   checkpoint.tokenizer = read_tokenizer_json(dir);
+  pad_tokenizer(checkpoint.config.vocab_size, &checkpoint.tokenizer);
   add_manifest(dir, &checkpoint);
   validate_checkpoint(checkpoint);
   return checkpoint;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/checkpoint.h"
+#include "formats/families.h"
 #include "formats/hf_folder.h"
 #include "formats/safetensors.h"
 #include "formats/tokenizer_json.h"
@@ -16,10 +17,38 @@ namespace {
 
 Json id_or_null(int32_t id) { return id < 0 ? Json(nullptr) : Json(id); }
 
+// rope_parameters for newer transformers; older ones read the same object as rope_scaling.
+Json rope_json(const ModelConfig& config) {
+  Json rope = {{"rope_type", rope_scaling_name(config.rope_scaling)},
+               {"rope_theta", config.rope_theta}};
+  if (config.rope_scaling == RopeScaling::none) return rope;
+  if (config.rope_scaling == RopeScaling::divisors) {
+    fail(ErrorKind::usage,
+         "{}: its RoPE is scaled by one divisor a frequency (rope_freqs.weight), which a Hugging "
+         "Face folder cannot say: start from the original folder",
+         config.name);
+  }
+  rope["factor"] = config.rope_factor;
+  if (config.rope_scaling == RopeScaling::llama3) {
+    rope["low_freq_factor"] = config.rope_low_freq_factor;
+    rope["high_freq_factor"] = config.rope_high_freq_factor;
+    rope["original_max_position_embeddings"] = config.rope_original_context;
+  }
+  return rope;
+}
+
 std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenizer,
                         const std::string& quantization_config_json) {
-  Json json = {{"architectures", {"LlamaForCausalLM"}},
-               {"model_type", "llama"},
+  const Family* family = find_family(config.family);
+  CHECK(family != nullptr, "family {}", config.family);
+  // Llama's own files know no window; with one, the same layers are Mistral's.
+  const bool windowed = config.sliding_window != 0 && !family->reads_window;
+  family = find_family(windowed ? "mistral" : family->written_as);
+  const Json rope = rope_json(config);
+  const bool scaled = config.rope_scaling != RopeScaling::none;
+  const bool dynamic = config.rope_scaling == RopeScaling::dynamic;
+  Json json = {{"architectures", {family->architecture}},
+               {"model_type", family->name},
                {"hidden_size", config.width},
                {"intermediate_size", config.ffn_width},
                {"num_hidden_layers", config.num_layers},
@@ -28,11 +57,11 @@ std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenize
                {"head_dim", config.head_dim},
                {"hidden_act", "silu"},
                {"rms_norm_eps", config.rms_eps},
-               // Newer transformers read rope_parameters, older ones and most others rope_theta.
                {"rope_theta", config.rope_theta},
-               {"rope_scaling", nullptr},
-               {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", config.rope_theta}}},
-               {"max_position_embeddings", config.max_context},
+               {"rope_scaling", scaled ? rope : Json(nullptr)},
+               {"rope_parameters", rope},
+               {"max_position_embeddings",
+                dynamic ? config.rope_original_context : config.max_context},
                {"vocab_size", config.vocab_size},
                {"tie_word_embeddings", config.tied_embedding},
                {"attention_bias", false},
@@ -46,6 +75,9 @@ std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenize
                {"use_cache", true},
                {"torch_dtype", "bfloat16"},
                {"dtype", "bfloat16"}};
+  if (family->reads_window) {
+    json["sliding_window"] = config.sliding_window == 0 ? Json(nullptr) : Json(config.sliding_window);
+  }
   if (!config.name.empty()) json["_name_or_path"] = config.name;
   if (!quantization_config_json.empty()) {
     json["quantization_config"] = parse_json(quantization_config_json, "quantization_config");

@@ -5,6 +5,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "formats/families.h"
 
 namespace tandem {
 namespace {
@@ -95,6 +96,35 @@ void check_tokenizer(const TokenizerSpec& spec, int64_t vocab_size, const std::s
   }
 }
 
+void check_rope_scaling(const ModelConfig& c, const std::string& where) {
+  if (c.rope_scaling == RopeScaling::none) return;
+  if (c.rope_scaling == RopeScaling::divisors) {
+    if (static_cast<int64_t>(c.rope_divisors.size()) != c.head_dim / 2) {
+      fail(ErrorKind::bad_file, "{}: {} RoPE divisors, expected {} (half the head dimension)", where,
+           c.rope_divisors.size(), c.head_dim / 2);
+    }
+    for (const float divisor : c.rope_divisors) check_positive(where, "a RoPE divisor", divisor, 1e6);
+    return;
+  }
+  check_positive(where, "the RoPE scaling factor", c.rope_factor, 1e6);
+  if (c.rope_scaling == RopeScaling::linear) return;
+  check_range(where, "the original context of RoPE scaling", c.rope_original_context, 1, kMaxContext);
+  if (c.rope_scaling == RopeScaling::dynamic) {
+    // The base grows with the power D / (D - 2).
+    check_range(where, "the head dimension of dynamic RoPE", c.head_dim, 4, 4096);
+    if (c.rope_factor < 1) {
+      fail(ErrorKind::bad_file, "{}: the factor of dynamic RoPE is {}, expected 1 or more", where,
+           c.rope_factor);
+    }
+    return;
+  }
+  check_positive(where, "RoPE's low_freq_factor", c.rope_low_freq_factor, 1e6);
+  if (!(std::isfinite(c.rope_high_freq_factor) && c.rope_high_freq_factor > c.rope_low_freq_factor)) {
+    fail(ErrorKind::bad_file, "{}: RoPE's high_freq_factor is {}, expected more than {}", where,
+         c.rope_high_freq_factor, c.rope_low_freq_factor);
+  }
+}
+
 }  // namespace
 
 void check_range(const std::string& where, std::string_view what, int64_t value, int64_t low,
@@ -123,6 +153,8 @@ void validate_config(const ModelConfig& config, const std::string& where) {
   }
   check_positive(where, "the RoPE base frequency", config.rope_theta, 1e15);
   check_positive(where, "the RMS norm epsilon", config.rms_eps, 1.0);
+  check_range(where, "the sliding window", config.sliding_window, 0, kMaxContext);
+  check_rope_scaling(config, where);
 }
 
 void check_fits(const std::string& where, uint64_t weight_bytes) {
@@ -145,6 +177,15 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& c) {
     add("self_attn.q_proj", q_rows, c.width);
     add("self_attn.k_proj", kv_rows, c.width);
     add("self_attn.v_proj", kv_rows, c.width);
+    if (c.qkv_bias) {
+      for (const auto& [name, rows] : {std::pair("q", q_rows), {"k", kv_rows}, {"v", kv_rows}}) {
+        tensors.push_back({fmt::format("model.layers.{}.self_attn.{}_proj.bias", l, name), 1, rows});
+      }
+    }
+    if (c.qk_norm) {
+      add("self_attn.q_norm", 1, c.head_dim);
+      add("self_attn.k_norm", 1, c.head_dim);
+    }
     add("self_attn.o_proj", c.width, q_rows);
     add("post_attention_layernorm", 1, c.width);
     add("mlp.gate_proj", c.ffn_width, c.width);
@@ -159,6 +200,7 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& c) {
 void validate_checkpoint(Checkpoint& checkpoint) {
   const std::string where = checkpoint.path.string();
   validate_config(checkpoint.config, where);
+  split_fused(checkpoint);
   checkpoint.index_tensors();
   check_tensors(checkpoint, where);
   check_tokenizer(checkpoint.tokenizer, checkpoint.config.vocab_size, where);

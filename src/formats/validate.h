@@ -20,7 +20,7 @@ void check_range(const std::string& where, std::string_view what, int64_t value,
 // Refuses, from a header alone, weights that are larger than the memory left. Throws no_memory.
 void check_fits(const std::string& where, uint64_t weight_bytes);
 
-// The tensors of a Llama-family model; vectors have N = 1.
+// The tensors of a model of any family, fused ones split; vectors have N = 1.
 struct ExpectedTensor {
   std::string name;
   int64_t N = 0;
@@ -28,7 +28,7 @@ struct ExpectedTensor {
 };
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
 
-// The last step of every reader: builds the checkpoint's index and checks config, tensors and
+// The last step of every reader: splits fused matrices, builds the checkpoint's index and checks config, tensors and
 // tokenizer against each other; norms must be plain and finite, separate scales finite.
 void validate_checkpoint(Checkpoint& checkpoint);
 

@@ -81,7 +81,12 @@ struct KvLayout {
   int64_t num_layers = 0;
   int64_t G = 0;
   int64_t D = 0;
+  int64_t window = 0;  // latest keys that a query sees, itself included; 0: all. The cache keeps all.
 
+  // The first key that the query at `position` sees.
+  int64_t first_key(int64_t position) const {
+    return window == 0 || position < window ? 0 : position + 1 - window;
+  }
   int64_t D_padded() const { return (D + 15) / 16 * 16; }
   int64_t element_bytes() const { return type == KvType::f32 ? 4 : type == KvType::bf16 ? 2 : 1; }
   int64_t k_bytes() const { return kPageTokens * D * element_bytes(); }
@@ -109,6 +114,17 @@ struct SequenceSlice {
   int64_t num_tokens = 0;    // new tokens
   int64_t context = 0;       // tokens in the cache after this step, the new ones included
   const int32_t* pages = nullptr;  // page numbers, ceil(context / kPageTokens) of them
+  // Tokens known of the sequence, those of later steps included: a prompt in several steps has one
+  // length, on which dynamic RoPE depends. 0: `context`.
+  int64_t length = 0;
+};
+
+// What a layer does to its q, k and v before RoPE; null: nothing. The bias comes first.
+struct HeadTransform {
+  const float* bias = nullptr;    // [(H + 2G) D]
+  const float* q_norm = nullptr;  // [D], weight of the RMS norm over each head of q
+  const float* k_norm = nullptr;  // [D], of k; both or none
+  float eps = 0;
 };
 
 struct KvCache {
@@ -134,12 +150,12 @@ struct OpSet {
   // out = rms_norm(x) * weight, in out's type. x [T, C], weight [C].
   void (*rms_norm)(const Context&, const float* x, int64_t T, int64_t C, const float* weight, float eps,
                    const Activations& out);
-  // Rotates q in place and k on its way into the cache; v goes beside it. Half-split RoPE: planes
-  // (d, d + D/2). qkv [T, (H + 2G) D]: q heads, k heads, v heads. cos_sin [T, D]: the cosines of the
+  // Applies `transform`, then rotates q in place and k on its way into the cache; v goes beside it.
+  // Half-split RoPE: planes (d, d + D/2). qkv [T, (H + 2G) D]: q heads, k heads, v heads. cos_sin [T, D]: the cosines of the
   // token's D/2 angles, then the sines.
-  void (*rope_append)(const Context&, float* qkv, const Batch& batch, int64_t H, const float* cos_sin,
-                      const KvCache& cache, int64_t layer);
-  // Causal attention of the step's q over the cache. qkv [T, (H + 2G) D] (q rotated), out [T, H * D].
+  void (*rope_append)(const Context&, float* qkv, const HeadTransform& transform, const Batch& batch,
+                      int64_t H, const float* cos_sin, const KvCache& cache, int64_t layer);
+  // Causal attention of the step's q over the cache, within the layout's window. qkv [T, (H + 2G) D] (q rotated), out [T, H * D].
   // scratch: attention_scratch_floats(...) floats for each thread.
   void (*attention)(const Context&, const float* qkv, const Batch& batch, int64_t H,
                     const KvCache& cache, int64_t layer, float* scratch, float* out);

@@ -1,5 +1,7 @@
 #include "model/footprint.h"
 
+#include <algorithm>
+
 namespace tandem {
 
 Footprint footprint(const Checkpoint& checkpoint) {
@@ -26,7 +28,8 @@ uint64_t kv_bytes(const ModelConfig& config, KvType type, int64_t tokens) {
 }
 
 uint64_t attention_macs(const ModelConfig& config, int64_t S) {
-  return static_cast<uint64_t>(2 * config.num_layers * config.num_heads * config.head_dim * S);
+  const int64_t seen = config.sliding_window == 0 ? S : std::min(S, config.sliding_window);
+  return static_cast<uint64_t>(2 * config.num_layers * config.num_heads * config.head_dim * seen);
 }
 
 }  // namespace tandem

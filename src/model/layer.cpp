@@ -19,18 +19,28 @@ void linear(const Context& context, const LinearGroup& group, const Activations&
 }
 
 // Cosines and sines of the step's positions. Angles are fp32 products, as the models were trained with.
-void fill_cos_sin(const Context& context, const Batch& batch, const std::vector<float>& inv_freq,
+void fill_cos_sin(const Context& context, const Batch& batch, const Rope& rope, float* scratch,
                   float* cos_sin) {
-  const int64_t half = static_cast<int64_t>(inv_freq.size());
-  context.pool->parallel_for(batch.T, 32, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t d = 0; d < half; ++d) {
-        const float angle = static_cast<float>(batch.positions[t]) * inv_freq[d];
-        cos_sin[t * 2 * half + d] = std::cos(angle);
-        cos_sin[t * 2 * half + half + d] = std::sin(angle);
+  const int64_t half = rope.half();
+  for (const SequenceSlice& sequence : batch.sequences) {
+    const float* inv_freq =
+        rope.inverse_frequencies(std::max(sequence.context, sequence.length), scratch);
+    context.pool->parallel_for(sequence.num_tokens, 32, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = sequence.first_token + begin; t < sequence.first_token + end; ++t) {
+        for (int64_t d = 0; d < half; ++d) {
+          const float angle = static_cast<float>(batch.positions[t]) * inv_freq[d];
+          cos_sin[t * 2 * half + d] = std::cos(angle);
+          cos_sin[t * 2 * half + half + d] = std::sin(angle);
+        }
       }
-    }
-  });
+    });
+  }
+}
+
+// What the layer does to its heads, as the kernels take it.
+HeadTransform head_transform(const Layer& layer, float eps) {
+  const auto or_null = [](const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); };
+  return {or_null(layer.qkv_bias), or_null(layer.q_norm), or_null(layer.k_norm), eps};
 }
 
 }  // namespace
@@ -51,7 +61,7 @@ const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace&
 
   const PackedWeight& embedding = embedding_.parts.front();
   for (int64_t t = 0; t < T; ++t) embedding.kernel->decode_row(embedding, batch.tokens[t], x + t * C);
-  fill_cos_sin(context, batch, inv_freq_, cos_sin);
+  fill_cos_sin(context, batch, rope_, ws.inv_freq.as<float>(), cos_sin);
 
   for (int64_t l = 0; l < config_.num_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
@@ -59,7 +69,7 @@ const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace&
     Activations act = ws.activations(layer.qkv.act_type(), T, C);
     ops_->rms_norm(context, x, T, C, layer.attn_norm.data(), eps, act);
     linear(context, layer.qkv, act, qkv);
-    ops_->rope_append(context, qkv, batch, H, cos_sin, cache, l);
+    ops_->rope_append(context, qkv, head_transform(layer, eps), batch, H, cos_sin, cache, l);
     ops_->attention(context, qkv, batch, H, cache, l, ws.scratch.as<float>(), attended);
     act = ws.activations(layer.o.act_type(), T, H * D);
     ops_->quantize(context, attended, H * D, act);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <map>
 
 #include "base/cpu.h"
@@ -79,7 +78,7 @@ uint64_t read_bytes(const LinearGroup& group) {
 }  // namespace
 
 Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa)
-    : config_(checkpoint.config), pool_(pool), isa_(isa) {
+    : config_(checkpoint.config), pool_(pool), isa_(isa), rope_(checkpoint.config) {
   require_isa(isa);
   ops_ = &find_ops(isa);
   const auto pack_group = [&](const std::vector<std::string>& names) {
@@ -104,6 +103,16 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
     layer.attn_norm = pack_vector(p + "input_layernorm.weight");
     layer.qkv = pack_group({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
                             p + "self_attn.v_proj.weight"});
+    if (config_.qkv_bias) {
+      for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+        const auto bias = pack_vector(fmt::format("{}self_attn.{}.bias", p, name));
+        layer.qkv_bias.insert(layer.qkv_bias.end(), bias.begin(), bias.end());
+      }
+    }
+    if (config_.qk_norm) {
+      layer.q_norm = pack_vector(p + "self_attn.q_norm.weight");
+      layer.k_norm = pack_vector(p + "self_attn.k_norm.weight");
+    }
     layer.o = pack_group({p + "self_attn.o_proj.weight"});
     layer.ffn_norm = pack_vector(p + "post_attention_layernorm.weight");
     layer.gate_up = pack_group({p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"});
@@ -114,11 +123,6 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
     layers_.push_back(std::move(layer));
     // A prepacked copy replaces the file's pages, so that loading peaks near the size of one of the two.
     if (isa != "ref") checkpoint.release_pages();
-  }
-  inv_freq_.resize(static_cast<size_t>(config_.head_dim / 2));
-  for (size_t d = 0; d < inv_freq_.size(); ++d) {
-    const double exponent = 2.0 * static_cast<double>(d) / static_cast<double>(config_.head_dim);
-    inv_freq_[d] = static_cast<float>(1.0 / std::pow(config_.rope_theta, exponent));
   }
   if (isa == "ref") source_ = std::make_shared<const Checkpoint>(checkpoint);
 }
@@ -139,7 +143,7 @@ std::vector<std::string> Model::kernels_in_use() const {
 }
 
 KvLayout Model::kv_layout(KvType type) const {
-  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
+  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim, config_.sliding_window};
 }
 
 Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits) const {
@@ -156,6 +160,7 @@ Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits
   ws->attended = floats(max_tokens * H * D);
   ws->gate_up = floats(max_tokens * 2 * F);
   ws->cos_sin = floats(max_tokens * D);
+  ws->inv_freq = floats(D / 2);
   ws->scratch = floats(pool_.size() * attention_scratch_floats(H, G, D));
   ws->last = floats(max_logits * C);
   ws->logits = floats(max_logits * config_.vocab_size);
@@ -170,8 +175,8 @@ void Model::WorkspaceDeleter::operator()(Workspace* workspace) const { delete wo
 
 uint64_t Model::workspace_bytes(const Workspace& ws) {
   uint64_t sum = 0;
-  for (const Buffer* buffer : {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.scratch, &ws.last,
-                               &ws.logits, &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums}) {
+  for (const Buffer* buffer : {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.inv_freq,
+                               &ws.scratch, &ws.last, &ws.logits, &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums}) {
     sum += buffer->size_bytes();
   }
   return sum;

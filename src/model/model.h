@@ -10,6 +10,7 @@
 #include "formats/checkpoint.h"
 #include "kernels/table.h"
 #include "model/footprint.h"
+#include "model/rope.h"
 
 namespace tandem {
 
@@ -23,6 +24,9 @@ struct LinearGroup {
 struct Layer {
   std::vector<float> attn_norm;  // [C]
   LinearGroup qkv;               // [(H + 2G) D, C]
+  std::vector<float> qkv_bias;   // [(H + 2G) D]; empty: none
+  std::vector<float> q_norm;     // [D]; empty: none
+  std::vector<float> k_norm;     // [D]; empty: none
   LinearGroup o;                 // [C, H D]
   std::vector<float> ffn_norm;   // [C]
   LinearGroup gate_up;           // [2F, C]
@@ -69,7 +73,7 @@ class Model {
   LinearGroup embedding_;                     // [V, C]
   LinearGroup lm_head_;                       // [V, C]; empty when tied
   std::vector<float> final_norm_;
-  std::vector<float> inv_freq_;
+  Rope rope_;
   std::vector<Layer> layers_;
   uint64_t weight_bytes_ = 0;
   uint64_t step_read_bytes_ = 0;

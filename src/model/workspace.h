@@ -13,6 +13,7 @@ struct Model::Workspace {
   Buffer attended;   // [T, H D]
   Buffer gate_up;    // [T, 2F]
   Buffer cos_sin;    // [T, D]
+  Buffer inv_freq;   // [D / 2] of the sequence at hand
   Buffer scratch;    // attention's, for each thread
   Buffer last;       // [max_logits, C] rows whose logits are wanted
   Buffer logits;     // [max_logits, V]

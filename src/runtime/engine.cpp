@@ -156,7 +156,8 @@ void Engine::Impl::fill_batch(std::span<const ScheduledSlice> slices) {
     }
     batch.T += slice.num_tokens;
     batch.sequences.push_back(
-        {first_row, slice.num_tokens, slice.first_position + slice.num_tokens, slice.pages.data()});
+        {first_row, slice.num_tokens, slice.first_position + slice.num_tokens, slice.pages.data(),
+         static_cast<int64_t>(sequence.tokens.size())});
     if (slice.samples) batch.logit_rows.push_back(static_cast<int32_t>(batch.T - 1));
   }
 }

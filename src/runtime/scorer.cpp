@@ -64,7 +64,7 @@ void Scorer::score(std::span<const int32_t> tokens, int64_t first, const LogitSi
     batch.T = end - begin;
     batch.tokens = tokens.data() + begin;
     batch.positions = impl_->positions.data() + begin;
-    batch.sequences.assign(1, {0, end - begin, end, impl_->pages.data()});
+    batch.sequences.assign(1, {0, end - begin, end, impl_->pages.data(), num_tokens});
     batch.logit_rows.clear();
     for (int64_t p = std::max(begin, first); p < end; ++p) {
       batch.logit_rows.push_back(static_cast<int32_t>(p - begin));

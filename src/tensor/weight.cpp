@@ -63,6 +63,19 @@ int64_t Weight::stored_row(int64_t n) const {
   return head * interleaved_head + (r < half ? 2 * r : 2 * (r - half) + 1);
 }
 
+Weight row_range(const Weight& w, int64_t first, int64_t count) {
+  CHECK(first >= 0 && count > 0 && first <= w.N - count && w.interleaved_head == 0,
+        "rows {} + {} of {}, interleaved {}", first, count, w.N, w.interleaved_head);
+  Weight part = w;
+  part.N = count;
+  part.data += static_cast<size_t>(first) * w.encoding.row_bytes(w.K);
+  if (w.scales != nullptr) {
+    part.scales += static_cast<size_t>(first * w.encoding.groups_per_row(w.K)) *
+                   scale_bytes(w.encoding.scale_type);
+  }
+  return part;
+}
+
 void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales, float* mins) {
   CHECK(n >= 0 && n < w.N && !w.encoding.is_plain(), "row {} of {}, {}", n, w.N, w.encoding.name());
   const auto* p = reinterpret_cast<const uint8_t*>(row_data(w, n));

@@ -31,6 +31,9 @@ struct Weight {
   int64_t stored_row(int64_t n) const;
 };
 
+// Rows [first, first + count) of a weight whose rows are not interleaved, in the same bytes.
+Weight row_range(const Weight& weight, int64_t first, int64_t count);
+
 // out[K] = row n in float.
 void decode_row(const Weight& weight, int64_t n, float* out);
 

@@ -192,10 +192,22 @@ const Case kCases[] = {
     {"width text", "hidden_size", Kind::bf16, "config.json",
      [](Json& j) { j["hidden_size"] = "64"; }},
     {"dtype", "torch_dtype", Kind::bf16, "config.json", [](Json& j) { j["torch_dtype"] = "int3"; }},
-    {"model type", "'qwen2' is not supported", Kind::bf16, "config.json",
-     [](Json& j) { j["model_type"] = "qwen2"; }},
-    {"rope", "'rope_type' is '\"yarn\"'", Kind::bf16, "config.json",
+    {"model type", "'gemma3' is not supported", Kind::bf16, "config.json",
+     [](Json& j) { j["model_type"] = "gemma3"; }},
+    {"rope", "RoPE scaling 'yarn' is not supported", Kind::bf16, "config.json",
      [](Json& j) { j["rope_parameters"]["rope_type"] = "yarn"; }},
+    {"longrope", "RoPE scaling 'longrope' is not supported", Kind::bf16, "config.json",
+     [](Json& j) { j["rope_parameters"]["rope_type"] = "longrope"; }},
+    {"rope factor", "the RoPE scaling factor is 0", Kind::bf16, "config.json",
+     [](Json& j) { j["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 0}}; }},
+    {"rope ramp", "high_freq_factor is 1", Kind::bf16, "config.json",
+     [](Json& j) {
+       j["rope_parameters"] = {{"rope_type", "llama3"},      {"factor", 8},
+                               {"low_freq_factor", 1},       {"high_freq_factor", 1},
+                               {"original_max_position_embeddings", 64}};
+     }},
+    {"layer types", "'layer_types'", Kind::bf16, "config.json",
+     [](Json& j) { j["layer_types"] = {"sliding_attention"}; }},
     {"bias", "attention_bias", Kind::bf16, "config.json",
      [](Json& j) { j["attention_bias"] = true; }},
     {"vocabulary", "expected [5, 64]", Kind::bf16, "config.json",
@@ -279,6 +291,73 @@ TEST(HfFolder, RefusesInt8RowsWhoseSumsOverflow) {
   EXPECT_NE(error.find("rows of 65568 elements"), std::string::npos) << error;
 }
 
+// Each value of an index's weight_map that could name a file elsewhere; the file is never opened.
+TEST(HfFolder, ShardsStayInTheFolder) {
+  const TemporaryFolder folder;
+  const auto dir = write(folder.path() / "model", Kind::bf16);
+  const fs::path outside = folder.path() / "outside.safetensors";
+  fs::rename(dir / "model.safetensors", outside);
+  fs::create_symlink(outside, dir / "link.safetensors");
+  const auto error_with = [&](const std::string& shard) {
+    Json map = Json::object();
+    for (const auto& tensor : expected_tensors(tiny_config())) map[tensor.name] = shard;
+    write_file_atomic(dir / "model.safetensors.index.json", dump_json({{"weight_map", map}}));
+    return error_of([&] { load_checkpoint(dir); });
+  };
+  for (const std::string& shard :
+       {outside.string(), std::string("../outside.safetensors"), std::string("/etc/passwd"),
+        std::string("a/../../outside.safetensors"), std::string(), std::string("..safetensors"),
+        std::string(4096, 'x') + ".safetensors", std::string("a\\b.safetensors")}) {
+    EXPECT_NE(error_with(shard).find("expected the plain name"), std::string::npos) << shard;
+  }
+  EXPECT_NE(error_with("link.safetensors").find("expected a file inside"), std::string::npos);
+  EXPECT_NE(error_with("none.safetensors").find("cannot be read"), std::string::npos);
+  fs::copy_file(outside, dir / "shard.safetensors");
+  EXPECT_EQ(error_with("shard.safetensors"), "");
+}
+
+TEST(HfFolder, ShardsHoldWhatTheIndexSays) {
+  const TemporaryFolder folder;
+  const auto dir = write(folder.path() / "model", Kind::bf16);
+  fs::rename(dir / "model.safetensors", dir / "a.safetensors");
+  fs::copy_file(dir / "a.safetensors", dir / "b.safetensors");
+  Json map = Json::object();
+  for (const auto& tensor : expected_tensors(tiny_config())) map[tensor.name] = "a.safetensors";
+  const auto error_of_map = [&](const Json& changed) {
+    const Json index = {{"metadata", {{"total_size", 1}}}, {"weight_map", changed}};
+    write_file_atomic(dir / "model.safetensors.index.json", dump_json(index));
+    return error_of([&] { load_checkpoint(dir); });
+  };
+  EXPECT_EQ(error_of_map(map), "");
+  ASSERT_EQ(load_checkpoint(dir).warnings.size(), 1u);  // total_size
+  Json changed = map;
+  changed["model.norm.weight"] = "b.safetensors";
+  EXPECT_NE(error_of_map(changed).find("which the index puts into"), std::string::npos);
+  changed = map;
+  changed.erase("model.norm.weight");
+  EXPECT_NE(error_of_map(changed).find("which the index does not name"), std::string::npos);
+  changed = map;
+  changed["model.extra.weight"] = "a.safetensors";
+  EXPECT_NE(error_of_map(changed).find("'model.extra.weight' is not in a.safetensors"),
+            std::string::npos);
+}
+
+TEST(HfFolder, SnapshotOfTheHubCacheLinksIntoItsBlobs) {
+  const TemporaryFolder folder;
+  const fs::path root = folder.path() / "models--org--name";
+  fs::create_directories(root / "snapshots");
+  fs::create_directories(root / "blobs");
+  const auto dir = write(root / "snapshots" / "abc", Kind::bf16);
+  fs::rename(dir / "model.safetensors", root / "blobs" / "1234");
+  fs::create_symlink("../../blobs/1234", dir / "model.safetensors");
+  EXPECT_EQ(error_of([&] { load_checkpoint(dir); }), "");
+  fs::rename(root / "blobs" / "1234", folder.path() / "1234");
+  fs::remove(dir / "model.safetensors");
+  fs::create_symlink(folder.path() / "1234", dir / "model.safetensors");
+  EXPECT_NE(error_of([&] { load_checkpoint(dir); }).find("expected a file inside"),
+            std::string::npos);
+}
+
 TEST(HfFolder, NamesWhatIsMissing) {
   const TemporaryFolder folder;
   const auto dir = write(folder.path() / "model", Kind::bf16);
@@ -288,7 +367,7 @@ TEST(HfFolder, NamesWhatIsMissing) {
   write_file_atomic(dir / "pytorch_model.bin", "x");
   EXPECT_NE(error().find("pickle"), std::string::npos);
   write_file_atomic(dir / "model.safetensors.index.json", "{}");
-  EXPECT_NE(error().find("several files"), std::string::npos);
+  EXPECT_NE(error().find("'weight_map' is missing"), std::string::npos);
   fs::remove(dir / "config.json");
   EXPECT_NE(error().find("without config.json"), std::string::npos);
   fs::create_symlink("config.json", dir / "config.json");  // to itself

@@ -127,11 +127,18 @@ struct HeadShape {
 };
 
 // Appends and attends three ragged sequences in several steps on scattered pages, with both sets.
-void check_attention(const OpSet& fast, const Context& context, const HeadShape& shape, KvType type) {
-  SCOPED_TRACE(fmt::format("H {} G {} D {} {}", shape.H, shape.G, shape.D, kv_type_name(type)));
+// A window also brings bias and head norms.
+void check_attention(const OpSet& fast, const Context& context, const HeadShape& shape, KvType type,
+                     int64_t window = 0) {
+  SCOPED_TRACE(fmt::format("H {} G {} D {} {} window {}", shape.H, shape.G, shape.D, kv_type_name(type),
+                           window));
   const auto [H, G, D] = shape;
   const OpSet& ref = find_ops("ref");
-  const KvLayout layout{type, 2, G, D};
+  const KvLayout layout{type, 2, G, D, window};
+  const std::vector<float> bias = random_floats((H + 2 * G) * D, 21), q_norm = random_floats(D, 22),
+                           k_norm = random_floats(D, 23);
+  HeadTransform transform;
+  if (window != 0) transform = {bias.data(), q_norm.data(), k_norm.data(), 1e-6f};
   constexpr int64_t kPages = 16;
   Buffer fast_memory(static_cast<size_t>(kPages * layout.page_bytes()));
   Buffer ref_memory(fast_memory.size_bytes());
@@ -156,8 +163,8 @@ void check_attention(const OpSet& fast, const Context& context, const HeadShape&
     std::vector<float> out(static_cast<size_t>(batch.T * H * D)), out_ref(out.size());
     std::vector<float> scratch(static_cast<size_t>(2 * attention_scratch_floats(H, G, D)));
     for (const int64_t layer : {0, 1}) {
-      fast.rope_append(context, qkv.data(), batch, H, cos_sin.data(), fast_cache, layer);
-      ref.rope_append(context, qkv_ref.data(), batch, H, cos_sin.data(), ref_cache, layer);
+      fast.rope_append(context, qkv.data(), transform, batch, H, cos_sin.data(), fast_cache, layer);
+      ref.rope_append(context, qkv_ref.data(), transform, batch, H, cos_sin.data(), ref_cache, layer);
       for (size_t i = 0; i < qkv.size(); ++i) ASSERT_NEAR(qkv[i], qkv_ref[i], 1e-5 * std::fabs(qkv_ref[i]) + 1e-5);
       // The caches hold the same but for the last bit of a rounding: copy, so that attention alone is compared.
       std::memcpy(fast_memory.data(), ref_memory.data(), ref_memory.size_bytes());
@@ -181,6 +188,16 @@ TEST_P(FastOps, Attention) {
   }
 }
 
+TEST_P(FastOps, AttentionInAWindowWithBiasAndHeadNorms) {
+  // Shorter than a page, a page, and across pages: a block's rows then begin in different ones.
+  for (const int64_t window : {1, 5, 63, 64, 65, 100}) {
+    for (const HeadShape& shape : {HeadShape{9, 3, 64}, HeadShape{3, 1, 10}, HeadShape{16, 1, 32}}) {
+      check_attention(fast(), context_, shape, KvType::f32, window);
+      check_attention(fast(), context_, shape, KvType::int8, window);
+    }
+  }
+}
+
 TEST_P(FastOps, CacheOfBf16AndInt8HoldsTheSameBytesAsRef) {
   for (const KvType type : {KvType::bf16, KvType::int8}) {
     const KvLayout layout{type, 1, 2, 64};
@@ -194,8 +211,8 @@ TEST_P(FastOps, CacheOfBf16AndInt8HoldsTheSameBytesAsRef) {
     // Rotation by zero angles keeps the floats equal, so the stored bytes must be.
     std::vector<float> cos_sin(80 * 64, 0.0f);
     for (int64_t t = 0; t < 80; ++t) std::fill_n(&cos_sin[t * 64], 32, 1.0f);
-    fast().rope_append(context_, qkv.data(), batch, 4, cos_sin.data(), cache_a, 0);
-    ref().rope_append(context_, qkv_ref.data(), batch, 4, cos_sin.data(), cache_b, 0);
+    fast().rope_append(context_, qkv.data(), {}, batch, 4, cos_sin.data(), cache_a, 0);
+    ref().rope_append(context_, qkv_ref.data(), {}, batch, 4, cos_sin.data(), cache_b, 0);
     EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size_bytes()), 0) << kv_type_name(type);
   }
 }

@@ -73,6 +73,8 @@ check "log-likelihoods" python "$oracle/loglikelihood_oracle.py" --model "$model
 check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
+check "families" python "$oracle/families_oracle.py"
+check "our families" "$build/tests/model/model_families_test" --gtest_brief=1
 check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" --gtest_brief=1
 check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1

@@ -65,10 +65,15 @@ struct Attention {
     }
   }
 
-  // Turns the page's scores into weights and rescales what has been summed before. valid: keys of this
-  // page that row r may see.
-  static void softmax_row(const Rows& rows, int64_t r, int64_t valid, int64_t tokens) {
+  // Turns the page's scores into weights and rescales what has been summed before. [first, valid): keys of
+  // this page that row r may see.
+  static void softmax_row(const Rows& rows, int64_t r, int64_t first, int64_t valid, int64_t tokens) {
     float* scores = rows.scores + r * kPageTokens;
+    if (first >= tokens) {  // a window that begins in a later page: the block's other rows need this one
+      std::fill_n(scores, tokens, 0.0f);
+      return;
+    }
+    if (first > 0) std::fill_n(scores, first, -INFINITY);
     F max = S::set(rows.max[r]);
     for (int64_t s = 0; s < tokens; s += kLanes) {
       const F masked = S::fill_from(S::load(scores + s), valid - s, -INFINITY);
@@ -160,7 +165,9 @@ struct Attention {
     std::fill_n(rows.out, rows.count * rows.D_padded, 0.0f);
     const int64_t first_position = sequence.context - sequence.num_tokens + i;
     const int64_t keys = first_position + num_queries;  // the last query sees all of them
-    for (int64_t begin = 0; begin < keys; begin += kPageTokens) {
+    // The first query's window reaches back furthest.
+    const int64_t first_page = layout.first_key(first_position) / kPageTokens;
+    for (int64_t begin = first_page * kPageTokens; begin < keys; begin += kPageTokens) {
       const std::byte* page = cache.base + sequence.pages[begin / kPageTokens] * layout.page_bytes();
       const T* k = reinterpret_cast<const T*>(page + layout.k_offset(layer, g));
       const T* v = reinterpret_cast<const T*>(page + layout.v_offset(layer, g));
@@ -172,7 +179,9 @@ struct Attention {
         score_rows<kRowBlock>(rows, 0, k + tile * tandem::kTileTokens * D, k_scales, tile);
       }
       for (int64_t r = 0; r < rows.count; ++r) {
-        softmax_row(rows, r, first_position + r / r_heads + 1 - begin, tiles * tandem::kTileTokens);
+        const int64_t position = first_position + r / r_heads;
+        softmax_row(rows, r, layout.first_key(position) - begin, position + 1 - begin,
+                    tiles * tandem::kTileTokens);
       }
       value_rows<kOutRows>(rows, 0, v, v_scales, tokens);
     }

@@ -145,6 +145,31 @@ struct Elementwise {
     }
   }
 
+  static void norm_head(float* head, int64_t D, const float* weight, float eps) {
+    const float scale = 1.0f / std::sqrt(sum_of_squares(head, D) / static_cast<float>(D) + eps);
+    int64_t d = 0;
+    for (; d + kLanes <= D; d += kLanes) {
+      S::store(head + d, S::mul(S::mul(S::load(head + d), S::set(scale)), S::load(weight + d)));
+    }
+    for (; d < D; ++d) head[d] = head[d] * scale * weight[d];
+  }
+
+  // heads [(H + 2G) D] of one token.
+  static void transform_heads(float* heads, const HeadTransform& transform, int64_t H, int64_t G, int64_t D) {
+    if (transform.bias != nullptr) {
+      const int64_t n = (H + 2 * G) * D;
+      int64_t i = 0;
+      for (; i + kLanes <= n; i += kLanes) {
+        S::store(heads + i, S::add(S::load(heads + i), S::load(transform.bias + i)));
+      }
+      for (; i < n; ++i) heads[i] += transform.bias[i];
+    }
+    if (transform.q_norm == nullptr) return;
+    for (int64_t h = 0; h < H + G; ++h) {
+      norm_head(heads + h * D, D, h < H ? transform.q_norm : transform.k_norm, transform.eps);
+    }
+  }
+
   // x[D] -> the cache's element type, into row[D]; gives the scale of int8, NaN when an x is not finite.
   template <typename T>
   static float narrow(const float* x, int64_t D, T* row) {
@@ -191,8 +216,9 @@ struct Elementwise {
   }
 
   template <typename T>
-  static void rope_append_type(const Context& context, float* qkv, const Batch& batch, int64_t H,
-                               const float* cos_sin, const KvCache& cache, int64_t layer) {
+  static void rope_append_type(const Context& context, float* qkv, const HeadTransform& transform,
+                               const Batch& batch, int64_t H, const float* cos_sin, const KvCache& cache,
+                               int64_t layer) {
     const int64_t D = cache.layout.D, G = cache.layout.G, ld = (H + 2 * G) * D;
     for (const SequenceSlice& sequence : batch.sequences) {
       context.pool->parallel_for(sequence.num_tokens, 16, [&](int64_t begin, int64_t end, int) {
@@ -202,6 +228,7 @@ struct Elementwise {
           const int64_t t = sequence.first_token + i;
           const int64_t position = sequence.context - sequence.num_tokens + i;
           float* heads = qkv + t * ld;
+          transform_heads(heads, transform, H, G, D);
           for (int64_t h = 0; h < H + G; ++h) rotate(heads + h * D, D, cos_sin + t * D);
           for (int64_t g = 0; g < G; ++g) {
             append_token(heads + (H + g) * D, heads + (H + G + g) * D, cache,
@@ -212,12 +239,16 @@ struct Elementwise {
     }
   }
 
-  static void rope_append(const Context& context, float* qkv, const Batch& batch, int64_t H,
-                          const float* cos_sin, const KvCache& cache, int64_t layer) {
+  static void rope_append(const Context& context, float* qkv, const HeadTransform& transform,
+                          const Batch& batch, int64_t H, const float* cos_sin, const KvCache& cache,
+                          int64_t layer) {
+    const auto run = [&]<typename T>() {
+      rope_append_type<T>(context, qkv, transform, batch, H, cos_sin, cache, layer);
+    };
     switch (cache.layout.type) {
-      case KvType::f32: return rope_append_type<float>(context, qkv, batch, H, cos_sin, cache, layer);
-      case KvType::bf16: return rope_append_type<uint16_t>(context, qkv, batch, H, cos_sin, cache, layer);
-      case KvType::int8: return rope_append_type<int8_t>(context, qkv, batch, H, cos_sin, cache, layer);
+      case KvType::f32: return run.template operator()<float>();
+      case KvType::bf16: return run.template operator()<uint16_t>();
+      case KvType::int8: return run.template operator()<int8_t>();
     }
   }
 };

@@ -128,8 +128,26 @@ void write_head(KvType type, std::byte* plane, float* scale, const float* x, int
   }
 }
 
-void rope_append(const Context&, float* qkv, const Batch& batch, int64_t H, const float* cos_sin,
-                 const KvCache& cache, int64_t layer) {
+void norm_head(float* head, int64_t D, const float* weight, float eps) {
+  double sum = 0;
+  for (int64_t d = 0; d < D; ++d) sum += static_cast<double>(head[d]) * head[d];
+  const float scale = 1.0f / std::sqrt(static_cast<float>(sum / static_cast<double>(D)) + eps);
+  for (int64_t d = 0; d < D; ++d) head[d] = head[d] * scale * weight[d];
+}
+
+// heads [(H + 2G) D] of one token.
+void transform_heads(float* heads, const HeadTransform& transform, int64_t H, int64_t G, int64_t D) {
+  if (transform.bias != nullptr) {
+    for (int64_t i = 0; i < (H + 2 * G) * D; ++i) heads[i] += transform.bias[i];
+  }
+  if (transform.q_norm == nullptr) return;
+  for (int64_t h = 0; h < H + G; ++h) {
+    norm_head(heads + h * D, D, h < H ? transform.q_norm : transform.k_norm, transform.eps);
+  }
+}
+
+void rope_append(const Context&, float* qkv, const HeadTransform& transform, const Batch& batch,
+                 int64_t H, const float* cos_sin, const KvCache& cache, int64_t layer) {
   const KvLayout& layout = cache.layout;
   const int64_t D = layout.D, G = layout.G, row = (H + 2 * G) * D;
   for (const SequenceSlice& sequence : batch.sequences) {
@@ -137,6 +155,7 @@ void rope_append(const Context&, float* qkv, const Batch& batch, int64_t H, cons
       const int64_t t = sequence.first_token + i;
       const int64_t position = sequence.context - sequence.num_tokens + i;
       const int64_t token = position % kPageTokens;
+      transform_heads(qkv + t * row, transform, H, G, D);
       for (int64_t h = 0; h < H + G; ++h) rotate(qkv + t * row + h * D, D, cos_sin + t * D);
       for (int64_t g = 0; g < G; ++g) {
         const KvHead head(cache, sequence.pages[position / kPageTokens], layer, g);
@@ -149,14 +168,15 @@ void rope_append(const Context&, float* qkv, const Batch& batch, int64_t H, cons
   }
 }
 
-// One query head over `context` keys.
+// One query head over the keys that the last of `context` tokens sees.
 void attend(const float* q, const SequenceSlice& sequence, int64_t context, const KvCache& cache,
             int64_t layer, int64_t g, float* out) {
   const int64_t D = cache.layout.D;
   const float scale = 1.0f / std::sqrt(static_cast<float>(D));
   std::vector<float> scores(static_cast<size_t>(context));
   float max_score = -INFINITY;
-  for (int64_t s = 0; s < context; ++s) {
+  const int64_t first = cache.layout.first_key(context - 1);
+  for (int64_t s = first; s < context; ++s) {
     const KvHead head(cache, sequence.pages[s / kPageTokens], layer, g);
     float score = 0;
     for (int64_t d = 0; d < D; ++d) score += q[d] * head.k_at(s % kPageTokens, d);
@@ -164,9 +184,9 @@ void attend(const float* q, const SequenceSlice& sequence, int64_t context, cons
     max_score = std::max(max_score, scores[s]);
   }
   float sum = 0;
-  for (float& score : scores) sum += score = std::exp(score - max_score);
+  for (int64_t s = first; s < context; ++s) sum += scores[s] = std::exp(scores[s] - max_score);
   std::fill_n(out, D, 0.0f);
-  for (int64_t s = 0; s < context; ++s) {
+  for (int64_t s = first; s < context; ++s) {
     const KvHead head(cache, sequence.pages[s / kPageTokens], layer, g);
     const float p = scores[s] / sum;
     for (int64_t d = 0; d < D; ++d) out[d] += p * head.v_at(s % kPageTokens, d);

@@ -1,0 +1,29 @@
+// The angles of RoPE: one inverse frequency for each plane, for every kind of scaling.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "formats/model_config.h"
+
+namespace tandem {
+
+class Rope {
+ public:
+  explicit Rope(const ModelConfig& config);
+
+  int64_t half() const { return static_cast<int64_t>(inv_freq_.size()); }  // D / 2
+  // [D / 2] for a sequence of `length` tokens. Only dynamic scaling depends on the length: it fills
+  // `scratch`, [D / 2], once a sequence is longer than the original context. As in transformers, a
+  // key keeps the angles of the step that cached it, so a prompt is rotated by its whole length and
+  // each later token by the length it makes.
+  const float* inverse_frequencies(int64_t length, float* scratch) const;
+
+ private:
+  double theta_;
+  double factor_;
+  int64_t dynamic_above_;  // tokens; 0: not dynamic
+  std::vector<float> inv_freq_;
+};
+
+}  // namespace tandem
