@@ -53,6 +53,8 @@ check "GGUF decode" python "$oracle/gguf_decode.py" "$build/tests/formats/dump_t
 check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   --program "$build/tests/text/encode_lines" --write-golden "$golden/text/smollm2_ids.jsonl" \
   ${texts[@]+"${texts[@]}"}
+check "other vocabularies" python "$oracle/vocabulary_oracle.py" \
+  --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
 check "chat templates" python "$oracle/tokenizer_chat_oracle.py" --model "$model" \
   --program "$build/tests/text/render_chats" --write-golden "$golden/text/chats.json"
 check "logits" python "$oracle/logits_oracle.py" --model "$model"
