@@ -322,7 +322,8 @@ void place_tensors(GgufFile& file, const std::vector<Extent>& extents, uint64_t 
 
 }  // namespace
 
-GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name) {
+GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name,
+                    GgufTensors tensors) {
   if (bytes.empty()) fail(ErrorKind::bad_file, "{}: the file is empty", name);
   GgufFile file;
   Reader reader(bytes, name);
@@ -352,7 +353,10 @@ GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name) {
       fail(ErrorKind::bad_file, "{}: tensor {} stands twice", name, quote(file.tensors[i].name));
     }
   }
-  if (num_tensors == 0) fail(ErrorKind::bad_file, "{}: holds no tensors", name);
+  if (num_tensors == 0) {
+    if (tensors == GgufTensors::optional) return file;
+    fail(ErrorKind::bad_file, "{}: holds no tensors", name);
+  }
   const uint64_t data_begin = *checked_align(reader.offset(), alignment);
   place_tensors(file, extents, data_begin, alignment, bytes, name);
   return file;

@@ -74,8 +74,12 @@ struct GgufFile {
   std::map<std::string_view, size_t> index;  // key -> position in metadata
 };
 
+// Files that hold a vocabulary alone have no tensors.
+enum class GgufTensors : uint8_t { required, optional };
+
 // `name` opens every message. Throws bad_file; views point into `bytes`.
-GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name);
+GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name,
+                    GgufTensors tensors = GgufTensors::required);
 
 // Reads a model of a family that families.h lists. Throws bad_file, no_memory when the weights cannot fit.
 Checkpoint read_gguf(const std::filesystem::path& path);

@@ -127,6 +127,9 @@ TokenizerSpec read_gguf_tokenizer(const GgufFile& file, const std::string& name)
   } else if (model == "gpt2") {
     spec.kind = TokenizerKind::byte_bpe;
     spec.pre_tokenizer = text_or(file, "tokenizer.ggml.pre", "default", name);
+    // GGUF tells these two by the name of the pre-tokenizer only.
+    spec.normalizes_nfc = spec.pre_tokenizer == "qwen2";
+    spec.ignores_merges = spec.pre_tokenizer == "llama-bpe";
     spec.merges = read_merges(file, name);
   } else {
     fail(ErrorKind::bad_file,
@@ -146,6 +149,12 @@ TokenizerSpec read_gguf_tokenizer(const GgufFile& file, const std::string& name)
                          sentencepiece || spec.pre_tokenizer == "llama-bpe", name);
   spec.chat_template = text_or(file, "tokenizer.chat_template", "", name);
   return spec;
+}
+
+TokenizerSpec read_gguf_vocabulary(const std::filesystem::path& path) {
+  const MappedFile mapped(path);
+  return read_gguf_tokenizer(parse_gguf(mapped.bytes(), path.string(), GgufTensors::optional),
+                             path.string());
 }
 
 }  // namespace tandem

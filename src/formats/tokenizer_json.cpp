@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "formats/tokenizer_pipeline.h"
 
 namespace tandem {
 namespace {
@@ -39,42 +40,13 @@ const SortedJson& array(const SortedJson& json, const char* key, const std::stri
   return value;
 }
 
-bool is_smollm(const SortedJson& pre) {
-  if (!pre.is_object() || pre.value("type", SortedJson()) != "Sequence") return false;
-  const auto steps = pre.find("pretokenizers");
-  if (steps == pre.end() || !steps->is_array() || steps->size() != 2) return false;
-  const SortedJson &digits = (*steps)[0], &bytes = (*steps)[1];
-  return digits.is_object() && digits.value("type", SortedJson()) == "Digits" &&
-         digits.value("individual_digits", SortedJson()) == true && bytes.is_object() &&
-         bytes.value("type", SortedJson()) == "ByteLevel" &&
-         bytes.value("add_prefix_space", SortedJson()) == false &&
-         bytes.value("use_regex", SortedJson(true)) == true;
-}
-
-void check_pipeline(const SortedJson& json, const std::string& where) {
-  const SortedJson& pre = member(json, "pre_tokenizer", where);
-  if (!is_smollm(pre)) {
-    fail(ErrorKind::bad_file,
-         "{}: pre_tokenizer {} is not supported by this version (supported: single "
-         "Digits, then ByteLevel)",
-         where, printed(pre));
-  }
-  if (!is_off(json, "normalizer")) {
-    fail(ErrorKind::bad_file, "{}: normalizer {} is not supported by this version", where,
-         printed(json["normalizer"]));
-  }
-  if (!is_off(json, "post_processor") &&
-      !(json["post_processor"].is_object() &&
-        json["post_processor"].value("type", SortedJson()) == "ByteLevel")) {
-    fail(ErrorKind::bad_file, "{}: post_processor {} is not supported by this version", where,
-         printed(json["post_processor"]));
-  }
+void check_model(const SortedJson& json, TokenizerSpec* spec, const std::string& where) {
   const SortedJson& model = member(json, "model", where);
   if (!model.is_object() || model.value("type", SortedJson()) != "BPE") {
     fail(ErrorKind::bad_file, "{}: only models of type BPE are supported by this version", where);
   }
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix",
-                             "fuse_unk", "byte_fallback", "ignore_merges"}) {
+                             "fuse_unk", "byte_fallback"}) {
     if (!is_off(model, option)) {
       fail(ErrorKind::bad_file,
            "{}: option '{}' of the BPE model is {}, which is not supported by this "
@@ -82,6 +54,7 @@ void check_pipeline(const SortedJson& json, const std::string& where) {
            where, option, printed(model[option]));
     }
   }
+  spec->ignores_merges = !is_off(model, "ignore_merges");
 }
 
 int32_t token_id(const SortedJson& value, std::string_view token, const std::string& where) {
@@ -122,6 +95,11 @@ void read_vocabulary(const SortedJson& json, TokenizerSpec* spec, const std::str
       const SortedJson& content = member(token, "content", where);
       if (!content.is_string()) fail(ErrorKind::bad_file, "{}: an added token is not text", where);
       const auto& text = content.get_ref<const std::string&>();
+      for (const char* option : {"single_word", "lstrip", "rstrip"}) {
+        if (is_off(token, option)) continue;
+        fail(ErrorKind::bad_file, "{}: '{}' of added token {} is not supported by this version",
+             where, option, quote(text));
+      }
       const int32_t id = token_id(member(token, "id", where), text, where);
       const auto known = vocab.find(text);
       if (known == vocab.end()) {
@@ -212,13 +190,22 @@ TokenizerSpec read_tokenizer_json(const std::filesystem::path& dir) {
   const std::string where = path.string();
   const SortedJson json = parse_sorted_json(read_text_file(path, kMaxFileBytes), where);
   if (!json.is_object()) fail(ErrorKind::bad_file, "{}: not a JSON object", where);
-  check_pipeline(json, where);
   TokenizerSpec spec;
   spec.kind = TokenizerKind::byte_bpe;
-  spec.pre_tokenizer = "smollm";
+  const std::string bos = read_tokenizer_pipeline(json, &spec, where);
+  check_model(json, &spec, where);
   read_vocabulary(json, &spec, where);
   read_merges(json, &spec, where);
   read_config(dir, &spec);
+  if (!bos.empty()) {
+    const auto token = std::ranges::find(spec.tokens, bos);
+    if (token == spec.tokens.end()) {
+      fail(ErrorKind::bad_file, "{}: post_processor puts {} in front, which is not a token", where,
+           quote(bos));
+    }
+    spec.bos_id = static_cast<int32_t>(token - spec.tokens.begin());
+    spec.add_bos = true;
+  }
   return spec;
 }
 

@@ -1,5 +1,6 @@
-// tokenizer.json and tokenizer_config.json <-> TokenizerSpec, for byte-level BPE with the
-// pre-tokenizer `smollm`: single digits, then GPT-2's byte-level split.
+// tokenizer.json and tokenizer_config.json <-> TokenizerSpec, for byte-level BPE. Read with
+// the pre-tokenizers of SmolLM, GPT-2, Llama 3 and Qwen2 (tokenizer_pipeline.h), written with the
+// first.
 #pragma once
 
 #include <filesystem>

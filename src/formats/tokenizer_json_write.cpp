@@ -7,7 +7,8 @@ namespace tandem {
 namespace {
 
 void check_writable(const TokenizerSpec& spec) {
-  if (spec.kind != TokenizerKind::byte_bpe || spec.pre_tokenizer != "smollm" || spec.add_bos) {
+  if (spec.kind != TokenizerKind::byte_bpe || spec.pre_tokenizer != "smollm" || spec.add_bos ||
+      spec.normalizes_nfc || spec.ignores_merges) {
     fail(ErrorKind::usage,
          "a tokenizer.json can be written for byte-level BPE with pre-tokenizer 'smollm' "
          "and no BOS in front; this model has {} with pre-tokenizer {}{}",

@@ -17,7 +17,9 @@ enum class TokenType : uint8_t { normal, unknown, control, user_defined, unused,
 
 struct TokenizerSpec {
   TokenizerKind kind = TokenizerKind::byte_bpe;
-  std::string pre_tokenizer;        // GGUF's name: "smollm", "gpt-2", "llama-bpe"
+  std::string pre_tokenizer;        // GGUF's name: "smollm", "gpt-2", "llama-bpe", "qwen2"
+  bool normalizes_nfc = false;      // byte_bpe: text is brought to NFC first
+  bool ignores_merges = false;      // byte_bpe: a word that is a token is not merged up to it
   std::vector<std::string> tokens;  // by id, as spelled in the file
   std::vector<TokenType> types;     // by id
   std::vector<float> scores;        // by id; sentencepiece only

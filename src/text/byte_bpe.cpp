@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 #include <queue>
 #include <string>
 
@@ -46,6 +47,25 @@ ByteBpe::ByteBpe(const TokenizerSpec& spec, const Vocabulary& vocabulary)
     }
     merge = {pair, static_cast<uint32_t>(rank), merged};
   }
+  if (spec.ignores_merges) index_words();
+}
+
+void ByteBpe::index_words() {
+  words_.assign(std::bit_ceil(static_cast<size_t>(vocabulary_.size()) * 2), -1);
+  const size_t mask = words_.size() - 1;
+  for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+    if (vocabulary_.type(id) != TokenType::normal) continue;
+    size_t slot = std::hash<std::string_view>{}(vocabulary_.bytes(id)) & mask;
+    while (words_[slot] >= 0) slot = (slot + 1) & mask;
+    words_[slot] = id;
+  }
+}
+
+int32_t ByteBpe::find_word(std::string_view word) const {
+  const size_t mask = words_.size() - 1;
+  size_t slot = std::hash<std::string_view>{}(word)&mask;
+  while (words_[slot] >= 0 && vocabulary_.bytes(words_[slot]) != word) slot = (slot + 1) & mask;
+  return words_[slot];
 }
 
 size_t ByteBpe::slot_of(uint64_t pair) const {
@@ -56,6 +76,9 @@ size_t ByteBpe::slot_of(uint64_t pair) const {
 }
 
 void ByteBpe::encode_word(std::string_view word, std::vector<int32_t>& ids) const {
+  if (!words_.empty()) {
+    if (const int32_t id = find_word(word); id >= 0) return ids.push_back(id);
+  }
   if (word.size() <= kShortWord) {
     int32_t symbols[kShortWord];
     size_t count = 0;

@@ -15,7 +15,8 @@ class ByteBpe {
   // parts or its result are not in the vocabulary. The vocabulary must outlive this.
   ByteBpe(const TokenizerSpec& spec, const Vocabulary& vocabulary);
 
-  // Appends the ids of one word. Of all neighbours the pair of lowest rank merges first, the
+  // Appends the ids of one word. With ignores_merges a word that is a normal token is that token.
+  // Of all neighbours the pair of lowest rank merges first, the
   // leftmost of equals. Bytes that have no token are left out, as the reference implementation
   // does.
   void encode_word(std::string_view word, std::vector<int32_t>& ids) const;
@@ -35,12 +36,16 @@ class ByteBpe {
   // Where the merge of a pair is, or the free slot (kNoRank) where it would be.
   size_t slot_of(uint64_t pair) const;
   const Merge& find(uint64_t pair) const { return table_[slot_of(pair)]; }
+  void index_words();
+  // The normal token of these bytes, or -1.
+  int32_t find_word(std::string_view word) const;
   void merge_short(int32_t* symbols, size_t count, std::vector<int32_t>& ids) const;
   void merge_long(const std::vector<int32_t>& symbols, std::vector<int32_t>& ids) const;
 
   const Vocabulary& vocabulary_;
   std::vector<Merge> table_;  // open addressing, a power of two of slots, at most half full
   int shift_ = 0;
+  std::vector<int32_t> words_;  // ids by their bytes, open addressing, -1: free; empty: unused
 };
 
 }  // namespace tandem

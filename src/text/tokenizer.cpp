@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "text/byte_bpe.h"
+#include "text/normalize.h"
 #include "text/pre_tokenizer.h"
 #include "text/sentencepiece.h"
 #include "text/special_tokens.h"
@@ -39,7 +40,7 @@ struct Tokenizer::Impl {
   std::optional<ByteBpe> byte_bpe;
   std::optional<SentencePiece> sentencepiece;  // sentencepiece
   int32_t bos_id, eos_id;
-  bool add_bos;
+  bool add_bos, normalizes_nfc;
   std::vector<int32_t> stop_ids;
 };
 
@@ -48,7 +49,8 @@ Tokenizer::Impl::Impl(const TokenizerSpec& spec)
       special(vocabulary),
       bos_id(spec.bos_id),
       eos_id(spec.eos_id),
-      add_bos(spec.add_bos) {
+      add_bos(spec.add_bos),
+      normalizes_nfc(spec.normalizes_nfc) {
   check_id("BOS", spec.bos_id, vocabulary.size());
   check_id("EOS", spec.eos_id, vocabulary.size());
   check_id("padding", spec.pad_id, vocabulary.size());
@@ -73,6 +75,8 @@ Tokenizer::Impl::Impl(const TokenizerSpec& spec)
 
 void Tokenizer::Impl::encode_segment(std::string_view text, std::vector<int32_t>& ids) const {
   if (sentencepiece) return sentencepiece->encode(text, ids);
+  std::string normalized;
+  if (normalizes_nfc && !is_surely_nfc(text)) text = normalized = to_nfc(text);
   while (!text.empty()) {
     const size_t bytes = pre_tokenizer->word_bytes(text);
     byte_bpe->encode_word(text.substr(0, bytes), ids);

@@ -56,7 +56,8 @@ struct ToyModel {
                          .ffn_width = 96,
                          .vocab_size = 3,
                          .max_context = 128,
-                         .tied_embedding = true};
+                         .tied_embedding = true,
+                         .rope_divisors = {}};
     checkpoint.tokenizer.pre_tokenizer = "smollm";
     checkpoint.tokenizer.tokens = {"<|endoftext|>", "a", "b"};
     checkpoint.tokenizer.types = {TokenType::control, TokenType::normal, TokenType::normal};

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "formats/gguf_builder.h"
+#include "formats/gguf_tokenizer.h"
 #include "formats/temporary_folder.h"
 
 namespace tandem {
@@ -315,6 +316,15 @@ TEST(Gguf, ParsesARealVocabularyQuickly) {
     best_ns = std::min(best_ns, now_ns() - start);
   }
   EXPECT_LT(best_ns, 100'000'000);
+}
+
+TEST(Gguf, AVocabularyWithoutTensorsIsATokenizerAndNoModel) {
+  const TemporaryFolder folder;
+  GgufBuilder builder = GgufBuilder::tiny();
+  builder.tensors.clear();
+  const auto path = folder.write("vocabulary.gguf", builder.bytes());
+  EXPECT_EQ(read_gguf_vocabulary(path).tokens.size(), 6u);
+  EXPECT_THROW(load_checkpoint(path), Error);
 }
 
 }  // namespace

@@ -238,7 +238,37 @@ const Case kCases[] = {
      [](Json& j) { j["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = false; }},
     {"normalizer", "normalizer", Kind::bf16, "tokenizer.json",
      [](Json& j) {
-       j["normalizer"] = {{"type", "NFC"}};
+       j["normalizer"] = {{"type", "Lowercase"}};
+     }},
+    {"decoder", "decoder", Kind::bf16, "tokenizer.json",
+     [](Json& j) {
+       j["decoder"] = {{"type", "Fuse"}};
+     }},
+    {"added token that strips", "'rstrip' of added token 'a'", Kind::bf16, "tokenizer.json",
+     [](Json& j) {
+       j["added_tokens"] = Json::array({{{"id", 0}, {"content", "a"}, {"rstrip", true}}});
+     }},
+    {"byte fallback", "byte_fallback", Kind::bf16, "tokenizer.json",
+     [](Json& j) { j["model"]["byte_fallback"] = true; }},
+    {"split pattern", "pre_tokenizer", Kind::bf16, "tokenizer.json",
+     [](Json& j) {
+       j["pre_tokenizer"]["pretokenizers"][0] = {{"type", "Split"},
+                                                 {"pattern", {{"Regex", "(a+)+$"}}},
+                                                 {"behavior", "Isolated"},
+                                                 {"invert", false}};
+     }},
+    {"two in front", "post_processor", Kind::bf16, "tokenizer.json",
+     [](Json& j) {
+       const Json token = {{"SpecialToken", {{"id", "a"}, {"type_id", 0}}}};
+       j["post_processor"] = {{"type", "TemplateProcessing"},
+                              {"single", Json::array({token, token})}};
+     }},
+    {"token in front unknown", "not a token", Kind::bf16, "tokenizer.json",
+     [](Json& j) {
+       const Json token = {{"SpecialToken", {{"id", "nope"}, {"type_id", 0}}}};
+       const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+       j["post_processor"] = {{"type", "TemplateProcessing"},
+                              {"single", Json::array({token, text})}};
      }},
     {"id hole", "do not fill", Kind::bf16, "tokenizer.json",
      [](Json& j) { j["model"]["vocab"]["a"] = 9; }},
@@ -356,6 +386,33 @@ TEST(HfFolder, SnapshotOfTheHubCacheLinksIntoItsBlobs) {
   fs::create_symlink(folder.path() / "1234", dir / "model.safetensors");
   EXPECT_NE(error_of([&] { load_checkpoint(dir); }).find("expected a file inside"),
             std::string::npos);
+}
+
+TEST(HfFolder, ReadsThePipelinesOfLlama3AndQwen2) {
+  const TemporaryFolder folder;
+  const auto dir = write(folder.path() / "model", Kind::bf16);
+  Json json = parse_json(read_text_file(dir / "tokenizer.json", 1 << 20), "x");
+  const std::string pattern =
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
+      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  json["pre_tokenizer"]["pretokenizers"] =
+      Json::array({{{"type", "Split"},
+                    {"pattern", {{"Regex", pattern}}},
+                    {"behavior", "Isolated"},
+                    {"invert", false}},
+                   {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}});
+  json["normalizer"] = {{"type", "NFC"}};
+  json["model"]["ignore_merges"] = true;
+  const Json token = {{"SpecialToken", {{"id", "a"}, {"type_id", 0}}}};
+  const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  json["post_processor"] = {{"type", "TemplateProcessing"}, {"single", Json::array({token, text})}};
+  write_file_atomic(dir / "tokenizer.json", dump_json(json));
+  const TokenizerSpec spec = load_checkpoint(dir).tokenizer;
+  EXPECT_EQ(spec.pre_tokenizer, "qwen2");
+  EXPECT_TRUE(spec.normalizes_nfc);
+  EXPECT_TRUE(spec.ignores_merges);
+  EXPECT_TRUE(spec.add_bos);
+  EXPECT_EQ(spec.tokens[static_cast<size_t>(spec.bos_id)], "a");
 }
 
 TEST(HfFolder, NamesWhatIsMissing) {

@@ -88,7 +88,7 @@ TEST_P(FastOps, NonFiniteKeysAndValuesAreSeen) {
           for (int64_t t = 0; t < T; ++t) qkv[t * ld + 3] = 1;  // so that an infinite key scores high
           std::vector<float> scratch(static_cast<size_t>(2 * attention_scratch_floats(H, 1, D)));
           const KvCache cache{layout, memory.data()};
-          set->rope_append(context_, qkv.data(), batch, H, cos_sin.data(), cache, 0);
+          set->rope_append(context_, qkv.data(), {}, batch, H, cos_sin.data(), cache, 0);
           set->attention(context_, qkv.data(), batch, H, cache, 0, scratch.data(), out.data());
           EXPECT_FALSE(std::isfinite(out[(T - 1) * H * D + 3]));
         }

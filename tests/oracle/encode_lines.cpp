@@ -1,4 +1,5 @@
-// Developer program of tokenizer_oracle.py: encode_lines MODEL reads texts on stdin, each as a
+// Developer program of tokenizer_oracle.py: encode_lines FILE reads a tokenizer (a GGUF
+// file, or a folder of tokenizer files), then texts on stdin, each as a
 // uint32 of its bytes and the bytes, and writes for each an int32 count and the int32 ids (little
 // endian). The time of the tokenizer's construction and of all encoding goes to stderr.
 #include <cstdint>
@@ -7,18 +8,18 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "formats/checkpoint.h"
+#include "formats/tokenizer_file.h"
 #include "text/tokenizer.h"
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::fputs("usage: encode_lines MODEL < texts > ids\n", stderr);
+    std::fputs("usage: encode_lines FILE < texts > ids\n", stderr);
     return 2;
   }
   try {
-    const tandem::Checkpoint checkpoint = tandem::load_checkpoint(argv[1]);
+    const tandem::TokenizerSpec spec = tandem::read_tokenizer(argv[1]);
     const int64_t construction_start_ns = tandem::now_ns();
-    const tandem::Tokenizer tokenizer(checkpoint.tokenizer);
+    const tandem::Tokenizer tokenizer(spec);
     const double construction_seconds = tandem::seconds_since(construction_start_ns);
 
     double encode_seconds = 0;

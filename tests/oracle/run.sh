@@ -66,8 +66,11 @@ check "GGUF decode, every type" every_type
 check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   --program "$build/tests/text/encode_lines" --write-golden "$golden/text/smollm2_ids.jsonl" \
   ${texts[@]+"${texts[@]}"}
+check "other vocabularies" python "$oracle/vocabulary_oracle.py" \
+  --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
 check "chat templates" python "$oracle/tokenizer_chat_oracle.py" --model "$model" \
-  --program "$build/tests/text/render_chats" --write-golden "$golden/text/chats.json"
+  --program "$build/tests/text/render_chats" --write-golden "$golden/text/chats.json" \
+  --templates "${LLAMA_CPP_MODELS:-llama.cpp/models}/templates"
 check "logits" python "$oracle/logits_oracle.py" --model "$model"
 check "log-likelihoods" python "$oracle/loglikelihood_oracle.py" --model "$model"
 check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"

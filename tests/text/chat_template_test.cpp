@@ -69,11 +69,25 @@ TEST(ChatTemplate, KeepsMarkupAndContentApart) {
   }
 }
 
+TEST(ChatTemplate, PartsAndJsonKeepTheirOrigin) {
+  const ChatTemplate chat_template(
+      "{{ messages[0].content.split('|')[1] }}{{ messages[0].content | tojson }}");
+  const std::vector<TextSpan> spans =
+      chat_template.render({{"user", "a|\n"}}, true, "<s>", "</s>");
+  const std::vector<std::pair<std::string, bool>> expected = {
+      {"\n", false}, {"\"", true}, {"a|\\n", false}, {"\"", true}};
+  ASSERT_EQ(spans.size(), expected.size());
+  for (size_t i = 0; i < spans.size(); ++i) {
+    EXPECT_EQ(spans[i].text, expected[i].first);
+    EXPECT_EQ(spans[i].is_markup, expected[i].second);
+  }
+}
+
 TEST(ChatTemplate, NamesWhatItDoesNotKnowWithItsLine) {
   const std::vector<std::pair<const char*, const char*>> cases = {
-      {"\n{{ 'a' | tojson }}", "line 2: filter 'tojson'"},
+      {"\n{{ 'a' | urlize }}", "line 2: filter 'urlize'"},
       {"{{ 1 is divisibleby(3) }}", "test 'divisibleby'"},
-      {"{{ 'a'.split('b') }}", "method 'split'"},
+      {"{{ 'a'.splitlines() }}", "method 'splitlines'"},
       {"{{ range(1000000000) }}", "function 'range'"},
       {"\n\n{% macro f() %}{{ f() }}{% endmacro %}", "line 3: tag 'macro'"},
       {"{% raw %}", "tag 'raw'"},

@@ -1,0 +1,18 @@
+// What tokenizer.json says around its BPE (normalizer, pre_tokenizer, post_processor, decoder) ->
+// the names that TokenizerSpec has for it.
+#pragma once
+
+#include <string>
+
+#include "base/json.h"
+#include "formats/tokenizer_spec.h"
+
+namespace tandem {
+
+// Sets pre_tokenizer and normalizes_nfc. Returns the spelling of the token that the post-processor
+// puts in front of a text; empty: none. Throws bad_file printing a step that is none of the
+// published ones: of SmolLM, GPT-2, Llama 3 and Qwen2.
+std::string read_tokenizer_pipeline(const SortedJson& json, TokenizerSpec* spec,
+                                    const std::string& where);
+
+}  // namespace tandem
