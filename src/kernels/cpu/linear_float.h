@@ -3,13 +3,13 @@
 //
 // Layout (prepack): panels of kLanes rows, one row a lane: [K][kLanes] elements in the weight's own type,
 // widened on load; 64-byte aligned where K allows, read unaligned. Rows beyond N are zero. K is free.
-// Work: panels are handed out on demand. Few tokens take kFewPanels panels at a time, many take one panel
-// in tiles of kTokens tokens: either way enough independent sums to hide the latency of FMA.
+// Work: panels are handed out on demand, a panel at a time in tiles of kTokens tokens, then of less.
 // Bytes: one token reads the matrix once, N K elements (bound by memory); operations: 2 N K T (many tokens
 // are bound by FMA).
 //
-// Tried and lost: K split in four sums for one token and two for two (no faster from memory, and a sequence
-// gave other logits beside neighbours than alone).
+// Tried and lost, decode in bf16: two or four panels at a time (0.94 and 0.90 of the speed), prefetch with one
+// or two tokens (0.98). K split in four sums for one token and two for two: a sequence then gave other logits
+// beside neighbours than alone.
 #pragma once
 
 template <class S, Packing packing>
@@ -19,8 +19,6 @@ struct FloatLinear {
   static constexpr int64_t kElementBytes = packing == Packing::f32 ? 4 : 2;
   static constexpr int64_t kPrefetchSteps = 8;
   static constexpr int kTokens = 2 * S::kTileTokens;
-  static constexpr int kFewTokens = 4;  // below, a tile of one panel has too few sums
-  static constexpr int kFewPanels = 4;
 
   static F load(const std::byte* p) {
     if constexpr (packing == Packing::f32) {
@@ -32,52 +30,41 @@ struct FloatLinear {
     }
   }
 
-  // PB panels, `bytes` apart, times MB tokens. lanes: rows there are from the first panel on.
-  template <int MB, int PB>
-  static void tile(const std::byte* panel, int64_t bytes, const Activations& x, int64_t t, float* y,
-                   int64_t ldy, int64_t lanes, bool accumulate) {
+  template <int MB>
+  static void tile(const std::byte* panel, const Activations& x, int64_t t, float* y, int64_t ldy,
+                   int64_t lanes, bool accumulate) {
     constexpr int64_t kStep = kLanes * kElementBytes;
-    F sums[MB][PB];
+    F sums[MB];
 #pragma GCC unroll 16
-    for (int i = 0; i < MB; ++i) {
-      for (int j = 0; j < PB; ++j) sums[i][j] = S::zero();
-    }
+    for (int i = 0; i < MB; ++i) sums[i] = S::zero();
     const float* row = x.f32 + t * x.K;
     for (int64_t k = 0; k < x.K; ++k, panel += kStep) {
       // The first tile of a panel reads it from memory: ask for what comes 2 KiB later.
-      if (t == 0 && k % kPrefetchSteps == 0) {
-        for (int j = 0; j < PB; ++j) {
-          for (int64_t line = 0; line < kPrefetchSteps * kStep; line += 64) {
-            _mm_prefetch(reinterpret_cast<const char*>(panel + j * bytes + 2048 + line), _MM_HINT_T0);
-          }
+      if (MB > 2 && t == 0 && k % kPrefetchSteps == 0) {
+        for (int64_t line = 0; line < kPrefetchSteps * kStep; line += 64) {
+          _mm_prefetch(reinterpret_cast<const char*>(panel + 2048 + line), _MM_HINT_T0);
         }
       }
-#pragma GCC unroll 4
-      for (int j = 0; j < PB; ++j) {
-        const F w = load(panel + j * bytes);
+      const F w = load(panel);
 #pragma GCC unroll 16
-        for (int i = 0; i < MB; ++i) sums[i][j] = S::fma(S::set(row[i * x.K + k]), w, sums[i][j]);
-      }
+      for (int i = 0; i < MB; ++i) sums[i] = S::fma(S::set(row[i * x.K + k]), w, sums[i]);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < MB; ++i) {
-      for (int j = 0; j < PB; ++j) {
-        float* p = y + (t + i) * ldy + j * kLanes;
-        const int64_t own = lanes - j * kLanes;
-        if (own >= kLanes) {
-          S::store(p, accumulate ? S::add(S::load(p), sums[i][j]) : sums[i][j]);
-        } else {
-          S::store_first(p, accumulate ? S::add(S::load_first(p, own), sums[i][j]) : sums[i][j], own);
-        }
+      float* p = y + (t + i) * ldy;
+      if (lanes == kLanes) {
+        S::store(p, accumulate ? S::add(S::load(p), sums[i]) : sums[i]);
+      } else {
+        S::store_first(p, accumulate ? S::add(S::load_first(p, lanes), sums[i]) : sums[i], lanes);
       }
     }
   }
 
-  template <int MB, int PB>
-  static void tokens(const std::byte* panel, int64_t bytes, const Activations& x, int64_t t, float* y,
-                     int64_t ldy, int64_t lanes, bool accumulate) {
-    for (; t + MB <= x.T; t += MB) tile<MB, PB>(panel, bytes, x, t, y, ldy, lanes, accumulate);
-    if constexpr (MB > 1) tokens<MB / 2, PB>(panel, bytes, x, t, y, ldy, lanes, accumulate);
+  template <int MB>
+  static void tokens(const std::byte* panel, const Activations& x, int64_t t, float* y, int64_t ldy,
+                     int64_t lanes, bool accumulate) {
+    for (; t + MB <= x.T; t += MB) tile<MB>(panel, x, t, y, ldy, lanes, accumulate);
+    if constexpr (MB > 1) tokens<MB / 2>(panel, x, t, y, ldy, lanes, accumulate);
   }
 
   static void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
@@ -86,16 +73,9 @@ struct FloatLinear {
     const int64_t bytes = w.K * kLanes * kElementBytes, panels = (w.N + kLanes - 1) / kLanes;
     const int64_t chunk = std::max<int64_t>(1, panels / (context.pool->size() * 6));
     context.pool->parallel_for(panels, chunk, [&](int64_t begin, int64_t end, int) {
-      int64_t p = begin;
-      if (x.T < kFewTokens) {
-        for (; p + kFewPanels <= end; p += kFewPanels) {
-          tokens<2, kFewPanels>(w.data + p * bytes, bytes, x, 0, y + p * kLanes, ldy, w.N - p * kLanes,
-                                accumulate);
-        }
-      }
-      for (; p < end; ++p) {
-        tokens<kTokens, 1>(w.data + p * bytes, bytes, x, 0, y + p * kLanes, ldy, w.N - p * kLanes,
-                           accumulate);
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t lanes = std::min<int64_t>(kLanes, w.N - p * kLanes);
+        tokens<kTokens>(w.data + p * bytes, x, 0, y + p * kLanes, ldy, lanes, accumulate);
       }
     });
   }
