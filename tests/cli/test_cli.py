@@ -571,7 +571,9 @@ def test_chat_interrupt_stops_the_answer_and_not_the_program():
 @needs_model
 def test_chat_on_a_terminal_prompts_and_shows_fill_and_speed():
     parent, child = pty.openpty()
-    with subprocess.Popen([BIN, "chat", "-n", "4"], stdin=child, stdout=subprocess.PIPE, stderr=child) as process:
+    environment = {**os.environ, "TERM": "xterm"}  # a dumb one gets no prompt
+    with subprocess.Popen([BIN, "chat", "-n", "4"], stdin=child, stdout=subprocess.PIPE, stderr=child,
+                          env=environment) as process:
         os.close(child)
         os.write(parent, b"Hello\n/quit\n")
         answer = process.stdout.read()
