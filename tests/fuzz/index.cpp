@@ -5,9 +5,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/checkpoint.h"
-#include "formats/gguf_builder.h"
 #include "formats/shards.h"
-#include "formats/validate.h"
+#include "formats/tiny_folder.h"
 #include "fuzz/json_mutator.h"
 #include "fuzz/target.h"
 
@@ -16,50 +15,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kConfig =
-    R"({"model_type":"llama","architectures":["LlamaForCausalLM"],)"
-    R"("num_hidden_layers":1,"hidden_size":8,"intermediate_size":16,"num_attention_heads":2,)"
-    R"("num_key_value_heads":1,"vocab_size":4,"max_position_embeddings":64,"rms_norm_eps":1e-5,)"
-    R"("hidden_act":"silu","rope_theta":10000.0,"tie_word_embeddings":true,"torch_dtype":"bfloat16"})";
-constexpr const char* kTokenizer =
-    R"({"version":"1.0","added_tokens":[],"normalizer":null,)"
-    R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":true},)"
-    R"("post_processor":null,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE",)"
-    R"("vocab":{"a":0,"b":1,"ab":2,"c":3},"merges":["a b"]}})";
-
-ModelConfig tiny_config() {
-  ModelConfig config;
-  config.num_layers = config.num_kv_heads = 1;
-  config.width = 8;
-  config.ffn_width = 16;
-  config.num_heads = 2;
-  config.head_dim = 4;
-  config.vocab_size = 4;
-  config.tied_embedding = true;
-  return config;
-}
-
 // a.safetensors and b.safetensors hold the tiny model's tensors; link.safetensors leads out.
 class ModelFolder {
  public:
   ModelFolder() {
     const fs::path dir = fs::path(folder_.path()) / "model";
     fs::create_directory(dir);
+    write_tiny_texts(dir);
     std::vector<TensorSource> halves[2];
-    size_t count = 0;
-    for (const auto& [name, N, K] : expected_tensors(tiny_config())) {
-      const std::string bytes(static_cast<size_t>(2 * N * K), '\0');
-      const auto shape = N == 1 ? std::vector{K} : std::vector{N, K};
-      halves[count++ % 2].push_back(
-          {name, "BF16", shape, bytes.size(),
-           [bytes](const ByteSink& sink) { sink(std::as_bytes(std::span(bytes))); }});
+    for (TensorSource& tensor : tiny_tensors()) {
+      halves[(halves[0].size() + halves[1].size()) % 2].push_back(std::move(tensor));
     }
     write_safetensors(dir / "a.safetensors", halves[0]);
     write_safetensors(dir / "b.safetensors", halves[1]);
     write_safetensors(dir.parent_path() / "outside.safetensors", halves[1]);
     fs::create_symlink("../outside.safetensors", dir / "link.safetensors");
-    folder_.write("model/tokenizer.json", kTokenizer);
-    folder_.write("model/tokenizer_config.json", "{}");
   }
   fs::path path() const { return fs::path(folder_.path()) / "model"; }
   void write(const std::string& name, std::string_view bytes) const {
@@ -87,7 +57,7 @@ void run(std::string_view input) {
 std::string index_text() {
   Json map = Json::object();
   size_t count = 0;
-  for (const auto& tensor : expected_tensors(tiny_config())) {
+  for (const auto& tensor : tiny_tensors()) {
     map[tensor.name] = count++ % 2 == 0 ? "a.safetensors" : "b.safetensors";
   }
   return dump_json({{"metadata", {{"total_size", 1}}}, {"weight_map", map}});
@@ -156,9 +126,9 @@ std::string mutate(const std::string& input, Random& random, const ByteMutator& 
 
 std::vector<std::string> seeds() {
   const std::string index = index_text();
-  std::vector<std::string> out = {index + '\0' + kConfig, index + '\0' + "{}",
+  std::vector<std::string> out = {index + '\0' + kTinyConfig, index + '\0' + "{}",
                                   std::string("{}\0{}", 5)};
-  const Json config = parse_json(kConfig, "x");
+  const Json config = parse_json(kTinyConfig, "x");
   const auto add = [&](const char* key, const char* value) {
     Json changed = config;
     changed[key] = parse_json(value, "x");
