@@ -115,9 +115,9 @@ const Family& written_family(const ModelConfig& c) {
                           (!c.mlp_bias || family->mlp_bias) && (c.qkv_bias || !family->qkv_bias);
   if (!window_fits || !biases_fit) {
     fail(ErrorKind::usage,
-         "{}: a {} with {}{}{}{} is no model that a Hugging Face folder can describe", c.name,
-         family->name, c.qkv_bias ? "biases of q, k, v; " : "", c.o_bias ? "a bias of o; " : "",
-         c.mlp_bias ? "biases of the feed-forward; " : "",
+         "{}: a {} with {}{}{}{} is no model that a Hugging Face folder can describe",
+         c.name.empty() ? c.family : c.name, family->name, c.qkv_bias ? "biases of q, k, v; " : "",
+         c.o_bias ? "a bias of o; " : "", c.mlp_bias ? "biases of the feed-forward; " : "",
          c.sliding_window != 0 ? "a sliding window" : "no sliding window");
   }
   return *family;

@@ -9,6 +9,7 @@
 #include "formats/checkpoint.h"
 #include "formats/families.h"
 #include "formats/hf_folder.h"
+#include "formats/rope_scaling.h"
 #include "formats/safetensors.h"
 #include "formats/tokenizer_json.h"
 
@@ -19,15 +20,17 @@ Json id_or_null(int32_t id) { return id < 0 ? Json(nullptr) : Json(id); }
 
 // rope_parameters for newer transformers; older ones read the same object as rope_scaling.
 Json rope_json(const ModelConfig& config) {
+  if (config.rope_scaling == RopeScaling::divisors) {
+    const auto llama3 = divisors_as_llama3(config);
+    if (llama3) return rope_json(*llama3);
+    fail(ErrorKind::usage,
+         "{}: its RoPE is scaled by one divisor a frequency (rope_freqs.weight), and these are no "
+         "llama3 scaling that a Hugging Face folder could name: start from the original folder",
+         config.name.empty() ? config.family : config.name);
+  }
   Json rope = {{"rope_type", rope_scaling_name(config.rope_scaling)},
                {"rope_theta", config.rope_theta}};
   if (config.rope_scaling == RopeScaling::none) return rope;
-  if (config.rope_scaling == RopeScaling::divisors) {
-    fail(ErrorKind::usage,
-         "{}: its RoPE is scaled by one divisor a frequency (rope_freqs.weight), which a Hugging "
-         "Face folder cannot say: start from the original folder",
-         config.name);
-  }
   rope["factor"] = config.rope_factor;
   if (config.rope_scaling == RopeScaling::llama3) {
     rope["low_freq_factor"] = config.rope_low_freq_factor;
@@ -60,7 +63,7 @@ std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenize
                         const std::string& quantization_config_json) {
   const Family& family = written_family(config);
   const Json rope = rope_json(config);
-  const bool scaled = config.rope_scaling != RopeScaling::none;
+  const bool scaled = rope["rope_type"] != "default";
   const bool dynamic = config.rope_scaling == RopeScaling::dynamic;
   Json json = {
       {"architectures", {family.architecture}},

@@ -103,7 +103,9 @@ def old_spelling(folder):
     kind = rope.pop("rope_type")
     config["rope_scaling"] = {"type": kind, **rope} if kind != "default" else None
     config["torch_dtype"] = config.pop("dtype")
-    config.pop("layer_types", None)
+    types = config.get("layer_types", [])
+    if types == sorted(types):  # full layers first: max_window_layers says it
+        config.pop("layer_types", None)
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -117,8 +119,19 @@ def old_file(folder):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def write_gguf(folder, arch, config, path):
-    """As llama.cpp's converter names and orders things."""
+def load_weights(folder):
+    """All tensors of a folder that its model needs."""
+    tensors = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(path)
+    copies = [name for name in tensors if name.endswith("inv_freq")]
+    if json.loads((folder / "config.json").read_text())["tie_word_embeddings"]:
+        copies.append("lm_head.weight")
+    return {name: tensor for name, tensor in tensors.items() if name not in copies}
+
+
+def write_gguf(folder, arch, config, path, matrix_type=gguf.GGMLQuantizationType.BF16):
+    """As llama.cpp's converter names and orders things. The weights are bf16 in either type."""
     writer = gguf.GGUFWriter(path, arch)
     H, G = config.num_attention_heads, config.num_key_value_heads
     D = getattr(config, "head_dim", None) or config.hidden_size // H
@@ -149,15 +162,15 @@ def write_gguf(folder, arch, config, path):
         plain = 1 / config.rope_parameters["rope_theta"] ** (torch.arange(0, D, 2).float() / D)
         writer.add_tensor("rope_freqs.weight", (plain / inv_freq).numpy())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], config.num_hidden_layers)
-    for name, tensor in load_file(folder / "model.safetensors").items():
+    for name, tensor in load_weights(folder).items():
         tensor = tensor.float()
         heads = H if "q_proj" in name else G
         if arch == "llama" and ("q_proj" in name or "k_proj" in name):  # weights and biases
             tensor = tensor.reshape(heads, 2, D // 2, -1).swapaxes(1, 2).reshape(tensor.shape)
         to = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if tensor.dim() == 2:  # bf16 holds the weights exactly
-            data = gguf.quants.quantize(tensor.numpy(), gguf.GGMLQuantizationType.BF16)
-            writer.add_tensor(to, data, raw_dtype=gguf.GGMLQuantizationType.BF16)
+        if tensor.dim() == 2:
+            data = gguf.quants.quantize(tensor.numpy(), matrix_type)
+            writer.add_tensor(to, data, raw_dtype=matrix_type)
         else:
             writer.add_tensor(to, tensor.numpy())
     writer.write_header_to_file()
