@@ -43,4 +43,9 @@ struct ModelConfig {
   std::vector<float> rope_divisors;    // [D / 2], divisors only
 };
 
+// Llama 3's scaling of a frequency, in radians a token: waves longer than the original context /
+// low_freq_factor turn slower by the factor, those shorter than context / high_freq_factor stay, and
+// a linear ramp joins the two.
+double llama3_inv_freq(double inv_freq, const ModelConfig& config);
+
 }  // namespace tandem
