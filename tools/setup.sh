@@ -26,7 +26,7 @@ text_sha256=6e16d3fba905b0ac7636d34bd703512087a24063ab8e778abbdf8a76363bc95e
 text_source=/usr/share/developers-reference/developers-reference.txt.gz
 
 build_packages="g++ cmake ninja-build pkg-config libfmt-dev libcli11-dev nlohmann-json3-dev
-  libutf8proc-dev libxxhash-dev libsqlite3-dev"
+  libutf8proc-dev libpcre2-dev libxxhash-dev libsqlite3-dev"
 test_packages="libgtest-dev python3 python3-pytest"
 oracle_packages="python3 python3-venv"
 fuzz_packages="clang libclang-rt-14-dev python3"
