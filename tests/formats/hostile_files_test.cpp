@@ -196,7 +196,7 @@ const FolderCase kFolders[] = {
     {"folder/config a number beyond a double", "not valid JSON", "config.json", "",
      R"({"a":1e999})"},
     {"folder/config layers 1e9", "num_hidden_layers", "config.json", "num_hidden_layers", "1e9"},
-    {"folder/config layers 10^9", "number of layers", "config.json", "num_hidden_layers",
+    {"folder/config layers 10^9", "num_hidden_layers", "config.json", "num_hidden_layers",
      "1000000000"},
     {"folder/config layers negative", "num_hidden_layers", "config.json", "num_hidden_layers",
      "-1"},
