@@ -84,6 +84,7 @@ check "quantized files by llama.cpp" python "$oracle/gguf_kquants.py" --build "$
 check "our families" "$build/tests/model/model_families_test" --gtest_brief=1
 check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" --gtest_brief=1
 check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1
+check "our pages" "$build/tests/study/study_documents_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
 
 echo
