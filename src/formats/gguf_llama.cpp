@@ -328,6 +328,25 @@ std::vector<std::pair<std::string, std::string>> printable_metadata(const GgufFi
 
 }  // namespace
 
+std::string gguf_tensor_name(std::string_view name, const Family& family) {
+  for (const auto& [to, from] : kModelNames) {
+    if (name == from) return std::string(to);
+  }
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return "";
+  const size_t dot = name.find('.', kLayers.size());
+  if (dot == std::string_view::npos) return "";
+  const std::string_view layer = name.substr(kLayers.size(), dot - kLayers.size());
+  const auto search = [&](const auto& names) -> std::string {
+    for (const auto& [to, from] : names) {
+      if (name.substr(dot + 1) == from) return fmt::format("blk.{}.{}", layer, to);
+    }
+    return "";
+  };
+  const std::string fused = family.fused ? search(kFusedLayerNames) : "";
+  return fused.empty() ? search(kLayerNames) : fused;
+}
+
 Checkpoint read_gguf(const std::filesystem::path& path) {
   const std::string name = path.string();
   GgufModel model = open_gguf(path);
