@@ -584,7 +584,7 @@ def test_inspect_says_what_fits_here():
     footprint = json.loads(tandem("inspect", MODEL, "--json").stdout)["footprint"]
     needs = {(n["kv"], n["context"]): n for n in footprint["one_sequence"]}
     assert list(needs) == [("bf16", 1024), ("bf16", 8192), ("int8", 1024), ("int8", 8192)]
-    cache = needs["bf16", 8192]["bytes"] - footprint["weight_bytes"]
+    cache = needs["bf16", 8192]["bytes"] - footprint["resident_bytes"]
     assert cache == 8192 * footprint["kv_bytes_per_token"]["bf16"]
     assert all(n["fits"] == (n["bytes"] <= footprint["available_memory_bytes"]) for n in needs.values())
     assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
