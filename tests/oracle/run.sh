@@ -64,6 +64,7 @@ every_type() {
   return $status
 }
 check "GGUF decode, every type" every_type
+check "files accepted" python "$oracle/accept_oracle.py" "$build/tests/fuzz/judge_files"
 check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   --program "$build/tests/text/encode_lines" --write-golden "$golden/text/smollm2_ids.jsonl" \
   ${texts[@]+"${texts[@]}"}
