@@ -235,7 +235,8 @@ FAMILIES = {
     # llama.cpp ignores windows: these are longer than what is scored.
     "mistral": ("Mistral", {"sliding_window": 1024}),
     "qwen2": ("Qwen2", {}), "qwen3": ("Qwen3", {"head_dim": 128}),
-    "phi3": ("Phi3", {"sliding_window": 1024, "original_max_position_embeddings": 2048}),
+    # Not "phi3": of a general.name with that, llama.cpp wants the real Phi-3's special tokens.
+    "phi": ("Phi3", {"sliding_window": 1024, "original_max_position_embeddings": 2048}),
 }
 
 
