@@ -78,6 +78,10 @@ check "log-likelihoods" python "$oracle/loglikelihood_oracle.py" --model "$model
 check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
+check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
+  ${LLAMA_CPP_BIN:+--llama-cpp "$LLAMA_CPP_BIN"} ${texts[@]+"${texts[@]}"}
+check "written tokenizers" python "$oracle/tokenizer_write_oracle.py" --model "$model" \
+  --build "$build" --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}"
 check "families" python "$oracle/families_oracle.py"
 check "families, written and by llama.cpp" python "$oracle/families_check.py" --build "$build" \
   --llama "$llama"
@@ -87,6 +91,7 @@ check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" -
 check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1
 check "our pages" "$build/tests/study/study_documents_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
+check "our GGUF blocks" "$build/tests/compress/compress_quantize_test" --gtest_brief=1
 
 echo
 for i in "${!names[@]}"; do
