@@ -120,7 +120,8 @@ Value filter_truncate(Work& work, const Value& self, const Bound& args) {
   const Value end = args.get(2, markup_value("..."));
   const bool has_leeway = args.has(3) && !is_none(args[3]);
   const int64_t leeway = has_leeway ? expect_integer(work, args[3], "truncate") : 5;
-  const int64_t kept = length - count_chars(expect_text(work, end, "truncate").bytes);
+  const int64_t kept =
+      std::max<int64_t>(length, -1) - count_chars(expect_text(work, end, "truncate").bytes);
   if (kept < 0 || leeway < 0) work.refuse("truncate to {} with a leeway of {}", length, leeway);
   if (count_chars(text.bytes) - length <= leeway) return self;
   const Value head = slice_of(work, self, None(), kept, None());
@@ -166,6 +167,7 @@ Value filter_tojson(Work& work, const Value& self, const Bound& args) {
     const std::optional<int64_t> spaces = as_integer(args[1]);
     if (spaces.value_or(0) > kMaxWorkBytes) work.refuse("an indent of {}", *spaces);
     const auto count = static_cast<size_t>(std::max<int64_t>(spaces.value_or(0), 0));
+    work.use_bytes(count);
     style.indent = spaces ? TaggedText(std::string(count, ' '), true)
                           : expect_text(work, args[1], "an indent");
     style.item_separator = TaggedText(",", true);

@@ -143,9 +143,17 @@ Value slice_of(Work& work, const Value& object, const Value& begin, const Value&
     part->kind = list->kind;
     for_each_in(range, [&](size_t i) { append(work, *part, list->items[i]); });
     if (list->kind == ListKind::range) {
-      part->stride = list->stride * range.step;
-      part->start = list->start + range.begin * list->stride;
-      part->stop = list->start + range.end * list->stride;
+      const auto bound = [&](int64_t from, int64_t by, int64_t times) {
+        int64_t product = 0, sum = 0;
+        if (__builtin_mul_overflow(by, times, &product) ||
+            __builtin_add_overflow(from, product, &sum)) {
+          work.refuse("a slice of a range that does not fit 64 bits");
+        }
+        return sum;
+      };
+      part->stride = bound(0, list->stride, range.step);
+      part->start = bound(list->start, list->stride, range.begin);
+      part->stop = bound(list->start, list->stride, range.end);
     }
     return ListPtr(std::move(part));
   }

@@ -122,7 +122,7 @@ Value repeated(Work& work, const Value& value, int64_t times) {
   const auto count = static_cast<size_t>(std::max<int64_t>(times, 0));
   if (const TaggedText* text = as_text(value)) {
     if (text->size() > 0 && count > kMaxWorkBytes / text->size()) {
-      work.use_bytes(static_cast<size_t>(kMaxWorkBytes));
+      work.use_bytes(static_cast<size_t>(kMaxWorkBytes) + 1);
     }
     work.use_bytes(count * text->size());
     TaggedText out;

@@ -74,6 +74,8 @@ bool matches_end(Work& work, const Value& self, const Bound& args, bool at_end) 
   const std::vector<Value> one = {args[0]};
   for (const Value& wanted : several ? several->items : one) {
     const std::string& part = expect_text(work, wanted, "startswith").bytes;
+    work.step();
+    work.use_bytes(part.size());
     if (window.begin > window.end) continue;
     const std::string_view view = text.view(window.begin).substr(0, window.end - window.begin);
     if (at_end ? view.ends_with(part) : view.starts_with(part)) return true;

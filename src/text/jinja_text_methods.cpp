@@ -84,7 +84,7 @@ Value padded(Work& work, const Value& self, const Bound& args, int64_t left_shar
   const TaggedText fill =
       args.has(1) ? expect_text(work, args[1], "a fill") : TaggedText(" ", true);
   if (count_chars(fill.bytes) != 1) work.refuse("a fill that is not one character");
-  const int64_t missing = std::max<int64_t>(width - count_chars(text.bytes), 0);
+  const int64_t missing = std::max<int64_t>(std::max<int64_t>(width, 0) - count_chars(text.bytes), 0);
   // Python's center puts the odd one to the left when the width is odd.
   const int64_t half = missing / 2 + (missing & width & 1);
   const int64_t left = left_share == 0 ? 0 : left_share == 2 ? missing : half;
@@ -111,7 +111,7 @@ Value zfill(Work& work, const Value& self, const Bound& args) {
   const TaggedText& text = self_text(self);
   const bool has_sign = text.bytes.starts_with('-') || text.bytes.starts_with('+');
   Bound zeros;
-  const int64_t width = expect_integer(work, args[0], "a width");
+  const int64_t width = std::max<int64_t>(expect_integer(work, args[0], "a width"), 0);
   zeros.values = {Value(width - (has_sign ? 1 : 0)), markup_value("0")};
   const Value digits = part_of(work, text, has_sign ? 1 : 0, text.size());
   const Value filled = padded(work, digits, zeros, 2);

@@ -37,8 +37,11 @@ struct Work {
     if (++steps > kMaxSteps) fail_at(line, "more than {} steps", kMaxSteps);
   }
   void use_bytes(size_t count) {
+    // In this order, so that no count can wrap the meter round.
+    if (count > static_cast<size_t>(kMaxWorkBytes - bytes)) {
+      fail_at(line, "more than {} bytes of text", kMaxWorkBytes);
+    }
     bytes += static_cast<int64_t>(count);
-    if (bytes > kMaxWorkBytes) fail_at(line, "more than {} bytes of text", kMaxWorkBytes);
   }
   // throws bad_file: "chat template: line 3: ..."
   template <typename... Args>

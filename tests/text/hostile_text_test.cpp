@@ -300,6 +300,51 @@ TEST(HostileTemplate, GreedyOnesEndInAnError) {
   }
 }
 
+// Numbers at the ends of their range, in every place that counts with them.
+TEST(HostileTemplate, NumbersAtTheEndsOfTheirRange) {
+  const std::string least = "(-9223372036854775807 - 1)", most = "9223372036854775807";
+  for (const std::string& n : {least, most}) {
+    for (const char* expression : {"'-1'.zfill({})",
+                                   "'a'.center({})",
+                                   "'a'.ljust({})",
+                                   "'a' | truncate({}, true, 'abc')",
+                                   "'a' | truncate(3, true, '', {})",
+                                   "'a' | indent({})",
+                                   "1 | tojson(indent={})",
+                                   "range(0, 5, {})[::3]",
+                                   "range(3)[::{}]",
+                                   "range({}, 0)",
+                                   "'abc'[{}:]",
+                                   "'abc'[:{}:-1]",
+                                   "messages[{}]",
+                                   "{} // -1",
+                                   "{} % -1",
+                                   "-{}",
+                                   "{} * {}",
+                                   "{} - 1",
+                                   "{} + 1",
+                                   "{} | abs",
+                                   "1 | round({})",
+                                   "'a,b'.split(',', {})",
+                                   "'ab'.find('b', {}, {})",
+                                   "'a' * {}",
+                                   "[1] | batch({}) | list",
+                                   "'%*d' % {}",
+                                   "{} | int | string",
+                                   "1.5e308 | int"}) {
+      std::string source = fmt::format("{{{{ {} }}}}", expression);
+      for (size_t at; (at = source.find("{}")) != std::string::npos;) source.replace(at, 2, n);
+      const int64_t start_ns = now_ns();
+      try {
+        ChatTemplate(source).render({{"user", "hi"}}, true, "<s>", "</s>");
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind, ErrorKind::bad_file) << source << ": " << error.what();
+      }
+      EXPECT_LT(seconds_since(start_ns), kMaxSeconds) << source;
+    }
+  }
+}
+
 // Python's attributes are no way out of a sandbox that has no Python: an error, or nothing printed.
 TEST(HostileTemplate, PythonsInsidesAreNotThere) {
   for (const char* expression :
