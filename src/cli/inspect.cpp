@@ -92,7 +92,11 @@ std::vector<int64_t> shape_of(const Weight& weight) {
 }
 
 const char* kind_name(TokenizerKind kind) {
-  return kind == TokenizerKind::byte_bpe ? "byte-level BPE" : "SentencePiece BPE";
+  switch (kind) {
+    case TokenizerKind::byte_bpe: return "byte-level BPE";
+    case TokenizerKind::unigram: return "SentencePiece Unigram";
+    default: return "SentencePiece BPE";
+  }
 }
 
 int64_t num_control(const TokenizerSpec& spec) {

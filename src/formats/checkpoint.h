@@ -36,6 +36,8 @@ struct Checkpoint {
 
   // The files behind the tensors; weights point into them.
   std::vector<std::shared_ptr<MappedFile>> files;
+  // Vectors that the reader had to put in another order; their weights point here.
+  std::vector<std::shared_ptr<const std::vector<float>>> reordered;
 
   // nullptr when there is none.
   const NamedTensor* find(std::string_view name) const;

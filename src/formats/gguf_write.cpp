@@ -9,6 +9,7 @@
 #include "formats/families.h"
 #include "formats/gguf.h"
 #include "formats/gguf_write_keys.h"
+#include "formats/rope_scaling.h"
 
 namespace tandem {
 namespace {
@@ -44,6 +45,12 @@ void check_describable(const Checkpoint& source) {
   const ModelConfig& c = source.config;
   const std::string architecture = architecture_of(family_of(c));
   if (c.rope_scaling == RopeScaling::dynamic) refuse(source, "its RoPE scaling is 'dynamic'");
+  if (!c.full_layers.empty()) refuse(source, "only some of its layers have a window");
+  if ((c.o_bias || c.mlp_bias) && architecture != "llama") {
+    refuse(source,
+           fmt::format("{} has a bias in architecture {}",
+                       c.o_bias ? "its attention's output" : "its feed-forward", architecture));
+  }
   const bool divided =
       c.rope_scaling == RopeScaling::llama3 || c.rope_scaling == RopeScaling::divisors;
   if (divided && architecture != "llama") {
@@ -64,7 +71,7 @@ std::vector<float> rope_divisors(const ModelConfig& c) {
   for (size_t d = 0; d < divisors.size(); ++d) {
     const double exponent = static_cast<double>(d) / static_cast<double>(divisors.size());
     const double inv_freq = 1.0 / std::pow(c.rope_theta, exponent);
-    divisors[d] = static_cast<float>(inv_freq / llama3_inv_freq(inv_freq, c));
+    divisors[d] = static_cast<float>(llama3_divisor(inv_freq, c));
   }
   return divisors;
 }

@@ -28,8 +28,12 @@ uint64_t kv_bytes(const ModelConfig& config, KvType type, int64_t tokens) {
 }
 
 uint64_t attention_macs(const ModelConfig& config, int64_t S) {
-  const int64_t seen = config.sliding_window == 0 ? S : std::min(S, config.sliding_window);
-  return static_cast<uint64_t>(2 * config.num_layers * config.num_heads * config.head_dim * seen);
+  int64_t seen = 0;  // over all layers
+  for (int64_t l = 0; l < config.num_layers; ++l) {
+    const int64_t window = config.window(l);
+    seen += window == 0 ? S : std::min(S, window);
+  }
+  return static_cast<uint64_t>(2 * config.num_heads * config.head_dim * seen);
 }
 
 }  // namespace tandem

@@ -103,11 +103,21 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
     layer.attn_norm = pack_vector(p + "input_layernorm.weight");
     layer.qkv = pack_group({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
                             p + "self_attn.v_proj.weight"});
+    const auto add_bias = [&](std::string_view name, std::vector<float>* out) {
+      const auto bias = pack_vector(fmt::format("{}{}_proj.bias", p, name));
+      out->insert(out->end(), bias.begin(), bias.end());
+    };
+    layer.window = config_.window(l);
     if (config_.qkv_bias) {
-      for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
-        const auto bias = pack_vector(fmt::format("{}self_attn.{}.bias", p, name));
-        layer.qkv_bias.insert(layer.qkv_bias.end(), bias.begin(), bias.end());
+      for (const char* name : {"q", "k", "v"}) {
+        add_bias(fmt::format("self_attn.{}", name), &layer.qkv_bias);
       }
+    }
+    if (config_.o_bias) add_bias("self_attn.o", &layer.o_bias);
+    if (config_.mlp_bias) {
+      add_bias("mlp.gate", &layer.gate_up_bias);
+      add_bias("mlp.up", &layer.gate_up_bias);
+      add_bias("mlp.down", &layer.down_bias);
     }
     if (config_.qk_norm) {
       layer.q_norm = pack_vector(p + "self_attn.q_norm.weight");
@@ -143,7 +153,7 @@ std::vector<std::string> Model::kernels_in_use() const {
 }
 
 KvLayout Model::kv_layout(KvType type) const {
-  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim, config_.sliding_window};
+  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
 }
 
 Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits) const {

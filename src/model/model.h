@@ -28,9 +28,13 @@ struct Layer {
   std::vector<float> q_norm;     // [D]; empty: none
   std::vector<float> k_norm;     // [D]; empty: none
   LinearGroup o;                 // [C, H D]
+  std::vector<float> o_bias;     // [C]; empty: none
   std::vector<float> ffn_norm;   // [C]
   LinearGroup gate_up;           // [2F, C]
+  std::vector<float> gate_up_bias;  // [2F]; empty: none
   LinearGroup down;              // [C, F]
+  std::vector<float> down_bias;  // [C]; empty: none
+  int64_t window = 0;            // keys a token sees; 0: all
 };
 
 class Model {

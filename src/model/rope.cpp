@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "formats/rope_scaling.h"
 
 namespace tandem {
 namespace {
@@ -16,7 +17,8 @@ double scaled(double inv_freq, int64_t d, const ModelConfig& c) {
     case RopeScaling::none:
     case RopeScaling::dynamic: return inv_freq;
     case RopeScaling::linear: return inv_freq / c.rope_factor;
-    case RopeScaling::llama3: return llama3_inv_freq(inv_freq, c);
+    case RopeScaling::llama3:
+      return inv_freq / llama3_divisor(inv_freq, c);
     case RopeScaling::divisors: return inv_freq / c.rope_divisors[static_cast<size_t>(d)];
   }
   return inv_freq;

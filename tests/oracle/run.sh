@@ -17,6 +17,7 @@ esac
 model=$cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf
 wikitext=$root/../shared/data/wikitext-2/test.raw
 golden=$root/tests/golden
+llama=${LLAMA_CPP_BIN:-llama.cpp/build/bin}
 
 for needed in "$build/tandem" "$model"; do
   if [ ! -e "$needed" ]; then
@@ -77,10 +78,13 @@ check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
-  ${LLAMA_CPP_BIN:+--llama-cpp "$LLAMA_CPP_BIN"} ${texts[@]+"${texts[@]}"}
+  --llama-cpp "$llama" ${texts[@]+"${texts[@]}"}
 check "written tokenizers" python "$oracle/tokenizer_write_oracle.py" --model "$model" \
   --build "$build" --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}"
 check "families" python "$oracle/families_oracle.py"
+check "families, written and by llama.cpp" python "$oracle/families_check.py" --build "$build" \
+  --llama "$llama"
+check "quantized files by llama.cpp" python "$oracle/gguf_kquants.py" --build "$build" --llama "$llama"
 check "our families" "$build/tests/model/model_families_test" --gtest_brief=1
 check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" --gtest_brief=1
 check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1

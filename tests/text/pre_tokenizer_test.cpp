@@ -12,15 +12,14 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-Words words_of(const char* name, std::string_view text) {
-  const PreTokenizer pre_tokenizer(name);
+Words words_of(const PreTokenizer& pre_tokenizer, std::string_view text) {
   Words words;
-  while (!text.empty()) {
-    const size_t bytes = pre_tokenizer.word_bytes(text);
-    words.emplace_back(text.substr(0, bytes));
-    text.remove_prefix(bytes);
-  }
+  pre_tokenizer.each_word(text, [&](std::string_view word) { words.emplace_back(word); });
   return words;
+}
+
+Words words_of(const char* name, std::string_view text) {
+  return words_of(PreTokenizer(name, {}), text);
 }
 
 TEST(PreTokenizer, Llama3TakesThreeDigitsAndNewlinesBehindSigns) {
@@ -38,8 +37,8 @@ TEST(PreTokenizer, Qwen2TakesSingleDigits) {
 }
 
 TEST(PreTokenizer, UnknownNamesAreRefused) {
-  EXPECT_THROW(PreTokenizer("llama"), Error);
-  EXPECT_THROW(PreTokenizer(""), Error);
+  EXPECT_THROW(PreTokenizer("llama", {}), Error);
+  EXPECT_THROW(PreTokenizer("", {}), Error);
 }
 
 TEST(Normalize, ComposesAndOrdersMarks) {
