@@ -49,8 +49,7 @@ Encoding chosen_encoding(const GgufRows& rows, const Recipe& recipe, bool tied,
   while (rows.K() % encoding.block() != 0) encoding = fallback(encoding);
   if (encoding != wanted) {
     std::string name = rows.name;
-    const size_t dot = name.find('.', 4);
-    if (name.starts_with("blk.")) name.replace(4, dot - 4, "*");
+    if (name.starts_with("blk.")) name = "blk.*" + name.substr(name.find('.', 4));
     ++(*fallbacks)[{name, rows.K(), encoding.name(), wanted.name()}];
   }
   return encoding;

@@ -110,4 +110,11 @@ std::string read_tokenizer_pipeline(const SortedJson& json, TokenizerSpec* spec,
   return read_post_processor(at(json, "post_processor"), where);
 }
 
+const char* split_pattern(std::string_view name) {
+  for (const SplitPattern& known : kSplitPatterns) {
+    if (known.name == name) return known.pattern;
+  }
+  return nullptr;
+}
+
 }  // namespace tandem

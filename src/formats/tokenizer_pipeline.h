@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/json.h"
 #include "formats/tokenizer_spec.h"
@@ -14,5 +15,8 @@ namespace tandem {
 // published ones: of SmolLM, GPT-2, Llama 3 and Qwen2.
 std::string read_tokenizer_pipeline(const SortedJson& json, TokenizerSpec* spec,
                                     const std::string& where);
+
+// The pattern of the Split step that a pre-tokenizer of this name has; nullptr: none has one.
+const char* split_pattern(std::string_view name);
 
 }  // namespace tandem

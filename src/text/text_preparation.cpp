@@ -223,7 +223,7 @@ std::string TextPreparation::by_rules(std::string_view text, bool adds_prefix) c
     }
     text.remove_prefix(bytes);
   }
-  while (trims && out.ends_with(space)) out.resize(out.size() - space.size());
+  while (trims && out.ends_with(space)) out.erase(out.size() - space.size());
   if (adds_prefix && rules_->space_is_suffix) out += space;
   return out;
 }

@@ -11,22 +11,6 @@ constexpr int kMutationsPerTarget = 3000;
 
 class Replay : public testing::TestWithParam<const Target*> {};
 
-void change_bytes(std::string& text, Random& random) {
-  for (uint64_t i = random.below(4) + 1; i > 0; --i) {
-    const size_t at = random.below(text.size() + 1);
-    switch (random.below(3)) {
-      case 0:
-        text.insert(at, 1, static_cast<char>(random.next()));
-        break;
-      case 1:
-        if (at < text.size()) text.erase(at, 1 + random.below(8));
-        break;
-      default:
-        if (at < text.size()) text[at] = static_cast<char>(random.next());
-    }
-  }
-}
-
 TEST_P(Replay, SeedsAndTheirNeighbours) {
   const Target& target = *GetParam();
   std::vector<std::string> pool = target.seeds();

@@ -47,6 +47,9 @@ void require(bool holds, std::string_view what);
 // Numbers that sit at the edges of checks: 0, 1, powers of two and their neighbours, maxima.
 uint64_t edge_number(Random& random);
 
+// A ByteMutator for where there is no libFuzzer: a few bytes put in, taken out or replaced.
+void change_bytes(std::string& text, Random& random);
+
 template <typename Container>
 auto& pick(Container& from, Random& random) {
   return from[random.below(std::size(from))];
