@@ -162,10 +162,10 @@ TEST(HfFolder, LeavesNothingBehindWhenItCannotWrite) {
   const auto dir = write(folder.path() / "model", Kind::bf16);
   EXPECT_NE(error_of([&] { write(dir, Kind::bf16); }).find("exit 2"), std::string::npos);
   TokenizerSpec spec = tiny_tokenizer();
-  spec.pre_tokenizer = "llama-bpe";
+  spec.pre_tokenizer = "deepseek-llm";
   const auto other = folder.path() / "other";
   const auto write_other = [&] { write_hf_folder(other, tiny_config(), spec, {}, "", ""); };
-  EXPECT_NE(error_of(write_other).find("llama-bpe"), std::string::npos);
+  EXPECT_NE(error_of(write_other).find("deepseek-llm"), std::string::npos);
   const auto fail_inside = [&] {
     TensorSource bad{"x", "U8", {1}, 1, [](const ByteSink&) { fail(ErrorKind::system, "disk"); }};
     write_hf_folder(other, tiny_config(), tiny_tokenizer(), {bad}, "", "");
