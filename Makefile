@@ -46,7 +46,7 @@ bench:
 fuzz:
 	@tools/setup.sh build fuzz
 	@test -f build/fuzz/build.ninja || cmake --preset fuzz --log-level=WARNING
-	@cmake --build --preset fuzz
+	@cmake --build --preset fuzz --target fuzz
 	@/usr/bin/python3 tests/fuzz/run.py build/fuzz '$(SECONDS)' $(TARGETS)
 
 clean:

@@ -270,7 +270,8 @@ std::string tensor_name(std::string_view name, const Family& family) {
 // A bias in the order of interleaved RoPE, as a vector of the checkpoint's own in ours.
 Weight half_split(const Weight& bias, Checkpoint* checkpoint) {
   const int64_t head = checkpoint->config.head_dim;
-  if (!bias.encoding.is_plain() || bias.N != 1 || bias.K % head != 0) return bias;  // refused later
+  const bool whole_heads = head > 0 && head % 2 == 0 && bias.N == 1 && bias.K % head == 0;
+  if (!whole_heads || !bias.encoding.is_plain()) return bias;  // refused later
   std::vector<float> stored(static_cast<size_t>(bias.K)), values(stored.size());
   decode_row(bias, 0, stored.data());
   Weight rows;

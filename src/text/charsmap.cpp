@@ -1,5 +1,6 @@
 #include "text/charsmap.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -9,6 +10,9 @@ namespace tandem {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "units are read as they lie");
+
+// Far above every published rule. An array that leads back into itself would walk over the whole text.
+constexpr size_t kMaxRuleBytes = 256;
 
 // A unit of the double array: bits 0-7 the label, 8 whether a string ends here, 9 whether the
 // offset counts in 256, 10-31 the offset; of a value, bit 31 set and the rest the value.
@@ -39,13 +43,18 @@ Charsmap::Charsmap(std::string_view bytes) {
   if (replacements_.empty() || replacements_.back() != '\0') {
     fail(ErrorKind::bad_file, "tokenizer: the last replacement of the character map has no end");
   }
+  for (size_t begin = 0; begin < replacements_.size();) {
+    const size_t end = replacements_.find('\0', begin);
+    longest_replacement_ = std::max(longest_replacement_, end - begin);
+    begin = end + 1;
+  }
 }
 
 Charsmap::Match Charsmap::find(std::string_view text, bool shortest) const {
   Match best;
   if (units_.empty()) return best;
   uint32_t at = offset_of(units_[0]);
-  for (size_t i = 0; i < text.size(); ++i) {
+  for (size_t i = 0; i < std::min(text.size(), kMaxRuleBytes); ++i) {
     const auto byte = static_cast<uint8_t>(text[i]);
     at ^= byte;
     if (at >= units_.size() || label_of(units_[at]) != byte) break;

@@ -16,12 +16,14 @@ class Charsmap {
   explicit Charsmap(std::string_view bytes);
 
   bool empty() const { return units_.empty(); }
+  // Bytes of the longest replacement.
+  size_t longest_replacement() const { return longest_replacement_; }
 
   struct Match {
     size_t bytes = 0;  // of the text; 0: no rule
     std::string_view replacement;
   };
-  // The longest and the shortest rule that text begins with.
+  // The longest and the shortest rule, of at most 256 bytes, that text begins with.
   Match longest(std::string_view text) const { return find(text, false); }
   Match shortest(std::string_view text) const { return find(text, true); }
 
@@ -30,6 +32,7 @@ class Charsmap {
 
   std::vector<uint32_t> units_;
   std::string replacements_;
+  size_t longest_replacement_ = 0;
 };
 
 }  // namespace tandem

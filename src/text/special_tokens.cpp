@@ -34,10 +34,10 @@ bool begins_with_word(std::string_view text) {
   return !text.empty() && is_word_character(first_code_point(text));
 }
 
-// Where the white space in front of `at` begins.
-size_t space_begin(std::string_view text, size_t at) {
-  while (at > 0) {
-    const std::string_view last = last_character(text.substr(0, at));
+// Where the white space in front of `at` begins, not before `first`.
+size_t space_begin(std::string_view text, size_t first, size_t at) {
+  while (at > first) {
+    const std::string_view last = last_character(text.substr(first, at - first));
     if (!begins_with_space(last)) break;
     at -= last.size();
   }
@@ -68,8 +68,8 @@ SpecialTokens::SpecialTokens(std::vector<Token> tokens) : tokens_(std::move(toke
     if (token.everywhere) starts_text_[first] = true;
   }
   std::ranges::stable_sort(tokens_, {}, &Token::spelling);
-  const auto repeated = std::ranges::unique(tokens_, {}, &Token::spelling);
-  tokens_.erase(repeated.begin(), repeated.end());
+  const auto same = [](const Token& a, const Token& b) { return a.spelling == b.spelling; };
+  tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
 }
 
 SpecialTokens::Match SpecialTokens::longest_at(std::string_view text, std::string_view is_markup,
@@ -115,8 +115,9 @@ std::vector<SpecialTokens::Part> SpecialTokens::split(std::string_view text,
     const AddedToken& flags = match.token->flags;
     if (flags.single_word && is_inside_word(text, match.begin, match.end)) continue;
     size_t begin = match.begin, end = match.end;
-    if (flags.strips_left) begin = std::max(space_begin(text, begin), done);
-    if (flags.strips_right) end = space_end(text, end);
+    // Never over what an earlier token took: a token of white space would make that quadratic.
+    if (flags.strips_left) begin = space_begin(text, done, std::max(begin, done));
+    if (flags.strips_right) end = space_end(text, std::max(end, done));
     if (done < begin) parts.push_back({done, begin, -1});
     parts.push_back({begin, end, flags.id});
     done = end;

@@ -17,6 +17,8 @@ constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 // `tokenizers` asks the character map about a whole grapheme only when it is shorter than this.
 constexpr size_t kLongGrapheme = 6;
+// How many times as long the steps of a file may make a text. NFKC with spaces marked reaches 99.
+constexpr size_t kMaxGrowth = 1024;
 
 size_t char_bytes(std::string_view text) { return std::max<size_t>(utf8_valid_length(text), 1); }
 
@@ -41,6 +43,34 @@ size_t grapheme_bytes(std::string_view text) {
     at += bytes;
   }
   return at;
+}
+
+// Bytes that a step can make of one.
+size_t growth(const NormalizerStep& step, const Charsmap& charsmap) {
+  switch (step.kind) {
+    case NormalizerStep::Kind::nfc:
+      return 3;
+    case NormalizerStep::Kind::prepend:
+    case NormalizerStep::Kind::replace_regex:
+      return std::max<size_t>(step.to.size(), 1);
+    case NormalizerStep::Kind::replace:
+      return std::max<size_t>((step.to.size() + step.from.size() - 1) / step.from.size(), 1);
+    case NormalizerStep::Kind::charsmap:
+      break;
+  }
+  return std::max<size_t>(charsmap.longest_replacement(), 1);
+}
+
+void check_growth(const TokenizerSpec& spec, const Charsmap& charsmap) {
+  size_t product = spec.rules ? std::max<size_t>(charsmap.longest_replacement(), 1) : 1;
+  for (const NormalizerStep& step : spec.normalizer) {
+    if (product <= kMaxGrowth) product *= growth(step, charsmap);  // of a file's size: no overflow
+  }
+  if (product > kMaxGrowth) {
+    fail(ErrorKind::bad_file,
+         "tokenizer: its normalizer can make a text {} times as long, expected at most {}", product,
+         kMaxGrowth);
+  }
 }
 
 struct Texts {
@@ -76,6 +106,7 @@ TextPreparation::TextPreparation(const TokenizerSpec& spec, const Vocabulary& vo
     steps_.push_back({step, std::move(pattern)});
   }
   if (!spec.charsmap.empty()) charsmap_ = Charsmap(spec.charsmap);
+  check_growth(spec, charsmap_);
   if (!rules_) return;
   std::vector<std::pair<std::string_view, int32_t>> symbols;
   for (const int32_t id : rules_->symbols) symbols.emplace_back(vocabulary.spelling(id), id);

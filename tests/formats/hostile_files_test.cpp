@@ -32,6 +32,13 @@ void expect_refusal(const char* name, const std::string& error, const char* expe
 
 // --- GGUF
 
+// A bias of q or k in a file of Llama's row order is put in ours before the config is checked.
+void with_bias(GgufBuilder& b, uint32_t head_dim, int64_t size) {
+  const std::string data(static_cast<size_t>(size) * 4, '\0');
+  b.tensors.push_back({"blk.0.attn_q.bias", {size}, 0, data, {}, {}});
+  b.set("llama.attention.key_length", u32_value(head_dim));
+}
+
 struct GgufCase {
   const char* name;
   const char* expected;
@@ -80,6 +87,14 @@ const GgufCase kGguf[] = {
      [](auto& b) {
        b.tensors.push_back(b.tensor("blk.0.attn_norm.weight"));
        b.tensors.back().name = "blk.1.attn_norm.weight";
+     }},
+    {"gguf/config a bias and heads of 0", "head dimension", [](auto& b) { with_bias(b, 0, 8); }},
+    {"gguf/config a bias and heads of 3", "head dimension", [](auto& b) { with_bias(b, 3, 9); }},
+    {"gguf/config a bias and a width of 0", "hidden width",
+     [](auto& b) {
+       with_bias(b, 4, 8);
+       b.erase("llama.attention.key_length");
+       b.set("llama.embedding_length", u32_value(0));
      }},
     {"gguf/split part of many", "split",
      [](auto& b) {
@@ -181,7 +196,7 @@ const FolderCase kFolders[] = {
     {"folder/config a number beyond a double", "not valid JSON", "config.json", "",
      R"({"a":1e999})"},
     {"folder/config layers 1e9", "num_hidden_layers", "config.json", "num_hidden_layers", "1e9"},
-    {"folder/config layers 10^9", "number of layers", "config.json", "num_hidden_layers",
+    {"folder/config layers 10^9", "num_hidden_layers", "config.json", "num_hidden_layers",
      "1000000000"},
     {"folder/config layers negative", "num_hidden_layers", "config.json", "num_hidden_layers",
      "-1"},

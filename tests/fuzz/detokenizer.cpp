@@ -47,6 +47,7 @@ TokenizerSpec pieces() {
   spec.tokens[2] = "\u2581ab", spec.types[2] = TokenType::normal;
   spec.tokens[3] = "</s>", spec.types[3] = TokenType::control;
   spec.scores.assign(256, 0.0f);
+  spec.strips_leading_space = true;
   spec.unk_id = 0;
   return spec;
 }

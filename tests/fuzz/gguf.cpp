@@ -57,16 +57,21 @@ void run_model(const Checkpoint& checkpoint) {
   scorer.score(tokens, 0, [](int64_t, const float*) {});
 }
 
+std::string second_part();
+
 void run(std::string_view input) {
   const auto bytes = std::as_bytes(std::span(input));
   expect_error_or_success([&] {
     const GgufFile file = parse_gguf(bytes, "x", GgufTensors::optional);
     expect_error_or_success([&] { use_tokenizer(read_gguf_tokenizer(file, "x")); });
   });
+  constexpr const char* kFirst = "model-00001-of-00002.gguf";
   static const ScratchFolder folder;
-  folder.write("model.gguf", input);
+  static const bool written = (folder.write("model-00002-of-00002.gguf", second_part()), true);
+  require(written, "there is a second part");
+  folder.write(kFirst, input);
   expect_error_or_success([] {
-    const Checkpoint model = load_checkpoint(folder.path() + "/model.gguf");
+    const Checkpoint model = load_checkpoint(folder.path() + "/" + kFirst);
     decode_rows(model);
     if (numbers_in(model) <= kMaxNumbers) run_model(model);
   });
@@ -314,6 +319,38 @@ GgufBuilder sentencepiece() {
   return b;
 }
 
+// SentencePiece's Unigram with a character map of one rule: "b" becomes "a".
+GgufBuilder unigram() {
+  GgufBuilder b = sentencepiece();
+  std::vector<uint32_t> units(256, 0);
+  units['b'] = uint32_t{'b'} << 10 | 0x100 | 'b';
+  units[0] = 0x80000000;
+  std::string map = raw<uint32_t>(1024);
+  for (const uint32_t unit : units) map += raw(unit);
+  map += std::string("a\0", 2);
+  b.set("tokenizer.ggml.model", text_value("t5"));
+  b.set("tokenizer.ggml.precompiled_charsmap", array_head(0, map.size()) + map);
+  return b;
+}
+
+// The first of two parts; run() puts a second one beside it.
+GgufBuilder first_part() {
+  GgufBuilder b = GgufBuilder::tiny();
+  b.tensors.pop_back();
+  b.keys.emplace_back("split.no", raw<uint32_t>(2) + raw<uint16_t>(0));
+  b.keys.emplace_back("split.count", raw<uint32_t>(2) + raw<uint16_t>(2));
+  b.keys.emplace_back("split.tensors.count", i32_value(11));
+  return b;
+}
+
+std::string second_part() {
+  GgufBuilder b = first_part();
+  b.keys.erase(b.keys.begin(), b.keys.end() - 3);
+  b.set("split.no", raw<uint32_t>(2) + raw<uint16_t>(1));
+  b.tensors = {GgufBuilder::tiny().tensors.back()};
+  return b.bytes();
+}
+
 // The tiny model under another architecture's names.
 GgufBuilder of_family(const std::string& family) {
   GgufBuilder b = GgufBuilder::tiny();
@@ -325,7 +362,7 @@ GgufBuilder of_family(const std::string& family) {
     b.tensors.push_back(
         {name, {size}, 0, std::string(static_cast<size_t>(size) * 4, '\0'), {}, {}});
   };
-  if (family == "qwen2") {
+  if (family == "qwen2" || family == "llama") {
     vector("blk.0.attn_q.bias", 8), vector("blk.0.attn_k.bias", 4), vector("blk.0.attn_v.bias", 4);
   } else if (family == "qwen3") {
     vector("blk.0.attn_q_norm.weight", 4), vector("blk.0.attn_k_norm.weight", 4);
@@ -365,7 +402,9 @@ std::vector<std::string> seeds() {
     add(b);
   }
   add(sentencepiece());
-  for (const char* family : {"qwen2", "qwen3", "phi3"}) add(of_family(family));
+  add(unigram());
+  add(first_part());
+  for (const char* family : {"llama", "qwen2", "qwen3", "phi3"}) add(of_family(family));
   GgufBuilder scaled = GgufBuilder::tiny();
   scaled.set("llama.rope.scaling.type", text_value("linear"));
   scaled.set("llama.rope.scaling.factor", f32_value(2));

@@ -51,8 +51,36 @@ TokenizerSpec sentencepiece() {
     spec.types.push_back(TokenType::normal);
   }
   spec.scores.assign(spec.tokens.size(), 0.0f);
+  spec.normalizer = {{NormalizerStep::Kind::prepend, "", "\u2581"},
+                     {NormalizerStep::Kind::replace, " ", "\u2581"}};
+  spec.strips_leading_space = true;
   spec.unk_id = 0;
   return spec;
+}
+
+TokenizerSpec unigram() {
+  TokenizerSpec spec = sentencepiece();
+  spec.kind = TokenizerKind::unigram;
+  spec.unigram_scores.assign(spec.tokens.size(), -1.0);
+  spec.falls_back_to_bytes = true;
+  return spec;
+}
+
+// SentencePiece's own rules, which may hold a character map from a file.
+TokenizerSpec unigram_with(const std::string& charsmap) {
+  TokenizerSpec spec = unigram();
+  spec.normalizer.clear();
+  spec.rules.emplace().falls_back_to_bytes = true;
+  spec.charsmap = charsmap;
+  return spec;
+}
+
+// Units of a double array and the replacements behind it.
+std::string charsmap(const std::vector<uint32_t>& units, const std::string& replacements) {
+  const auto bytes = static_cast<uint32_t>(units.size() * sizeof(uint32_t));
+  std::string out(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+  out.append(reinterpret_cast<const char*>(units.data()), bytes);
+  return out + replacements;
 }
 
 std::string repeated(std::string_view unit, size_t bytes) {
@@ -88,9 +116,11 @@ std::vector<TextCase> hostile_texts() {
 }
 
 TEST(HostileText, EncodesInNearlyLinearTimeAndComesBack) {
-  for (const char* kind : {"gpt-2", "smollm", "llama-bpe", "qwen2", "sentencepiece"}) {
-    const bool pieces = std::string_view(kind) == "sentencepiece";
-    const Tokenizer tokenizer(pieces ? sentencepiece() : byte_level(kind));
+  for (const std::string kind :
+       {"gpt-2", "smollm", "llama-bpe", "qwen2", "sentencepiece", "unigram"}) {
+    const Tokenizer tokenizer(kind == "sentencepiece" ? sentencepiece()
+                              : kind == "unigram"     ? unigram()
+                                                      : byte_level(kind));
     for (const auto& [name, text] : hostile_texts()) {
       const int64_t start_ns = now_ns();
       const std::vector<int32_t> ids = tokenizer.encode(text);
@@ -118,6 +148,58 @@ TEST(HostileText, StreamsWhatItEncodes) {
     EXPECT_TRUE(utf8_valid(streamed)) << name;
     EXPECT_TRUE(streamed == text || !utf8_valid(text)) << name;
   }
+}
+
+// An array that leads back into itself must not walk over the text at every place of it.
+TEST(HostileTokenizer, CharacterMapThatRunsInCircles) {
+  std::vector<uint32_t> units(256, 0);
+  units['a'] = uint32_t{'a'} << 10 | 'a';
+  const Tokenizer tokenizer(unigram_with(charsmap(units, std::string(1, '\0'))));
+  const int64_t start_ns = now_ns();
+  EXPECT_FALSE(tokenizer.encode(repeated("a", 1'000'000)).empty());
+  EXPECT_LT(seconds_since(start_ns), kMaxSeconds);
+}
+
+TEST(HostileTokenizer, NormalizersThatBlowATextUp) {
+  const std::string long_text(2000, 'b');
+  const std::vector<uint32_t> units(256, 0);
+  EXPECT_THROW(Tokenizer{unigram_with(charsmap(units, long_text + '\0'))}, Error);
+  TokenizerSpec spec = unigram();
+  spec.normalizer = {};
+  for (int i = 0; i < 12; ++i) {
+    spec.normalizer.push_back({NormalizerStep::Kind::replace, "b", "bbbbbbbbbb"});
+  }
+  EXPECT_THROW(Tokenizer{spec}, Error);
+  spec.normalizer = {{NormalizerStep::Kind::replace_regex, "b", long_text}};
+  EXPECT_THROW(Tokenizer{spec}, Error);
+  spec.normalizer = {{NormalizerStep::Kind::replace, "b", "bbbbbbbbbb"}};
+  EXPECT_EQ(Tokenizer(spec).decode(Tokenizer(spec).encode("b")), "bbbbbbbbbb");
+}
+
+TEST(HostileTokenizer, CharacterMapsOfTheWrongSize) {
+  const std::string good = charsmap({0, 0}, std::string(1, '\0'));
+  EXPECT_NO_THROW(Tokenizer{unigram_with(good)});
+  for (size_t size = 1; size < good.size(); ++size) {
+    EXPECT_THROW(Tokenizer{unigram_with(good.substr(0, size))}, Error) << size;
+  }
+  EXPECT_THROW(Tokenizer{unigram_with(charsmap({0}, "no end"))}, Error);
+  // An offset beyond the array finds nothing.
+  const Tokenizer tokenizer(unigram_with(charsmap({UINT32_MAX, 0}, std::string(1, '\0'))));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode("a b")), "a b");
+}
+
+// White space as a token that takes the white space around it.
+TEST(HostileTokenizer, SpacesThatStripSpaces) {
+  TokenizerSpec spec = byte_level("gpt-2");
+  spec.tokens.push_back(" ");
+  spec.types.push_back(TokenType::user_defined);
+  spec.added = {{.id = static_cast<int32_t>(spec.tokens.size() - 1),
+                 .strips_left = true,
+                 .strips_right = true}};
+  const Tokenizer tokenizer(spec);
+  const int64_t start_ns = now_ns();
+  EXPECT_FALSE(tokenizer.encode(repeated(" ", 1'000'000)).empty());
+  EXPECT_LT(seconds_since(start_ns), kMaxSeconds);
 }
 
 TEST(HostileTokenizer, AMillionAddedTokens) {
