@@ -8,10 +8,12 @@ namespace {
 
 void check_writable(const TokenizerSpec& spec) {
   if (spec.kind != TokenizerKind::byte_bpe || spec.pre_tokenizer != "smollm" || spec.add_bos ||
-      spec.normalizes_nfc || spec.ignores_merges) {
+      spec.normalizes_nfc || spec.ignores_merges || !spec.normalizer.empty() ||
+      !spec.added.empty()) {
     fail(ErrorKind::usage,
          "a tokenizer.json can be written for byte-level BPE with pre-tokenizer 'smollm' "
-         "and no BOS in front; this model has {} with pre-tokenizer {}{}",
+         "and neither a BOS in front nor a normalizer nor flags of added tokens; this model has {} "
+         "with pre-tokenizer {}{}",
          spec.kind == TokenizerKind::byte_bpe ? "byte-level BPE" : "SentencePiece",
          quote(spec.pre_tokenizer), spec.add_bos ? " and a BOS" : "");
   }

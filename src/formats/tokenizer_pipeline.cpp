@@ -6,6 +6,7 @@
 namespace tandem {
 namespace {
 
+constexpr size_t kMaxReplacementBytes = 256;        // bounds how much a text can grow
 constexpr const char* kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 struct SplitPattern {
@@ -199,6 +200,10 @@ void read_normalizer_step(const SortedJson& step, TokenizerSpec* spec, const std
   } else {
     refuse("normalizer", step, "NFC, Prepend, Replace, Precompiled, Strip and sequences of these",
            where);
+  }
+  if (!spec->normalizer.empty() && spec->normalizer.back().to.size() > kMaxReplacementBytes) {
+    fail(ErrorKind::bad_file, "{}: the normalizer puts {} bytes in, expected at most {}", where,
+         spec->normalizer.back().to.size(), kMaxReplacementBytes);
   }
 }
 

@@ -10,6 +10,9 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "units are read as they lie");
 
+// Bounds how much a text can grow. The longest of NFKC has 33.
+constexpr size_t kMaxReplacementBytes = 256;
+
 // A unit of the double array: bits 0-7 the label, 8 whether a string ends here, 9 whether the
 // offset counts in 256, 10-31 the offset; of a value, bit 31 set and the rest the value.
 bool ends_string(uint32_t unit) { return (unit >> 8 & 1) != 0; }
@@ -38,6 +41,15 @@ Charsmap::Charsmap(std::string_view bytes) {
   replacements_ = bytes.substr(size);
   if (replacements_.empty() || replacements_.back() != '\0') {
     fail(ErrorKind::bad_file, "tokenizer: the last replacement of the character map has no end");
+  }
+  for (size_t begin = 0; begin < replacements_.size();) {
+    const size_t end = replacements_.find('\0', begin);
+    if (end - begin > kMaxReplacementBytes) {
+      fail(ErrorKind::bad_file,
+           "tokenizer: a replacement of the character map has {} bytes, expected at most {}",
+           end - begin, kMaxReplacementBytes);
+    }
+    begin = end + 1;
   }
 }
 

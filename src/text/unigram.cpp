@@ -11,6 +11,7 @@ namespace tandem {
 namespace {
 
 constexpr double kUnknownPenalty = 10;
+constexpr size_t kMaxPieceBytes = 8000;  // bounds the search at a place; the library's own limit
 
 }  // namespace
 
@@ -50,6 +51,10 @@ Unigram::Unigram(const TokenizerSpec& spec, const Vocabulary& vocabulary)
       fail(ErrorKind::bad_file, "tokenizer: the score of token {} is not a number", id);
     }
     const TokenType type = vocabulary.type(id);
+    if (vocabulary.spelling(id).size() > kMaxPieceBytes) {
+      fail(ErrorKind::bad_file, "tokenizer: piece {} has {} bytes, expected at most {}", id,
+           vocabulary.spelling(id).size(), kMaxPieceBytes);
+    }
     if (type == TokenType::normal || (!by_type && type != TokenType::unused)) {
       worst = std::min(worst, score);
       best_score_ = std::max(best_score_, static_cast<float>(score));

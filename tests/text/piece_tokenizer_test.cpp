@@ -199,6 +199,7 @@ TEST(Charsmap, RefusesWhatDoesNotFit) {
         "\4\0\0\0abcd"sv, "\4\0\0\0abcdx"sv}) {
     EXPECT_THROW(Charsmap{bytes}, Error) << quote(bytes);
   }
+  EXPECT_THROW(Charsmap("\4\0\0\0abcd"s + std::string(300, 'x') + '\0'), Error);
   // Offsets and values that lead out of the arrays lead nowhere.
   std::string map("\x08\0\0\0", 4);
   map += std::string(8, '\xFF') + std::string(1, '\0');
