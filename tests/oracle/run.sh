@@ -70,6 +70,8 @@ check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   ${texts[@]+"${texts[@]}"}
 check "other vocabularies" python "$oracle/vocabulary_oracle.py" \
   --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
+check "SentencePiece tokenizers" python "$oracle/piece_oracle.py" \
+  --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
 check "chat templates" python "$oracle/chat_template_oracle.py" --model "$model" \
   --program "$build/tests/text/render_chats" --write-golden "$golden/templates/chats.json" \
   --templates "${LLAMA_CPP_MODELS:-llama.cpp/models}/templates"
