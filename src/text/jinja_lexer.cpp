@@ -211,10 +211,11 @@ class Lexer {
     for (; at < source_.size(); ++at) {
       const bool divides = source_[at] == '_' && !digits.empty() && at + 1 < source_.size() &&
                            is_digit(source_[at + 1]);
-      if (is_digit(source_[at]))
+      if (is_digit(source_[at])) {
         digits += source_[at];
-      else if (!divides)
+      } else if (!divides) {
         break;
+      }
     }
     return digits;
   }
@@ -241,9 +242,6 @@ class Lexer {
         at += has_sign ? 2 : 1;
         digits += take_digits(at);
       }
-    }
-    if (at < source_.size() && is_name_char(source_[at])) {
-      fail_at(line_, "numbers other than decimal ones are not known");
     }
     const char *begin = digits.data(), *end = begin + digits.size();
     add(is_real ? TokenKind::real : TokenKind::integer);
