@@ -146,6 +146,7 @@ class Lexer {
     const bool strips = next_is("-");
     advance(strips ? 3 : 2);
     if (strips) skip_space();
+    if (at_ == source_.size()) return true;  // Jinja asks for no end where there is no text either
     for (size_t end = at_; (end = source_.find("{%", end)) != std::string::npos; end += 2) {
       const size_t end_bytes = word_tag_bytes(end + 2, "endraw");
       if (end_bytes == 0) continue;
