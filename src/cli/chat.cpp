@@ -53,14 +53,14 @@ class Chat {
     begin(options.system);
   }
 
-  // A message or a command; false at the end of the conversation.
-  bool handle(const std::string& line) {
-    if (line.find_first_not_of(" \t\n") == std::string::npos) return true;
-    if (line.front() != '/') {
-      messages_.push_back({"user", line});
-      answer();
-      return true;
-    }
+  void ask(const std::string& message) {
+    if (message.find_first_not_of(" \t\n") == std::string::npos) return;
+    messages_.push_back({"user", message});
+    answer();
+  }
+
+  // "/name argument"; false when it ends the conversation. What is wrong with it is said.
+  bool obey(const std::string& line) {
     const size_t space = std::min(line.find(' '), line.size());
     const std::string command = line.substr(0, space);
     const std::string argument = line.substr(std::min(space + 1, line.size()));
@@ -278,7 +278,11 @@ int converse(Chat& conversation, bool on_terminal) {
         break;
       case MessageReader::Event::message:
         warned = false;
-        if (!conversation.handle(message)) return 0;
+        conversation.ask(message);
+        break;
+      case MessageReader::Event::command:
+        warned = false;
+        if (!conversation.obey(message)) return 0;
         break;
     }
   }

@@ -117,6 +117,11 @@ std::string printable_lines(const std::string& text) {
   return out;
 }
 
+// In powers of ten; --json has the bytes.
+std::string megabytes(uint64_t bytes) {
+  return fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
+}
+
 std::string special_tokens(const TokenizerSpec& spec) {
   std::string out;
   const std::pair<const char*, int32_t> ids[] = {
@@ -155,19 +160,19 @@ void print_text(const Checkpoint& checkpoint, const Options& options) {
                                        ? "no template"
                                        : fmt::format("template of {} bytes (--template prints it)",
                                                      spec.chat_template.size()));
-  fmt::print("  footprint   weights {} bytes ({:.2f} bits a parameter)\n", totals.bytes,
+  fmt::print("  footprint   weights {} ({:.2f} bits a parameter)\n", megabytes(totals.bytes),
              8.0 * static_cast<double>(totals.bytes) / static_cast<double>(totals.parameters));
   const uint64_t resident_bytes = footprint(checkpoint).resident_bytes;
-  fmt::print("              in memory {} bytes\n", resident_bytes);
+  fmt::print("              in memory {}\n", megabytes(resident_bytes));
   for (const auto& [type, bytes] : kv_sizes(c)) {
     fmt::print("              KV {:<5} {} bytes a token\n", type, bytes);
   }
   const uint64_t available = available_memory_bytes();
   for (const Need& need : memory_needs(checkpoint, resident_bytes)) {
-    fmt::print("              {} tokens with KV {}: {} bytes, {}\n", need.context, need.kv,
-               need.bytes, need.bytes <= available ? "fits" : "does not fit");
+    fmt::print("              {} tokens with KV {}: {}, {}\n", need.context, need.kv,
+               megabytes(need.bytes), need.bytes <= available ? "fits" : "does not fit");
   }
-  fmt::print("              this machine has {} bytes available now\n", available);
+  fmt::print("              this machine has {} available now\n", megabytes(available));
   fmt::print("  metadata\n");
   for (const auto& [key, value] : checkpoint.metadata) {
     fmt::print("    {} = {}\n", printable_lines(key), quote(value));

@@ -72,7 +72,7 @@ MessageReader::Event MessageReader::next(std::string& message) {
     if (!too_long) message += line + (fenced || goes_on ? "\n" : "");
   } while (fenced || goes_on);
   if (fenced && message.ends_with('\n')) message.pop_back();
-  if (!too_long) return Event::message;
+  if (!too_long) return !fenced && message.starts_with('/') ? Event::command : Event::message;
   message = fmt::format("a message of more than {} bytes is not sent", kMaxMessageBytes);
   return Event::too_long;
 }

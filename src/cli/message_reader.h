@@ -5,17 +5,17 @@
 
 namespace tandem {
 
-// A message is a line; lines that end with a backslash go on in the next; lines between two lines
-// of
-// """ are one message. The terminal stays as it is (line editing is its own), so nothing has to be
-// restored, however the program ends.
+// A message is a line, and a command one that begins with "/"; lines that end with a backslash go
+// on in the next; lines between two lines of
+// """ are one message, whatever it begins with. The terminal stays as it is (line editing is its
+// own), so nothing has to be restored, however the program ends.
 class MessageReader {
  public:
   // prompts: write "> " to standard error before each line.
   explicit MessageReader(bool prompts) : prompts_(prompts) {}
 
-  enum class Event { message, too_long, interrupted, end };
-  // `message` is set for Event::message, what to tell the user for Event::too_long.
+  enum class Event { message, command, too_long, interrupted, end };
+  // `message` is the message or the command; for too_long what to tell the user.
   Event next(std::string& message);
 
  private:

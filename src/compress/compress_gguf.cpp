@@ -140,6 +140,12 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
   stream.set_total_bytes(result.output_bytes);
   write_gguf(out_file, source, file_type(recipe.encoding), manifest(source, recipe), tensors);
   result.notes = fallback_lines(fallbacks);
+  if (!source.tokenizer.added.empty()) {
+    result.notes.push_back(
+        fmt::format("GGUF does not say how {} added tokens treat the text around "
+                    "them",
+                    source.tokenizer.added.size()));
+  }
   if (source.config.sliding_window != 0) {
     result.notes.push_back(fmt::format("llama.cpp ignores the sliding window of {} tokens",
                                        source.config.sliding_window));

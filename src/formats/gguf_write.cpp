@@ -46,6 +46,11 @@ void check_describable(const Checkpoint& source) {
   const std::string architecture = architecture_of(family_of(c));
   if (c.rope_scaling == RopeScaling::dynamic) refuse(source, "its RoPE scaling is 'dynamic'");
   if (!c.full_layers.empty()) refuse(source, "only some of its layers have a window");
+  if ((c.o_bias || c.mlp_bias) && architecture != "llama") {
+    refuse(source,
+           fmt::format("{} has a bias in architecture {}",
+                       c.o_bias ? "its attention's output" : "its feed-forward", architecture));
+  }
   const bool divided =
       c.rope_scaling == RopeScaling::llama3 || c.rope_scaling == RopeScaling::divisors;
   if (divided && architecture != "llama") {

@@ -8,7 +8,7 @@
 #include "formats/compressed_tensors.h"
 #include "formats/families.h"
 #include "formats/shards.h"
-#include "formats/tokenizer_json.h"
+#include "formats/tokenizer_file.h"
 #include "formats/validate.h"
 
 namespace tandem {
@@ -255,6 +255,8 @@ void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
     spec->tokens.push_back(fmt::format("[PAD{}]", id));
     spec->types.push_back(TokenType::unused);
   }
+  if (!spec->scores.empty()) spec->scores.resize(spec->tokens.size());
+  if (!spec->unigram_scores.empty()) spec->unigram_scores.resize(spec->tokens.size());
 }
 
 }  // namespace
@@ -283,7 +285,7 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   checkpoint.files = std::move(weights.files);
   checkpoint.warnings = std::move(weights.warnings);
   drop_copies(&checkpoint);
-  checkpoint.tokenizer = read_tokenizer_json(dir);
+  checkpoint.tokenizer = read_folder_tokenizer(dir);
   pad_tokenizer(checkpoint.config.vocab_size, &checkpoint.tokenizer);
   add_manifest(dir, &checkpoint);
   validate_checkpoint(checkpoint);

@@ -1,6 +1,6 @@
-// tokenizer.json and tokenizer_config.json <-> TokenizerSpec. Read for byte-level BPE with the
-// pre-tokenizers of SmolLM, GPT-2, Llama 3 and Qwen2 (tokenizer_pipeline.h); written for these and
-// for SentencePiece BPE.
+// tokenizer.json and tokenizer_config.json <-> TokenizerSpec. Read: BPE of bytes and of pieces, and
+// Unigram, with the steps around them that tokenizer_pipeline.h lists; written: byte-level BPE with
+// the pre-tokenizers of SmolLM, GPT-2, Llama 3 and Qwen2, and SentencePiece BPE.
 #pragma once
 
 #include <filesystem>

@@ -53,6 +53,11 @@ void check_writable(const TokenizerSpec& spec) {
          "a tokenizer.json for this kind of tokenizer cannot be written by this version (written: "
          "byte-level BPE, SentencePiece BPE)");
   }
+  if (spec.metaspace || spec.rules || !spec.charsmap.empty()) {
+    fail(ErrorKind::usage,
+         "a tokenizer.json with Metaspace or SentencePiece's own rules cannot be written by this "
+         "version");
+  }
   std::unordered_set<std::string_view> seen;
   for (const auto& token : spec.tokens) {
     if (!utf8_valid(token)) {
@@ -72,12 +77,15 @@ bool is_added(TokenType type) {
 }
 
 Json added_token(const TokenizerSpec& spec, size_t id) {
+  const auto has_flags = [id](const AddedToken& t) { return t.id == static_cast<int32_t>(id); };
+  const auto found = std::ranges::find_if(spec.added, has_flags);
+  const AddedToken flags = found == spec.added.end() ? AddedToken{} : *found;
   return {{"id", id},
           {"content", spec.tokens[id]},
-          {"single_word", false},
-          {"lstrip", false},
-          {"rstrip", false},
-          {"normalized", false},
+          {"single_word", flags.single_word},
+          {"lstrip", flags.strips_left},
+          {"rstrip", flags.strips_right},
+          {"normalized", flags.normalized},
           {"special", spec.types[id] != TokenType::user_defined}};
 }
 
@@ -109,20 +117,36 @@ bool has_all_bytes(const TokenizerSpec& spec) {
   return std::ranges::count(spec.types, TokenType::byte) == 256;
 }
 
-// Llama's: spaces become U+2581, with one in front.
-Json sentencepiece_normalizer() {
-  const Json prepend = {{"type", "Prepend"}, {"prepend", kSpaceMark}};
-  const Json replace = {
-      {"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpaceMark}};
-  return {{"type", "Sequence"}, {"normalizers", Json::array({prepend, replace})}};
+Json normalizer_step(const NormalizerStep& step) {
+  using Kind = NormalizerStep::Kind;
+  if (step.kind == Kind::prepend) return {{"type", "Prepend"}, {"prepend", step.to}};
+  if (step.kind == Kind::replace) {
+    return {{"type", "Replace"}, {"pattern", {{"String", step.from}}}, {"content", step.to}};
+  }
+  fail(
+      ErrorKind::usage,
+      "a tokenizer.json with a normalizer other than NFC, Prepend and Replace cannot be written by "
+      "this version");
 }
 
-Json sentencepiece_decoder() {
+// Null, one step or a sequence.
+Json normalizer(const TokenizerSpec& spec) {
+  Json steps = Json::array();
+  if (spec.normalizes_nfc) steps.push_back(Json{{"type", "NFC"}});
+  for (const NormalizerStep& step : spec.normalizer) steps.push_back(normalizer_step(step));
+  if (steps.empty()) return nullptr;
+  if (steps.size() == 1) return steps[0];
+  return {{"type", "Sequence"}, {"normalizers", std::move(steps)}};
+}
+
+Json sentencepiece_decoder(const TokenizerSpec& spec) {
   const Json replace = {
       {"type", "Replace"}, {"pattern", {{"String", kSpaceMark}}}, {"content", " "}};
-  const Json bytes = {{"type", "ByteFallback"}}, fuse = {{"type", "Fuse"}};
-  const Json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
-  return {{"type", "Sequence"}, {"decoders", Json::array({replace, bytes, fuse, strip})}};
+  Json steps = Json::array({replace, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
+  if (spec.strips_leading_space) {
+    steps.push_back(Json{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  }
+  return {{"type", "Sequence"}, {"decoders", std::move(steps)}};
 }
 
 // The BOS in front of a text and of each of a pair.
@@ -173,17 +197,14 @@ std::string tokenizer_json(const TokenizerSpec& spec) {
     if (is_added(spec.types[id])) added.push_back(added_token(spec, id));
   }
   const bool pieces = spec.kind == TokenizerKind::sentencepiece;
-  Json normalizer = nullptr;
-  if (pieces) normalizer = sentencepiece_normalizer();
-  if (spec.normalizes_nfc) normalizer = {{"type", "NFC"}};
   const Json json = {{"version", "1.0"},
                      {"truncation", nullptr},
                      {"padding", nullptr},
                      {"added_tokens", std::move(added)},
-                     {"normalizer", std::move(normalizer)},
+                     {"normalizer", normalizer(spec)},
                      {"pre_tokenizer", pieces ? Json(nullptr) : pre_tokenizer(spec)},
                      {"post_processor", post_processor(spec)},
-                     {"decoder", pieces ? sentencepiece_decoder() : byte_level(true, true)},
+                     {"decoder", pieces ? sentencepiece_decoder(spec) : byte_level(true, true)},
                      {"model", model(spec)}};
   return dump_json(json, 1) + "\n";
 }

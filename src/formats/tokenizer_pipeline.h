@@ -10,9 +10,9 @@
 
 namespace tandem {
 
-// Sets pre_tokenizer and normalizes_nfc. Returns the spelling of the token that the post-processor
-// puts in front of a text; empty: none. Throws bad_file printing a step that is none of the
-// published ones: of SmolLM, GPT-2, Llama 3 and Qwen2.
+// Sets the kind, the pre-tokenizer and the normalizer. Returns the spelling of the token that the
+// post-processor puts in front of a text; empty: none. Throws bad_file printing a step that is not
+// known.
 std::string read_tokenizer_pipeline(const SortedJson& json, TokenizerSpec* spec,
                                     const std::string& where);
 

@@ -25,7 +25,9 @@ struct NormalizerStep {
     prepend,        // `to` in front of a text that is not empty
     replace,        // every `from` by `to`
     replace_regex,  // every match of the pattern `from` by `to`
-    charsmap,       // a precompiled character map, looked up by grapheme as `tokenizers` does
+    strip_left,     // white space at that end
+    strip_right,
+    charsmap,  // a precompiled character map, looked up by grapheme as `tokenizers` does
   };
   Kind kind;
   std::string from = {}, to = {};
@@ -36,8 +38,8 @@ struct NormalizerStep {
 struct Metaspace {
   enum class Prepend : uint8_t { never, first, always };  // first: only where the text begins
   Prepend prepend = Prepend::always;
-  bool splits = true;               // each U+2581 begins a word of its own
-  bool after_whitespace = false;    // words between white space first: WhitespaceSplit
+  bool splits = true;             // each U+2581 begins a word of its own
+  bool after_whitespace = false;  // words between white space first: WhitespaceSplit
 };
 
 // How the SentencePiece library itself prepares a text.

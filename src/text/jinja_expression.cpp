@@ -214,8 +214,9 @@ ExprPtr ExpressionParser::parse_filter(ExprPtr value) {
   ExprPtr expr = make(ExprKind::filter);
   expr->text = cursor_.take_name();
   expr->builtin = find_filter(expr->text);
-  if (!expr->builtin && !is_below_if)
+  if (!expr->builtin && !is_below_if) {
     fail_at(expr->line, "filter {} is not known", quote(expr->text));
+  }
   expr->parts.push_back(std::move(value));
   if (cursor_.take_op("(")) parse_arguments(*expr);
   return checked(std::move(expr));
@@ -226,8 +227,9 @@ ExprPtr ExpressionParser::parse_test(ExprPtr value) {
   ExprPtr expr = make(ExprKind::test);
   expr->text = cursor_.next_is_word("in") ? cursor_.take().text : cursor_.take_name();
   expr->builtin = find_test(expr->text);
-  if (!expr->builtin && !is_below_if)
+  if (!expr->builtin && !is_below_if) {
     fail_at(expr->line, "test {} is not known", quote(expr->text));
+  }
   expr->parts.push_back(std::move(value));
   const Token& next = cursor_.peek();
   const bool begins_value = next.kind == TokenKind::string || next.kind == TokenKind::integer ||
@@ -377,7 +379,7 @@ void ExpressionParser::parse_entries(Expr& expr) {
 
 ExprPtr ExpressionParser::parse_named() {
   ExprPtr expr = make(ExprKind::constant);
-  std::string name = cursor_.take_name();
+  std::string name = cursor_.take().text;
   if (name == "true" || name == "True") {
     expr->value = true;
   } else if (name == "false" || name == "False") {

@@ -148,8 +148,9 @@ Value filter_wordcount(Work& work, const Value& self, const Bound&) {
 }
 
 Value filter_format(Work& work, const Value& self, const Bound& args) {
-  if (!args.named.empty() && !args.values.empty())
+  if (!args.named.empty() && !args.values.empty()) {
     work.refuse("format with both kinds of arguments");
+  }
   auto named = std::make_shared<Dict>();
   for (const auto& [name, value] : args.named) insert(work, *named, markup_value(name), value);
   auto tuple = std::make_shared<List>();
@@ -221,6 +222,7 @@ std::optional<double> parsed_float(std::string_view text) {
 
 Value filter_int(Work& work, const Value& self, const Bound& args) {
   const int64_t base = expect_integer(work, args.get(1, int64_t{10}), "a base");
+  if (is_undefined(self)) work.refuse("int of what is undefined");
   if (base < 2 || base > 36) work.refuse("base {} of int is not known", base);
   if (const std::optional<int64_t> number = as_integer(self)) return *number;
   std::optional<double> real = as_number(self);
@@ -233,7 +235,8 @@ Value filter_int(Work& work, const Value& self, const Bound& args) {
   return static_cast<int64_t>(*real);
 }
 
-Value filter_float(Work&, const Value& self, const Bound& args) {
+Value filter_float(Work& work, const Value& self, const Bound& args) {
+  if (is_undefined(self)) work.refuse("float of what is undefined");
   std::optional<double> real = as_number(self);
   if (const TaggedText* text = as_text(self)) real = parsed_float(text->bytes);
   return real ? Value(*real) : args.get(0, 0.0);

@@ -31,6 +31,7 @@ Value range(Work& work, const Value&, const Bound& args) {
 std::shared_ptr<Dict> made_dict(Work& work, const Bound& args) {
   auto dict = std::make_shared<Dict>();
   if (args.has(0)) {
+    if (is_undefined(args[0])) work.refuse("dict of what is undefined");
     const Dict* given = as_dict(args[0]);
     for (const Value& key : items_of(work, args[0])) {
       if (given) {

@@ -146,6 +146,7 @@ class Lexer {
     const bool strips = next_is("-");
     advance(strips ? 3 : 2);
     if (strips) skip_space();
+    if (at_ == source_.size()) return true;  // Jinja asks for no end where there is no text either
     for (size_t end = at_; (end = source_.find("{%", end)) != std::string::npos; end += 2) {
       const size_t end_bytes = word_tag_bytes(end + 2, "endraw");
       if (end_bytes == 0) continue;
@@ -211,10 +212,11 @@ class Lexer {
     for (; at < source_.size(); ++at) {
       const bool divides = source_[at] == '_' && !digits.empty() && at + 1 < source_.size() &&
                            is_digit(source_[at + 1]);
-      if (is_digit(source_[at]))
+      if (is_digit(source_[at])) {
         digits += source_[at];
-      else if (!divides)
+      } else if (!divides) {
         break;
+      }
     }
     return digits;
   }
@@ -241,9 +243,6 @@ class Lexer {
         at += has_sign ? 2 : 1;
         digits += take_digits(at);
       }
-    }
-    if (at < source_.size() && is_name_char(source_[at])) {
-      fail_at(line_, "numbers other than decimal ones are not known");
     }
     const char *begin = digits.data(), *end = begin + digits.size();
     add(is_real ? TokenKind::real : TokenKind::integer);

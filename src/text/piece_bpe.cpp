@@ -101,8 +101,10 @@ void PieceBpe::read_scores(const TokenizerSpec& spec) {
     pieces.push_back(id);
   }
   if (split_bytes > kMaxSplitBytes) {
-    fail(ErrorKind::bad_file, "tokenizer: the pieces are too long: their squared lengths add up to "
-         "{} bytes, expected at most {}", split_bytes, kMaxSplitBytes);
+    fail(ErrorKind::bad_file,
+         "tokenizer: the pieces are too long: their squared lengths add up to "
+         "{} bytes, expected at most {}",
+         split_bytes, kMaxSplitBytes);
   }
   const auto score = [&](int32_t id) { return spec.scores[static_cast<size_t>(id)]; };
   std::ranges::stable_sort(pieces, std::greater<>(), score);
@@ -194,9 +196,7 @@ class PieceBpe::Encoder {
   }
 
   void append_unknown(std::string_view character) {
-    const auto byte_id = [&](char c) {
-      return bpe_.vocabulary_.byte_id(static_cast<uint8_t>(c));
-    };
+    const auto byte_id = [&](char c) { return bpe_.vocabulary_.byte_id(static_cast<uint8_t>(c)); };
     const bool spelled = std::ranges::all_of(character, [&](char c) { return byte_id(c) >= 0; });
     if (bpe_.falls_back_to_bytes_ && (spelled || bpe_.bytes_one_by_one_)) {
       for (const char c : character) append(byte_id(c) >= 0 ? byte_id(c) : bpe_.unk_id_);

@@ -46,8 +46,8 @@ class PieceBpe {
   MergeTable joints_;
   std::array<int32_t, 128> ascii_;
   std::unordered_map<std::string_view, int32_t> characters_;  // numbered ones; keys in the pieces
-  std::vector<std::string_view> numbered_;                    // by symbol less the vocabulary's size
-  ByteTrie symbols_;                                          // user-defined pieces
+  std::vector<std::string_view> numbered_;  // by symbol less the vocabulary's size
+  ByteTrie symbols_;                        // user-defined pieces
   int32_t unk_id_;
   bool falls_back_to_bytes_ = true;
   bool bytes_one_by_one_ = false;  // a byte without a token is an unknown token, as in llama.cpp

@@ -14,10 +14,9 @@ struct Known {
   int max_digits;      // of llama-bpe's numbers; 0: like gpt-2
 };
 constexpr Known kKnown[] = {
-    {"gpt-2", false, 0},    {"mpt", false, 0},      {"smollm", true, 0},
-    {"starcoder", true, 0}, {"refact", true, 0},    {"command-r", true, 0},
-    {"llama-bpe", false, 3}, {"llama3", false, 3},  {"llama-v3", false, 3},
-    {"qwen2", false, 1},
+    {"gpt-2", false, 0},    {"mpt", false, 0},      {"smollm", true, 0},     {"starcoder", true, 0},
+    {"refact", true, 0},    {"command-r", true, 0}, {"llama-bpe", false, 3}, {"llama3", false, 3},
+    {"llama-v3", false, 3}, {"qwen2", false, 1},
 };
 
 constexpr const char* kGpt2Pattern =

@@ -9,9 +9,9 @@ namespace tandem {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 64 << 10;
-constexpr uint32_t kMaxSteps = 4 << 20;       // of one search from one place
-constexpr uint32_t kMaxDepth = 4 << 20;       // of nested choices: a megabyte of spaces is one run
-constexpr uint32_t kMaxHeapKib = 512 << 10;   // PCRE2 counts in KiB
+constexpr uint32_t kMaxSteps = 4 << 20;      // of one search from one place
+constexpr uint32_t kMaxDepth = 4 << 20;      // of nested choices: a megabyte of spaces is one run
+constexpr uint32_t kMaxHeapKib = 512 << 10;  // PCRE2 counts in KiB
 constexpr uint32_t kMaxNestedParentheses = 64;
 
 std::string message_of(int code) {
@@ -60,8 +60,8 @@ Regex::Regex(std::string_view pattern) : impl_(std::make_unique<Impl>()) {
   int error = 0;
   PCRE2_SIZE where = 0;
   impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C,
-                                  &error, &where, compile.get()));
+                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &where,
+                                  compile.get()));
   if (!impl_->code) {
     fail(ErrorKind::bad_file, "tokenizer: the pattern {} is not supported: {} at byte {}",
          quote(pattern, 160), message_of(error), where);
@@ -81,9 +81,9 @@ Regex::Scratch::~Scratch() = default;
 std::optional<Regex::Match> Regex::find(std::string_view text, size_t from,
                                         Scratch& scratch) const {
   pcre2_match_data* data = scratch.impl_->data.get();
-  const int code = pcre2_match(impl_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
-                               text.size(), from, PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK, data,
-                               impl_->context.get());
+  const int code =
+      pcre2_match(impl_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+                  PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK, data, impl_->context.get());
   if (code == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (code < 0) {
     fail(ErrorKind::usage, "the tokenizer's pattern {} cannot be matched at byte {} of {}: {}",

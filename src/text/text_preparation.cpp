@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "text/normalize.h"
-#include "text/unicode_class.h"
 #include "text/utf8_runs.h"
+#include "text/white_space.h"
 
 namespace tandem {
 namespace {
@@ -21,11 +21,6 @@ constexpr size_t kLongGrapheme = 6;
 constexpr size_t kMaxGrowth = 1024;
 
 size_t char_bytes(std::string_view text) { return std::max<size_t>(utf8_valid_length(text), 1); }
-
-bool is_space(std::string_view character) {
-  const size_t bytes = utf8_valid_length(character);
-  return bytes > 0 && char_class(utf8_code_point(character, bytes)) == CharClass::space;
-}
 
 // Bytes of the extended grapheme cluster that text begins with.
 size_t grapheme_bytes(std::string_view text) {
@@ -55,6 +50,9 @@ size_t growth(const NormalizerStep& step, const Charsmap& charsmap) {
       return std::max<size_t>(step.to.size(), 1);
     case NormalizerStep::Kind::replace:
       return std::max<size_t>((step.to.size() + step.from.size() - 1) / step.from.size(), 1);
+    case NormalizerStep::Kind::strip_left:
+    case NormalizerStep::Kind::strip_right:
+      return 1;
     case NormalizerStep::Kind::charsmap:
       break;
   }
@@ -132,6 +130,17 @@ void TextPreparation::apply(const Step& step, std::string& text, std::string& is
   if (step.spec.kind == NormalizerStep::Kind::replace) {
     return replace_all(step.spec, text, is_markup);
   }
+  if (step.spec.kind == NormalizerStep::Kind::strip_left) {
+    const size_t bytes = space_end(text, 0);
+    text.erase(0, bytes);
+    is_markup.erase(0, std::min(bytes, is_markup.size()));
+    return;
+  }
+  if (step.spec.kind == NormalizerStep::Kind::strip_right) {
+    text.resize(space_begin(text, 0, text.size()));
+    if (!is_markup.empty()) is_markup.resize(text.size());
+    return;
+  }
   if (is_markup.empty()) {
     text = changed(step, text);
     return;
@@ -205,7 +214,7 @@ std::string TextPreparation::prepare(std::string text, bool at_start) const {
     for (std::string_view rest = text; !rest.empty();) {
       const std::string_view character = rest.substr(0, char_bytes(rest));
       rest.remove_prefix(character.size());
-      if (is_space(character)) {
+      if (begins_with_space(character)) {
         between = true;
         continue;
       }

@@ -127,7 +127,8 @@ void Tokenizer::Impl::encode_normalized(std::string text, bool at_start,
 void Tokenizer::Impl::encode_text(std::string_view text, std::string_view is_markup, bool at_start,
                                   std::vector<int32_t>& ids) const {
   const auto to_words = [&](std::string_view part) {
-    pre_tokenizer->each_word(part, [&](std::string_view word) { byte_bpe->encode_word(word, ids); });
+    pre_tokenizer->each_word(part,
+                             [&](std::string_view word) { byte_bpe->encode_word(word, ids); });
   };
   const bool splits = !special_normalized.empty();
   if (byte_bpe && !splits && preparation.normalizes_nothing(text)) return to_words(text);
@@ -142,7 +143,7 @@ void Tokenizer::Impl::encode_text(std::string_view text, std::string_view is_mar
       ids.push_back(part.id);
     } else if (byte_bpe) {
       to_words(piece);
-    } else {
+    } else if (!piece.empty()) {
       encode_normalized(std::string(piece), at_start && part.begin == 0, ids);
     }
   }

@@ -11,13 +11,14 @@ namespace tandem {
 namespace {
 
 constexpr double kUnknownPenalty = 10;
+constexpr size_t kMaxPieceBytes = 8000;  // bounds the search at a place; the library's own limit
 
 }  // namespace
 
 struct Unigram::Step {
   double score = 0;
-  size_t begin = SIZE_MAX;  // of the piece that ends here; SIZE_MAX: not reached
-  int32_t id = -1;          // -1: unknown
+  uint32_t bytes = 0;  // of the piece that ends here; 0: not reached
+  int32_t id = -1;     // -1: unknown
 };
 
 Unigram::Unigram(const TokenizerSpec& spec, const Vocabulary& vocabulary)
@@ -50,6 +51,10 @@ Unigram::Unigram(const TokenizerSpec& spec, const Vocabulary& vocabulary)
       fail(ErrorKind::bad_file, "tokenizer: the score of token {} is not a number", id);
     }
     const TokenType type = vocabulary.type(id);
+    if (vocabulary.spelling(id).size() > kMaxPieceBytes) {
+      fail(ErrorKind::bad_file, "tokenizer: piece {} has {} bytes, expected at most {}", id,
+           vocabulary.spelling(id).size(), kMaxPieceBytes);
+    }
     if (type == TokenType::normal || (!by_type && type != TokenType::unused)) {
       worst = std::min(worst, score);
       best_score_ = std::max(best_score_, static_cast<float>(score));
@@ -81,10 +86,11 @@ void Unigram::append_unknown(std::string_view run, std::vector<int32_t>& ids) co
 
 void Unigram::encode(std::string_view text, std::vector<int32_t>& ids) const {
   std::vector<Step> steps(text.size() + 1);
-  const auto propose = [&](size_t end, double score, size_t begin, int32_t id) {
-    Step& step = steps[end];
-    if (step.begin != SIZE_MAX && score <= step.score) return;
-    step = {single_precision_ ? static_cast<float>(score) : score, begin, id};
+  const auto propose = [&](size_t begin, size_t bytes, double score, int32_t id) {
+    Step& step = steps[begin + bytes];
+    if (single_precision_) score = static_cast<float>(score);
+    if (step.bytes > 0 && score <= step.score) return;
+    step = {score, static_cast<uint32_t>(bytes), id};
   };
   for (size_t at = 0; at < text.size();) {
     const std::string_view rest = text.substr(at);
@@ -96,23 +102,23 @@ void Unigram::encode(std::string_view text, std::vector<int32_t>& ids) const {
       const bool symbol = !is_symbol_.empty() && is_symbol_[i];
       // The bonus of user-defined pieces, in the library's own precision.
       const double score =
-          symbol ? static_cast<double>(static_cast<float>(bytes) * best_score_) - 0.1 : scores_[i];
-      propose(at + bytes, score + before, at, id);
+          symbol ? static_cast<float>(static_cast<float>(bytes) * best_score_ - 0.1) : scores_[i];
+      propose(at, bytes, score + before, id);
       is_piece = is_piece || bytes == char_bytes;
     });
-    if (!is_piece) propose(at + char_bytes, unknown_score_ + before, at, -1);
+    if (!is_piece) propose(at, char_bytes, unknown_score_ + before, -1);
     at += char_bytes;
   }
 
   std::vector<size_t> ends;
-  for (size_t end = text.size(); end > 0; end = steps[end].begin) ends.push_back(end);
+  for (size_t end = text.size(); end > 0; end -= steps[end].bytes) ends.push_back(end);
   for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
     const Step& step = steps[*end];
     if (step.id >= 0) {
       ids.push_back(step.id);
       continue;
     }
-    const size_t begin = step.begin;
+    const size_t begin = *end - step.bytes;
     while (end + 1 != ends.rend() && steps[end[1]].id < 0) ++end;
     append_unknown(text.substr(begin, *end - begin), ids);
   }

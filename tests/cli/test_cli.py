@@ -157,8 +157,33 @@ def test_missing_default_model_says_how_to_get_it(tmp_path):
     assert_error(result, 2, "make study", str(tmp_path))
 
 
-def test_missing_isa_exits_5():
-    assert_error(tandem("run", "-p", "hi", "--isa", "neon"), 5, "neon", "ref")
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_exits_2_in_every_verb(verb):
+    assert_error(tandem(verb, "--no-such-option"), 2, "unknown option '--no-such-option'")
+
+
+MODEL_VERBS = {  # what each needs besides a model, and how it takes one
+    "run": ["-p", "hi"], "chat": [], "inspect": [], "compress": ["--recipe", "int8", "-o", "OUT"],
+    "study": ["--text", "TEXT", "-o", "OUT"], "bench": [], "eval": ["--text", "TEXT"], "info": []}
+
+
+def with_model(verb, model, tmp_path, *more):
+    text = tmp_path / "text.txt"
+    text.write_text("Some text.\n")
+    places = {"OUT": tmp_path / "out", "TEXT": text}
+    named = ["-m", model] if verb == "bench" else ["--model", model] if verb == "info" else [model]
+    return tandem(verb, *named, *[places.get(arg, arg) for arg in MODEL_VERBS[verb]], *more)
+
+
+@pytest.mark.parametrize("verb", MODEL_VERBS)
+def test_a_missing_model_exits_3_in_every_verb(verb, tmp_path):
+    assert_error(with_model(verb, "/no/such/model", tmp_path), 3, "/no/such/model")
+
+
+@needs_model
+@pytest.mark.parametrize("verb", ["run", "chat", "study", "bench", "eval"])
+def test_a_missing_instruction_set_exits_5_in_every_verb(verb, tmp_path):
+    assert_error(with_model(verb, MODEL, tmp_path, "--isa", "neon"), 5, "neon", "ref")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"GGUF", b"not a model" * 100])
@@ -470,7 +495,8 @@ def test_eval_reports_texts_and_tasks_with_errors(tmp_path):
     b, e = document["texts"]
     assert 1 < b["perplexity"]["value"] < e["perplexity"]["value"] and b["perplexity"]["stderr"] > 0
     assert b["kl_divergence"]["value"] == 0 and b["top1_agreement"]["value"] == 1
-    assert "kl_divergence" not in e
+    assert b["log_ratio"] == {"value": 0, "stderr": 0}, "the same model"
+    assert "kl_divergence" not in e and "log_ratio" not in e
     own, last_word = document["tasks"]
     assert own["items"] == 2 and own["acc"] == {"value": 1.0, "stderr": 0.0}
     assert own["acc_norm"] == {"value": 0.5, "stderr": 0.5}, "a sum over one character is not made smaller"
@@ -732,9 +758,9 @@ def test_chat_continues_with_the_answers_of_a_fresh_cache(tmp_path):
 @needs_model
 def test_chat_takes_messages_of_several_lines(tmp_path):
     path = tmp_path / "talk.json"
-    chat(['"""', "one", "", "/two", '"""', "three\\", "four", f"/save {path}"], new_tokens=2)
+    chat(['"""', "/one", "", "two", '"""', "three\\", "four", f"/save {path}"], new_tokens=2)
     messages = json.loads(path.read_text())["messages"]
-    assert [m["content"] for m in messages if m["role"] == "user"] == ["one\n\n/two", "three\nfour"]
+    assert [m["content"] for m in messages if m["role"] == "user"] == ["/one\n\ntwo", "three\nfour"]
 
 
 @needs_model

@@ -57,6 +57,7 @@ struct ToyModel {
                          .vocab_size = 3,
                          .max_context = 128,
                          .tied_embedding = true,
+                         .full_layers = {},
                          .rope_divisors = {}};
     checkpoint.tokenizer.pre_tokenizer = "smollm";
     checkpoint.tokenizer.tokens = {"<|endoftext|>", "a", "b"};

@@ -131,6 +131,8 @@ const Case kCases[] = {
     {"older RoPE factor", "the RoPE scaling factor is nan", key("llama.rope.scale_linear", f32_value(NAN))},
     {"attention scale", "llama.attention.scale", key("llama.attention.scale", f32_value(0.5f))},
     {"RoPE factors", "RoPE divisors", [](auto& b) { b.tensors[10].name = "rope_freqs.weight"; }},
+    {"longrope", "RoPE scaling 'longrope'",
+     [](auto& b) { b.tensors[10].name = "rope_factors_long.weight"; }},
     {"experts", "llama.expert_count", key("llama.expert_count", u32_value(8))},
     {"epsilon 0", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(0))},
     {"epsilon negative", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(-1))},

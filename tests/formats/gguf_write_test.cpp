@@ -109,6 +109,41 @@ TEST(GgufWrite, SentencePieceTablesComeBack) {
   EXPECT_EQ(back.eos_id, -1);
   EXPECT_EQ(back.unk_id, 0);
   EXPECT_FALSE(back.add_bos);
+  EXPECT_TRUE(back.strips_leading_space);
+}
+
+TEST(GgufWrite, SentencePieceWithoutASpaceInFront) {
+  TokenizerSpec spec;
+  spec.kind = TokenizerKind::sentencepiece;
+  spec.normalizer = {{NormalizerStep::Kind::replace, " ", "\xE2\x96\x81"}};
+  GgufKeys keys;
+  add_gguf_tokenizer(spec, "x", &keys);
+  EXPECT_NE(keys.bytes().find(text("tokenizer.ggml.add_space_prefix") + bool_value(0)),
+            std::string::npos);
+}
+
+TEST(GgufWriteRefuses, TokenizersThatGgufHasNoWordsFor) {
+  const auto refused = [](const TokenizerSpec& spec) {
+    GgufKeys keys;
+    const std::string message = error_of([&] { add_gguf_tokenizer(spec, "x", &keys); });
+    const std::string front =
+        "exit 2: x: a GGUF file cannot describe this tokenizer to llama.cpp: ";
+    EXPECT_TRUE(message.starts_with(front)) << message;
+    return message.substr(std::min(front.size(), message.size()));
+  };
+  TokenizerSpec spec;
+  EXPECT_EQ(refused(spec), "its pre-tokenizer has no name");
+  spec.pre_tokenizer = "qwen2";
+  EXPECT_EQ(refused(spec), "pre-tokenizer 'qwen2' without NFC");
+  spec.pre_tokenizer = "llama-bpe";
+  EXPECT_EQ(refused(spec), "pre-tokenizer 'llama-bpe' with words that are tokens merged up");
+  spec.pre_tokenizer = "gpt-2";
+  spec.metaspace.emplace();
+  EXPECT_EQ(refused(spec), "a normalizer in front of byte-level BPE");
+  spec.kind = TokenizerKind::sentencepiece;
+  EXPECT_EQ(refused(spec), "SentencePiece that does more to a text than to mark its spaces");
+  spec.kind = TokenizerKind::unigram;
+  EXPECT_EQ(refused(spec), "Unigram");
 }
 
 TEST(GgufWrite, KeepsWhoMadeTheModelAndOnWhichTerms) {

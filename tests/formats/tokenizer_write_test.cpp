@@ -59,6 +59,11 @@ TEST(TokenizerWrite, SentencePieceMergesByScore) {
   spec.types[1] = TokenType::control;
   spec.types[7] = TokenType::byte;
   spec.scores = {0, 0, -5, -6, -2, -1, -3, 0, -4};
+  using Kind = NormalizerStep::Kind;
+  const std::string mark = "\xE2\x96\x81";
+  spec.normalizer = {{Kind::prepend, "", mark}, {Kind::replace, " ", mark}};
+  spec.strips_leading_space = true;
+  spec.added = {{.id = 1, .strips_right = true}};
   spec.unk_id = 0;
   spec.bos_id = 1;
   spec.add_bos = true;
@@ -71,7 +76,15 @@ TEST(TokenizerWrite, SentencePieceMergesByScore) {
   EXPECT_EQ(json["model"]["byte_fallback"], false);  // one byte of 256 is no fall-back
   EXPECT_EQ(json["normalizer"]["normalizers"][0]["prepend"], "\xE2\x96\x81");
   EXPECT_EQ(json["post_processor"]["single"][0]["SpecialToken"]["id"], "<s>");
-  EXPECT_EQ(json["added_tokens"].size(), 2u);
+  ASSERT_EQ(json["added_tokens"].size(), 2u);
+  EXPECT_EQ(json["added_tokens"][0]["rstrip"], false);
+  EXPECT_EQ(json["added_tokens"][1]["rstrip"], true);
+  EXPECT_EQ(json["decoder"]["decoders"].size(), 4u);
+  spec.normalizer.erase(spec.normalizer.begin());
+  spec.strips_leading_space = false;
+  const Json bare = parse_json(tokenizer_json(spec), "tokenizer.json");
+  EXPECT_EQ(bare["normalizer"]["type"], "Replace");
+  EXPECT_EQ(bare["decoder"]["decoders"].size(), 3u);
 }
 
 TEST(TokenizerWriteRefuses, WhatTheFileCannotSay) {
@@ -79,6 +92,15 @@ TEST(TokenizerWriteRefuses, WhatTheFileCannotSay) {
             "exit 2: a tokenizer.json for pre-tokenizer 'falcon' cannot be written by this version "
             "(written: gpt-2, smollm, llama-bpe, qwen2, SentencePiece BPE)");
   TokenizerSpec spec = byte_level("gpt-2");
+  spec.metaspace.emplace();
+  EXPECT_NE(error_of([&] { tokenizer_json(spec); }).find("Metaspace"), std::string::npos);
+  spec.metaspace.reset();
+  spec.normalizer = {{NormalizerStep::Kind::charsmap}};
+  EXPECT_NE(error_of([&] { tokenizer_json(spec); }).find("normalizer"), std::string::npos);
+  spec.normalizer.clear();
+  spec.kind = TokenizerKind::unigram;
+  EXPECT_NE(error_of([&] { tokenizer_json(spec); }).find("this kind"), std::string::npos);
+  spec.kind = TokenizerKind::byte_bpe;
   spec.tokens[2] = "a";
   EXPECT_EQ(error_of([&] { tokenizer_json(spec); }),
             "exit 3: token 'a' has two ids, which a tokenizer.json cannot say");

@@ -67,6 +67,7 @@ TEMPLATES = {
     "white space": "{% if true %}\n\n  a\n  {%- if true -%}\n  b  {%- endif %}\n\t{% endif %}\n x {# c #}\ny\r\n{{ 'z' }}\n\n",
     "signs": "  {%+ if true +%}\n  a {%- endif -%}\n b\n  {#- c -#}  \n d\n  {#+ e +#}\n f {{- 'g' -}} \n h\n   {%- set x = 1 +%}\n i",
     "raw": "a {% raw %}{{ x }}{% if %}\n  {# y #}{% endraw %}\n b {%- raw -%}  c  {%- endraw -%}  d\n  {% raw %}\n e\n  {% endraw %}\nf",
+    "raw at the end": "a{% raw %}",
     "comments": "a{# {{ 1 }} {% x #}b\n  {# c\n d #}\ne{#-#}f",
     "literals": "{{ 1_000 }} {{ 1.5 }} {{ 1e3 }} {{ 1.5E-3 }} {{ 1e16 }} {{ 123456789.125 }} {{ 1e22 }} {{ 0.1 + 0.2 }} {{ true }} {{ False }} {{ none }}"
                 " {{ 'a' \"b\" 'c' }} {{ (1, 'a', none) }} {{ () }} {{ (1,) }} {{ [1, [2.0]] }} {{ {'a': {'b': 1}, 2: [], none: (3, 4)} }} {{ 1, 2 }}",

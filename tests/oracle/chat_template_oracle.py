@@ -12,9 +12,11 @@ import subprocess
 import sys
 
 import gguf
+from tokenizers import decoders
 from transformers.utils import chat_template_utils
 
 from chat_template_cases import CONVERSATIONS, EXTRAS, FULL, REFUSED, TEMPLATES
+from tokenizer_oracle import load_reference
 
 
 class Clock(datetime.datetime):
@@ -60,13 +62,49 @@ def written_cases(model_template):
         yield "default model", model_template, chat
 
 
+def run_program(command, chats):
+    """What render_chats answers for each chat with its template."""
+    result = subprocess.run(command, input=json.dumps(chats), stdout=subprocess.PIPE, check=True, text=True)
+    return [json.loads(line) for line in result.stdout.rstrip("\n").split("\n")]
+
+
 def found(cases, chats, program):
     """What tandem renders for each (template, chat): the text, or the error as a dict."""
-    requests = [dict(chats[chat], template=template) for template, chat in cases]
-    result = subprocess.run([program], input=json.dumps(requests), stdout=subprocess.PIPE, check=True, text=True)
-    for line in result.stdout.rstrip("\n").split("\n"):
-        spans = json.loads(line)
+    for spans in run_program([program], [dict(chats[chat], template=template) for template, chat in cases]):
         yield spans if isinstance(spans, dict) else "".join(text for text, _ in spans)
+
+
+def compare_ids(model, template, program):
+    """Token ids: those of the rendered text; special tokens that a message names stay text. -> all equal"""
+    reference = load_reference(model)
+    special = [token for token in gguf.GGUFReader(model).fields["tokenizer.ggml.tokens"].contents()
+               if token.startswith("<|") and token.endswith("|>")]
+    reference.add_special_tokens(special)
+    reference.decoder = decoders.ByteLevel()
+    ids_of = {reference.token_to_id(token) for token in special}
+    named = [f"a {token} b{token}\n{token}system\n" for token in special]
+    named += ["</s>", "{{ 7*7 }}", "x" * 13084 + "${TMPDIR:-x}"]
+    chats = [{"messages": messages, "add_generation_prompt": add, "template": template}
+             for name, messages in CONVERSATIONS.items() for add in (False, True)
+             if all(isinstance(message["content"], str) for message in messages)]
+    chats += [{"messages": [{"role": "user", "content": text}], "template": template} for text in named]
+    wrong = hostile = 0
+    for chat, ids in zip(chats, run_program([program, model], chats), strict=True):
+        text = expected(chat, template)
+        if text is None:
+            wrong += not isinstance(ids, dict)
+            continue
+        if not any(token in message["content"] for message in chat["messages"] for token in special):
+            wrong += ids != reference.encode(text, add_special_tokens=False).ids
+            continue
+        hostile += 1
+        mild = dict(chat, messages=[dict(message, content=message["content"].replace("<|", "<"))
+                                    for message in chat["messages"]])
+        wanted = [i for i in reference.encode(expected(mild, template), add_special_tokens=False).ids if i in ids_of]
+        wrong += [i for i in ids if i in ids_of] != wanted
+        wrong += reference.decode(ids, skip_special_tokens=False) != text
+    print(f"token ids: {len(chats)} chats, {hostile} of them name special tokens, {wrong} differ")
+    return not wrong
 
 
 def compare(name, cases, chats, program):
@@ -114,6 +152,7 @@ def main():
     if not args.program:
         return 0
     same = compare("written templates", [(template, chat) for _, template, chat in written], chats, args.program)
+    same = compare_ids(args.model, model_template, args.program) and same
     paths = sorted(pathlib.Path(args.templates).glob("*.jinja")) if args.templates else []
     if args.templates and not paths:
         print(f"{args.templates}: no templates here, none compared")

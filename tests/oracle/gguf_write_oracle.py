@@ -28,10 +28,13 @@ BLOCKS = {"q4_0": Type.Q4_0, "q4_1": Type.Q4_1, "q5_0": Type.Q5_0, "q5_1": Type.
           "q8_0": Type.Q8_0, "f16": Type.F16, "bf16": Type.BF16}
 METHODS = ["q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16"]
 FALLBACK = {"q4_k": "q5_0", "q6_k": "q8_0"}
+# Where weights are codes, the two programs round activations differently and near ties part ways.
+SAME_TEXT = ["f16", "bf16"]
 PROMPTS = ["The capital of France is", "Water boils at", "def add(a, b):\n"]
-# How far the perplexities of the two programs may be apart. Where weights are codes each rounds the
-# activations to int8 in its own way, which random models do not forgive.
-PPL_TOLERANCE = {"bf16": 0.002, "f16": 0.002}
+# How far the perplexities of the two programs may be apart: tandem's cache is bf16, llama.cpp's f32.
+# Where weights are codes each rounds the activations to int8 in its own way besides, which random
+# models do not forgive.
+PPL_TOLERANCE = {"bf16": 0.005, "f16": 0.005}
 PPL_TOLERANCE_CODES = 0.01
 MSE_TOLERANCE = 1.03
 
@@ -210,7 +213,7 @@ def check_default_model(programs, model, folder, text):
         ours = gguf.GGUFReader(path)
         bad += check_metadata(method, source, ours) + check_tensors(method, source, ours, pure)
         if programs.llama:
-            for prompt in PROMPTS:
+            for prompt in PROMPTS if method in SAME_TEXT else []:
                 a, b = programs.our_text(path, prompt), programs.their_text(path, prompt)
                 if a.strip() != b.strip():
                     print(f"gguf: {method}: {prompt!r}: {a!r} by tandem, {b!r} by llama.cpp")
@@ -297,9 +300,7 @@ def check_families(programs, folder):
             if programs.llama:
                 ppls["llama.cpp"] = programs.their_ppl(path, text)
             bad += close_ppl(name, method, ppls)
-        # GGUF holds Llama 3's scaling as divisors, which no folder can say.
-        if name != "llama_llama3":
-            bad += check_back(programs, name, source, folder / f"{name}.bf16.gguf", folder / f"{name}.back")
+        bad += check_back(programs, name, source, folder / f"{name}.bf16.gguf", folder / f"{name}.back")
     return bad
 
 

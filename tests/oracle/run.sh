@@ -70,6 +70,8 @@ check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   ${texts[@]+"${texts[@]}"}
 check "other vocabularies" python "$oracle/vocabulary_oracle.py" \
   --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
+check "SentencePiece tokenizers" python "$oracle/piece_oracle.py" \
+  --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
 check "chat templates" python "$oracle/chat_template_oracle.py" --model "$model" \
   --program "$build/tests/text/render_chats" --write-golden "$golden/templates/chats.json" \
   --templates "${LLAMA_CPP_MODELS:-llama.cpp/models}/templates"
@@ -79,7 +81,7 @@ check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
-  ${LLAMA_CPP_BIN:+--llama-cpp "$LLAMA_CPP_BIN"} ${texts[@]+"${texts[@]}"}
+  --llama-cpp "$llama" ${texts[@]+"${texts[@]}"}
 check "written tokenizers" python "$oracle/tokenizer_write_oracle.py" --model "$model" \
   --build "$build" --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}"
 check "families" python "$oracle/families_oracle.py"
