@@ -162,19 +162,10 @@ std::vector<std::string> seeds() {
     out.push_back("{% for m in messages %}{% set x = m.content %}" + std::string(piece) +
                   "{% endfor %}" + std::string("\0Hello A\0a b", 12));
   }
-  const Json chats =
-      parse_json(read_text_file(TANDEM_TEST_DIR "/golden/text/chats.json", 4 << 20), "chats");
-  std::vector<std::string> known;
-  for (const Json& chat : chats) {
-    const auto source = chat.at("template").get<std::string>();
-    if (std::ranges::find(known, source) != known.end()) continue;
-    known.push_back(source);
-    std::string seed = source;
-    for (const Json& message : chat.at("messages")) {
-      const Json& content = message.at("content");
-      seed += '\0' + (content.is_string() ? content.get<std::string>() : dump_json(content));
-    }
-    out.push_back(seed);
+  const Json golden = parse_json(
+      read_text_file(TANDEM_TEST_DIR "/golden/templates/chats.json", 4 << 20), "chats.json");
+  for (const Json& chat : golden.at("cases")) {
+    out.push_back(chat.at("template").get<std::string>() + std::string("\0Hello\0a b", 10));
   }
   return out;
 }
