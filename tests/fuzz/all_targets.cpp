@@ -4,9 +4,9 @@
 namespace tandem::fuzz {
 
 std::span<const Target* const> all_targets() {
-  static const Target* const kTargets[] = {&gguf_target(),     &safetensors_target(),
-                                           &index_target(),    &tokenizer_target(),
-                                           &template_target(), &detokenizer_target()};
+  static const Target* const kTargets[] = {
+      &gguf_target(),   &safetensors_target(), &index_target(),      &tokenizer_target(),
+      &pieces_target(), &template_target(),    &detokenizer_target()};
   return kTargets;
 }
 

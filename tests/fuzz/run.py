@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 
-TARGETS = ("gguf", "safetensors", "index", "tokenizer", "template", "detokenizer")
+TARGETS = ("gguf", "safetensors", "index", "tokenizer", "pieces", "template", "detokenizer")
 LIMITS = ["-timeout=10", "-malloc_limit_mb=512", "-rss_limit_mb=2048", "-max_len=65536"]
 ENVIRONMENT = {"UBSAN_OPTIONS": "print_stacktrace=1"}
 

@@ -33,6 +33,7 @@ const Target& gguf_target();
 const Target& safetensors_target();
 const Target& index_target();
 const Target& tokenizer_target();
+const Target& pieces_target();
 const Target& template_target();
 const Target& detokenizer_target();
 
