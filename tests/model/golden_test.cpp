@@ -61,7 +61,8 @@ std::vector<Ids> greedy(const Model& model, const std::vector<Ids>& prompts, int
                    .prompt = prompts[i],
                    .max_tokens = max_tokens,
                    .sampling = {},
-                   .stop_tokens = {}});
+                   .stop_tokens = {},
+                   .continues = {}});
   }
   std::vector<Ids> answers(prompts.size());
   engine.run([&](const TokenEvent& event) {
