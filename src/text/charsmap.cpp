@@ -13,6 +13,8 @@ static_assert(std::endian::native == std::endian::little, "units are read as the
 
 // Far above every published rule. An array that leads back into itself would walk over the whole text.
 constexpr size_t kMaxRuleBytes = 256;
+// Bounds how much a text can grow. The longest of NFKC has 33.
+constexpr size_t kMaxReplacementBytes = 256;
 
 // A unit of the double array: bits 0-7 the label, 8 whether a string ends here, 9 whether the
 // offset counts in 256, 10-31 the offset; of a value, bit 31 set and the rest the value.
@@ -45,6 +47,11 @@ Charsmap::Charsmap(std::string_view bytes) {
   }
   for (size_t begin = 0; begin < replacements_.size();) {
     const size_t end = replacements_.find('\0', begin);
+    if (end - begin > kMaxReplacementBytes) {
+      fail(ErrorKind::bad_file,
+           "tokenizer: a replacement of the character map has {} bytes, expected at most {}",
+           end - begin, kMaxReplacementBytes);
+    }
     longest_replacement_ = std::max(longest_replacement_, end - begin);
     begin = end + 1;
   }
