@@ -1,0 +1,34 @@
+// cuBLASLt, found at run time: half a gigabyte of library that most runs do not need.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "tensor/encoding.h"
+
+namespace tandem {
+
+// y[T, N] (+)= x[T, K] . w[N, K]^T; w and x of `type` (bf16 or f16), y f32; leading dimensions in elements.
+struct MatmulCall {
+  ActType type;
+  int64_t N, T, K;
+  const void* w;
+  int64_t ldw;
+  const void* x;
+  int64_t ldx;
+  float* y;
+  int64_t ldy;
+  bool accumulate;
+};
+
+class Cublas {
+ public:
+  // Looks in the loader's path, then in /usr/local/cuda/lib64. Null when there is no such library.
+  static std::shared_ptr<Cublas> open();
+  virtual ~Cublas() = default;
+  // Throws system, with cuBLASLt's status, when it refuses.
+  virtual void matmul(const MatmulCall& call, void* stream) = 0;
+  virtual uint64_t version() const = 0;
+};
+
+}  // namespace tandem
