@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/check_device.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -246,6 +247,7 @@ void add_eval(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
       ->type_name("NAME");
+  add_device_option(verb, options->isa);
   verb->add_flag("--json", options->json, "Print one JSON document");
   verb->footer(
       "Protocols, never to be compared with one another: A 2048 tokens, all scored (GPTQ); B 512, "

@@ -7,6 +7,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/check_device.h"
 #include "cli/check_seed.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -287,6 +288,7 @@ void add_run(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
       ->type_name("NAME");
+  add_device_option(verb, options->isa);
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on past the end-of-answer token");
   verb->add_flag("--json", options->json, "Print one JSON document at the end");
   verb->add_flag("--verbose", options->verbose,
