@@ -83,6 +83,8 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
   kernel.gather_rows(context, packed, rows.data(), shape.N, gathered.data());
   const std::vector<float> decoded = gathered.values();
 
+  // A prompt meets integer weights in f16: each factor is rounded once more, by at most 2^-11 of itself.
+  const double rounding = kernel.act_type == ActType::int8_block && shape.T > 64 ? 1e-3 : 1e-5;
   std::vector<float> row(static_cast<size_t>(shape.K));
   const int64_t step = std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows
   for (int64_t n = 0; n < shape.N; n += step) {
@@ -96,7 +98,7 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
         sum += product;
         magnitude += std::fabs(product);
       }
-      ASSERT_NEAR(y[t * ldy + n], sum, 1e-5 * magnitude + 1e-6) << "t " << t << " n " << n;
+      ASSERT_NEAR(y[t * ldy + n], sum, rounding * magnitude + 1e-6) << "t " << t << " n " << n;
     }
   }
   for (int64_t t = 0; t < shape.T; ++t) {

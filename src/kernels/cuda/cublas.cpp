@@ -53,6 +53,7 @@ struct Functions {
 
 // A product of one shape as cuBLASLt wants it described. Descriptions live as long as the program's device.
 struct Plan {
+  bool exists = false;
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
@@ -71,31 +72,40 @@ class LoadedCublas final : public Cublas {
   }
   uint64_t version() const override { return call_.cublasLtGetVersion(); }
 
-  void matmul(const MatmulCall& m, void* stream) override {
+  bool matmul(const MatmulCall& m, void* stream) override {
     const auto key = std::make_tuple(m.type, m.N, m.T, m.K, m.ldw, m.ldx, m.ldy);
     auto it = plans_.find(key);
     if (it == plans_.end()) it = plans_.emplace(key, make_plan(m)).first;
     const Plan& plan = it->second;
+    if (!plan.exists) return false;
     const float alpha = 1.0f, beta = m.accumulate ? 1.0f : 0.0f;
-    check(call_.cublasLtMatmul(handle_, plan.operation, &alpha, m.w, plan.w, m.x, plan.x, &beta, m.y, plan.y, m.y,
+    const int32_t one = 1, zero = 0;
+    const bool is_int8 = m.type == ActType::int8_token;
+    const void* scale = is_int8 ? static_cast<const void*>(&one) : &alpha;
+    const void* keep = is_int8 ? static_cast<const void*>(&zero) : &beta;
+    check(call_.cublasLtMatmul(handle_, plan.operation, scale, m.w, plan.w, m.x, plan.x, keep, m.y, plan.y, m.y,
                                plan.y, &plan.algorithm, workspace_, kWorkspaceBytes,
                                static_cast<cudaStream_t>(stream)),
           "matmul");
+    return true;
   }
 
  private:
   // In cuBLASLt's columns: y is N x T, w is K x N and transposed, x is K x T.
   Plan make_plan(const MatmulCall& m) {
-    const cudaDataType_t type = m.type == ActType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
+    const bool is_int8 = m.type == ActType::int8_token;
+    const cudaDataType_t type = is_int8 ? CUDA_R_8I : m.type == ActType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
+    const cudaDataType_t sum = is_int8 ? CUDA_R_32I : CUDA_R_32F;
     const auto u64 = [](int64_t value) { return static_cast<uint64_t>(value); };
     Plan plan;
-    check(call_.cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describe the product");
+    check(call_.cublasLtMatmulDescCreate(&plan.operation, is_int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, sum),
+          "describe the product");
     const cublasOperation_t transpose = CUBLAS_OP_T;
     check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose),
           "transpose the weight");
     check(call_.cublasLtMatrixLayoutCreate(&plan.w, type, u64(m.K), u64(m.N), m.ldw), "describe the weight");
     check(call_.cublasLtMatrixLayoutCreate(&plan.x, type, u64(m.K), u64(m.T), m.ldx), "describe the activations");
-    check(call_.cublasLtMatrixLayoutCreate(&plan.y, CUDA_R_32F, u64(m.N), u64(m.T), m.ldy), "describe the output");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.y, sum, u64(m.N), u64(m.T), m.ldy), "describe the output");
     cublasLtMatmulPreference_t preference = nullptr;
     check(call_.cublasLtMatmulPreferenceCreate(&preference), "state a preference");
     check(call_.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -109,10 +119,10 @@ class LoadedCublas final : public Cublas {
     }
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    check(call_.cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.w, plan.x, plan.y, plan.y, preference, 1,
-                                               &found, &count),
-          "choose an algorithm");
-    if (count == 0) fail(ErrorKind::system, "cuBLASLt has no algorithm for N {} T {} K {}", m.N, m.T, m.K);
+    const cublasStatus_t status = call_.cublasLtMatmulAlgoGetHeuristic(
+        handle_, plan.operation, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "choose an algorithm");
+    plan.exists = status == CUBLAS_STATUS_SUCCESS && count > 0;
     plan.algorithm = found.algo;
     return plan;
   }

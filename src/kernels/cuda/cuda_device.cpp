@@ -37,11 +37,13 @@ CudaDevice::CudaDevice(int index) : index_(index), name_(fmt::format("cuda:{}", 
   multiprocessors_ = properties.multiProcessorCount;
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   cublas_ = Cublas::open();
+  if (cublas_ != nullptr) workspace_ = Buffer(kWorkspaceBytes, this);
 }
 
 CudaDevice::~CudaDevice() {
   cublas_.reset();
   scratch_ = Buffer();
+  workspace_ = Buffer();
   cudaStreamDestroy(stream_);
 }
 

@@ -95,6 +95,9 @@ class CudaDevice final : public Device {
   int multiprocessors() const { return multiprocessors_; }
   // At least size_bytes that stay valid until the next call: canonical bytes on their way into a layout.
   std::byte* scratch(size_t size_bytes);
+  // What large products work in: whole for one op at a time.
+  std::byte* workspace() { return workspace_.data(); }
+  static constexpr size_t kWorkspaceBytes = size_t{192} << 20;
   // Null when the library is not found.
   Cublas* cublas() const { return cublas_.get(); }
 
@@ -109,7 +112,7 @@ class CudaDevice final : public Device {
   int multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   Pinned pinned_;
-  Buffer scratch_;
+  Buffer scratch_, workspace_;
   std::shared_ptr<Cublas> cublas_;
 };
 

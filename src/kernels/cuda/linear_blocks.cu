@@ -10,8 +10,12 @@
 // One mma is one block of 32 channels, exact in int32; its sums are scaled into f32. Unsigned nibbles meet
 // the activations as they are: the zero point, or the minimum, times the block's sum of activations comes on top.
 // Splits and orders of sums are those of linear_rows.cu. Bound by bytes.
+//
+// A prompt's tokens go through cuBLASLt in f16: some rows of W at a time, and the activations' codes times their
+// scales, each rounded once more, which is a hundredth of what their quantization rounded.
 #include <algorithm>
 
+#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_rows.h"
 #include "kernels/cuda/tile.cuh"
@@ -21,6 +25,7 @@ namespace tandem {
 namespace {
 
 constexpr int kPieceBytes = 1024;
+constexpr int kCublasTokens = 65;  // from here on decoding a matrix first costs less
 
 struct Layout {
   int bits = 4;
@@ -194,7 +199,11 @@ void launch_blocks(const Context& context, const Blocks& p) {
 }
 
 template <int kBits, int kGroup, bool kMin>
+bool run_cublas(const Context& context, const Blocks& p);
+
+template <int kBits, int kGroup, bool kMin>
 void launch_blocks(const Context& context, const Blocks& p) {
+  if (run_cublas<kBits, kGroup, kMin>(context, p)) return;
   if (p.T == 1) {
     launch_blocks<kBits, kGroup, kMin, 1, 2, true>(context, p);
   } else if (p.T <= 8) {
@@ -326,6 +335,79 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   }
   device.synchronize();
   return packed;
+}
+
+// out[t, k] = code * scale.
+__global__ void decode_activations(const int8_t* codes, const float* scales, int64_t ld, int64_t T, __half* out) {
+  launch_dependents();
+  wait_for_inputs();
+  const int64_t t = blockIdx.y;
+  const int64_t k = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
+  if (k >= ld) return;
+  const char4 c = *reinterpret_cast<const char4*>(codes + t * ld + k);
+  const float scale = scales[k / kActBlock * T + t];
+  __half2* to = reinterpret_cast<__half2*>(out + t * ld + k);
+  to[0] = __floats2half2_rn(c.x * scale, c.y * scale);
+  to[1] = __floats2half2_rn(c.z * scale, c.w * scale);
+}
+
+// One warp decodes a piece: 16 rows of out [rows, ld] from tile `first_tile` on.
+template <int kBits, int kGroup, bool kMin>
+__global__ void decode_pieces(const Blocks p, int64_t first_tile, int ld, __half* out) {
+  using P = Piece<kBits, kGroup, kMin>;
+  launch_dependents();
+  wait_for_inputs();
+  const int lane = threadIdx.x % 32, piece = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32;
+  if (piece >= p.pieces) return;
+  P now;
+  now.load(p, first_tile + blockIdx.x, piece, lane);
+#pragma unroll
+  for (int b = 0; b < P::kBlocks; ++b) {
+    const int k = piece * P::kChannels + b * 32 + lane % 4 * 8;
+    if (k >= ld) break;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float scale = now.scale(row, b, p.scales_are_bf16);
+      const float min = kBits == 4 ? now.min(row, b, p.scales_are_bf16) : 0.0f;
+      const uint32_t words[] = {now.low(row, b), now.high(row, b)};
+      __half2 values[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t pair = words[i / 2] >> (i % 2 * 16);
+        values[i] = __floats2half2_rn(static_cast<float>(static_cast<int8_t>(pair & 0xFF)) * scale + min,
+                                      static_cast<float>(static_cast<int8_t>(pair >> 8 & 0xFF)) * scale + min);
+      }
+      const int64_t n = static_cast<int64_t>(blockIdx.x) * kTileRows + lane / 4 + 8 * row;
+      *reinterpret_cast<uint4*>(out + n * ld + k) = *reinterpret_cast<const uint4*>(values);
+    }
+  }
+}
+
+// False when cuBLASLt is not there or does not take the shape.
+template <int kBits, int kGroup, bool kMin>
+bool run_cublas(const Context& context, const Blocks& p) {
+  CudaDevice& device = cuda_device(context);
+  if (device.cublas() == nullptr || p.T < kCublasTokens) return false;
+  const int64_t ld = p.ldx, half = CudaDevice::kWorkspaceBytes / 2;
+  const int64_t most_tokens = half / (ld * 2), most_rows = half / (ld * 2) / kTileRows * kTileRows;
+  auto* x = reinterpret_cast<__half*>(device.workspace());
+  auto* w = reinterpret_cast<__half*>(device.workspace() + half);
+  for (int64_t t = 0; t < p.T; t += most_tokens) {
+    const int64_t tokens = std::min<int64_t>(most_tokens, p.T - t);
+    launch(context, decode_activations, dim3(blocks_for(ld, 4 * 128), static_cast<unsigned>(tokens)), dim3(128), 0,
+           p.x + t * ld, p.x_scales + t, ld, static_cast<int64_t>(p.T), x);
+    for (int64_t n = 0; n < p.N; n += most_rows) {
+      const int64_t rows = std::min<int64_t>(most_rows, p.N - n);
+      launch(context, decode_pieces<kBits, kGroup, kMin>, dim3(blocks_for(rows, kTileRows), blocks_for(p.pieces, 4)),
+             dim3(128), 0, p, n / kTileRows, static_cast<int>(ld), w);
+      if (!device.cublas()->matmul({ActType::f16, rows, tokens, ld, w, ld, x, ld, p.y + t * p.ldy + n, p.ldy,
+                                    p.accumulate}, device.stream())) {
+        CUDA_DOOR(t == 0 && n == 0, t, n);
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,

@@ -23,6 +23,7 @@ namespace {
 constexpr int kPieceBytes = 64;  // of a row, for one warp-wide load
 constexpr int kRows = kTileRows;
 constexpr int kMaxTiles = 8;     // of 8 tokens, for one pass over the weights
+constexpr int64_t kCublasTokens = 17;  // from here on cuBLASLt is faster
 
 struct Rows {
   const uint8_t* w;
@@ -185,6 +186,43 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   return packed;
 }
 
+// y (+)= sums * scales, for sums of whole numbers.
+__global__ void scale_sums(const int32_t* sums, const float* row_scales, const float* token_scales, float* y,
+                           int64_t ldy, int N, bool accumulate) {
+  launch_dependents();
+  wait_for_inputs();
+  const int n = blockIdx.x * blockDim.x + threadIdx.x;
+  const int64_t t = blockIdx.y;
+  if (n >= N) return;
+  const float value = static_cast<float>(sums[t * N + n]) * (row_scales[n] * token_scales[t]);
+  float& out = y[t * ldy + n];
+  out = accumulate ? out + value : value;
+}
+
+// False when cuBLASLt is not there or does not take the shape. Whole numbers go through the workspace, some
+// tokens at a time; they are the sums that rows_kernel makes.
+bool run_cublas(const Context& context, const PackedWeight& w, const Activations& x, const Rows& p) {
+  CudaDevice& device = cuda_device(context);
+  if (device.cublas() == nullptr) return false;
+  if (x.type != ActType::int8_token) {
+    return device.cublas()->matmul(
+        {x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2, p.y, p.ldy, p.accumulate}, device.stream());
+  }
+  const int64_t most = static_cast<int64_t>(CudaDevice::kWorkspaceBytes / 4) / w.N;
+  auto* sums = reinterpret_cast<int32_t*>(device.workspace());
+  for (int64_t t = 0; t < x.T; t += most) {
+    const int64_t count = std::min(most, x.T - t);
+    if (!device.cublas()->matmul(
+            {x.type, w.N, count, w.K, w.data, p.ldw, x.codes + t * p.ldx, p.ldx, sums, w.N, false}, device.stream())) {
+      CUDA_DOOR(t == 0, t);
+      return false;
+    }
+    launch(context, scale_sums, dim3(blocks_for(w.N, 256), static_cast<unsigned>(count)), dim3(256), 0, sums,
+           p.row_scales, p.token_scales + t, p.y + t * p.ldy, p.ldy, static_cast<int>(w.N), p.accumulate);
+  }
+  return true;
+}
+
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
   CUDA_DOOR(x.type == w.kernel->act_type && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
@@ -205,11 +243,8 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   p.N = static_cast<int>(w.N);
   p.T = static_cast<int>(x.T);
   p.accumulate = accumulate;
+  if (x.T >= kCublasTokens && run_cublas(context, w, x, p)) return;
   if (is_int8) return launch_rows<MmaS8>(context, p);
-  if (Cublas* cublas = cuda_device(context).cublas(); cublas != nullptr && x.T > kMaxTiles * 8) {
-    return cublas->matmul({x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2, y, ldy, accumulate},
-                          cuda_stream(context));
-  }
   return w.encoding.packing == Packing::bf16 ? launch_rows<MmaBf16>(context, p) : launch_rows<MmaF16>(context, p);
 }
 

@@ -6,6 +6,7 @@
 // so both sides load 16 contiguous bytes a lane and no data is shuffled.
 #pragma once
 
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -69,15 +70,26 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
-// Of all threads of a block of whole warps; `shared` has 32 floats. Every thread gets the result.
-template <typename Warp>
-__device__ float block_reduce(float v, float* shared, Warp warp_reduce, float neutral) {
+// Of all threads of the cluster's blocks, each of whole warps; `shared` is 33 numbers at the same place in
+// every block. Every thread of the cluster gets the result.
+template <typename T, typename Warp>
+__device__ T cluster_reduce(T v, T* shared, Warp warp_reduce, T neutral) {
+  namespace cg = cooperative_groups;
+  const auto cluster = cg::this_cluster();
   v = warp_reduce(v);
   __syncthreads();
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
   __syncthreads();
   v = threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : neutral;
-  return warp_reduce(v);
+  v = warp_reduce(v);
+  const unsigned blocks = cluster.num_blocks();
+  if (blocks == 1) return v;
+  if (threadIdx.x == 0) shared[32] = v;
+  cluster.sync();
+  v = threadIdx.x % 32 < blocks ? *cluster.map_shared_rank(&shared[32], threadIdx.x % 32) : neutral;
+  v = warp_reduce(v);
+  cluster.sync();  // nobody leaves, or writes again, while others read
+  return v;
 }
 
 }  // namespace tandem
