@@ -4,8 +4,7 @@
 // are read in 16-byte pieces that are fragments of mma as they lie.
 //
 // One block of 4 warps has one AttentionItem and one kv head: up to 16 rows (query tokens x query heads that
-// share the kv head), so K and V are read once for all of them. A warp takes every fourth page, 32 tokens at a
-// time: S = Q K^T, a running softmax, O += P V. Queries and probabilities enter the bf16 mma as two terms, the
+// share the kv head), so K and V are read once for all of them. A warp takes every fourth 32 tokens: S = Q K^T, a running softmax, O += P V. Queries and probabilities enter the bf16 mma as two terms, the
 // rounded number and what the rounding left, so that the result is as good as f32 over the same cache. The warps
 // meet in shared memory; the items of a long context meet in memory, where the last one to arrive adds them up in
 // their order. Bound by bytes: the pages, once.
@@ -211,8 +210,10 @@ __device__ __forceinline__ void attend(const Queries<D>& queries, const __nv_bfl
 template <int D, typename Part>
 __device__ __forceinline__ float merged(int d, int parts, Part part, float* max_out, float* sum_out) {
   float peak = -INFINITY, sum = 0, value = 0;
+#pragma unroll 8
   for (int i = 0; i < parts; ++i) peak = fmaxf(peak, part(i)[D]);
   const float base = peak == -INFINITY ? 0.0f : peak;
+#pragma unroll 8
   for (int i = 0; i < parts; ++i) {
     const float* row = part(i);
     const float weight = exp2f(row[D] - base);
@@ -253,13 +254,12 @@ __global__ void __launch_bounds__(kWarps * 32) attention_kernel(const float* qkv
   }
   const int last = item.position + item.num_tokens - 1;
   const int32_t* pages = step.pages + item.pages;
-  for (int page = item.page_begin + warp; page < item.page_end; page += kWarps) {
-    const __nv_bfloat16* k = cache.k(pages[page], g);
-    const __nv_bfloat16* v = cache.v(pages[page], g);
-    for (int first = 0; first < kPageTokens; first += kGroupTokens) {
-      const int start = page * static_cast<int>(kPageTokens) + first;
-      if (start <= last) attend<D>(queries, k, v, first, start, from, to, last, state);
-    }
+  constexpr int kGroups = static_cast<int>(kPageTokens) / kGroupTokens;  // of a page
+  for (int group = item.page_begin * kGroups + warp; group < item.page_end * kGroups; group += kWarps) {
+    const int start = group * kGroupTokens;
+    if (start > last) break;
+    const int32_t page = pages[group / kGroups];
+    attend<D>(queries, cache.k(page, g), cache.v(page, g), group % kGroups * kGroupTokens, start, from, to, last, state);
   }
 
 #pragma unroll

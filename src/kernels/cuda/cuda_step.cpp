@@ -10,8 +10,9 @@ namespace tandem {
 namespace {
 
 constexpr int64_t kAttentionRows = 16;  // of one item: the rows of a tensor-core tile
-// A decoding sequence's context is cut into pieces of this many pages, whatever runs beside it.
-constexpr int64_t kPagesPerItem = 4;
+// A decoding sequence's context is cut into pieces of at least this many pages, and at most this many pieces,
+// whatever runs beside it.
+constexpr int64_t kPagesPerItem = 4, kItemsPerToken = 32;
 
 int64_t max_items(const StepLimits& limits) {
   return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(limits.max_tokens + limits.max_pages / 2 + 1)));
@@ -57,7 +58,9 @@ void CudaStep::add_items(const SequenceSlice& slice, int64_t pages, int64_t H, c
     const int64_t position = slice.context - slice.num_tokens + i;
     const int64_t begin = layout.first_key(position) / kPageTokens;
     const int64_t end = (position + tokens - 1) / kPageTokens + 1;
-    const int64_t run = decodes ? kPagesPerItem : end - begin;
+    const int64_t pages_seen = end - begin;
+    const int64_t run = decodes ? std::max(kPagesPerItem, (pages_seen + kItemsPerToken - 1) / kItemsPerToken)
+                                : pages_seen;
     const int64_t count = (end - begin + run - 1) / run;
     const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
     for (int64_t c = 0; c < count; ++c) {

@@ -3,7 +3,7 @@
 // W  [N, ld bytes], ld the row's bytes rounded up to 64 and zero beyond K; x [T, K_padded] of the same type
 // (int8: with one scale a token); y f32. cuBLASLt reads the same copy for many tokens.
 //
-// A block owns 16 rows. Its warps share K: warp w takes the pieces w, w + W ... of 64 bytes a row. A lane loads
+// A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w, w + W ... of 64 bytes a row. A lane has
 // 16 bytes of row r and of row r + 8, which are the A fragments of two mma, and 16 bytes of a token, the B
 // fragments; weights go from memory to the tensor cores without one instruction of arithmetic. The warps' sums
 // meet in shared memory in a fixed order, and the split depends on K only: a token's result does not depend
@@ -13,6 +13,7 @@
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_rows.h"
+#include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/tile.cuh"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/rows.h"
@@ -39,6 +40,19 @@ struct Rows {
   int N, T;
   bool accumulate;
 };
+
+// The block's sums of rows n0 ... and tokens t0 ... into y.
+template <typename Sum>
+__device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], Sum* shared, int warps, int n0, int t0) {
+  if (t0 >= p.T) return;
+  sum_tile(sums, shared, warps, [&](int t, int n, Sum sum) {
+    if (t0 + t >= p.T || n0 + n >= p.N) return;
+    float value = static_cast<float>(sum);
+    if (p.row_scales != nullptr) value *= p.row_scales[n0 + n] * p.token_scales[t0 + t];
+    float* out = p.y + (t0 + t) * p.ldy + n0 + n;
+    *out = p.accumulate ? *out + value : value;
+  });
+}
 
 template <int kUnroll>
 __device__ __forceinline__ void load_pieces(uint4 (&a)[kUnroll][2], const uint8_t* row0, const uint8_t* row1,
@@ -94,17 +108,94 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
   }
 
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
-    const int first = t0 + j * 8;
-    if (first >= p.T) break;
-    sum_tile(sums[j], shared, [&](int t, int n, Sum sum) {
-      if (first + t >= p.T || n0 + n >= p.N) return;
-      float value = static_cast<float>(sum);
-      if (p.row_scales != nullptr) value *= p.row_scales[n0 + n] * p.token_scales[first + t];
-      float* out = p.y + (first + t) * p.ldy + n0 + n;
-      *out = p.accumulate ? *out + value : value;
-    });
+  for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, warps, n0, t0 + j * 8);
+}
+
+constexpr int kStages = 6, kSegment = 1024;  // bytes of a row in a stage
+constexpr int kSegmentPitch = kSegment + kPieceBytes;  // rows begin in different banks
+constexpr int kReaders = 8;                  // warps
+constexpr int kStageBytes = kTileRows * kSegmentPitch;
+
+// The same sums for few tokens, weights through a ring. A block has the tiles blockIdx.x, + gridDim.x ...
+template <typename Mma, int kTiles>
+__global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Rows p, int tiles) {
+  using Sum = typename Mma::Sum;
+  constexpr int kPieces = kSegment / kPieceBytes / kReaders;  // of a stage, for a warp
+  extern __shared__ __align__(128) uint8_t stages[];
+  __shared__ Ring<kStages> ring;
+  __shared__ Sum shared[kReaders * kTileTokens8 * kTileRows];
+  launch_dependents();
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
+  const int row_bytes = p.pieces * kPieceBytes;
+  ring.init(kReaders);
+  RingCursor<kStages> at;
+  if (warp == kReaders) {
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      const uint8_t* row = p.w + static_cast<int64_t>(min(tile * kRows + lane, p.N - 1)) * p.ldw;
+      for (int first = 0; first < row_bytes; first += kSegment) {
+        wait_barrier(&ring.empty[at.stage], at.phase ^ 1);
+        const int bytes = min(kSegment, row_bytes - first);
+        if (lane == 0) expect_bytes(&ring.full[at.stage], bytes * kRows);
+        __syncwarp();
+        if (lane < kRows) {
+          bulk_copy(stages + at.stage * kStageBytes + lane * kSegmentPitch, row + first, bytes, &ring.full[at.stage]);
+        }
+        at.advance();
+      }
+    }
+    wait_for_inputs();
+    return;
   }
+  wait_for_inputs();
+  const uint8_t* x[kTiles];
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) x[j] = p.x + min(j * 8 + r, p.T - 1) * p.ldx + q * 16;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    Sum sums[kTiles][4] = {};
+    for (int first = 0; first < row_bytes; first += kSegment) {
+      uint4 b[kPieces][kTiles];
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        const int byte = first + (warp + i * kReaders) * kPieceBytes;
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) {
+          b[i][j] = byte + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + byte) : uint4{};
+        }
+      }
+      wait_barrier(&ring.full[at.stage], at.phase);
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        const int byte = (warp + i * kReaders) * kPieceBytes;
+        if (first + byte >= row_bytes) break;
+        const uint8_t* from = stages + at.stage * kStageBytes + r * kSegmentPitch + byte + q * 16;
+        const uint4 a = *reinterpret_cast<const uint4*>(from);
+        const uint4 c = *reinterpret_cast<const uint4*>(from + 8 * kSegmentPitch);
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) {
+          Mma::run(sums[j], a.x, c.x, a.y, c.y, b[i][j].x, b[i][j].y);
+          Mma::run(sums[j], a.z, c.z, a.w, c.w, b[i][j].z, b[i][j].w);
+        }
+      }
+      __syncwarp();
+      if (lane == 0) arrive(&ring.empty[at.stage]);
+      at.advance();
+    }
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, kReaders, tile * kRows, j * 8);
+  }
+}
+
+template <typename Mma, int kTiles>
+void launch_ring(const Context& context, const Rows& p) {
+  constexpr int kBytes = kStages * kStageBytes;
+  static_assert(2 * (kBytes + 8192) <= 227 * 1024, "two blocks share a multiprocessor");
+  static const cudaError_t allowed = cudaFuncSetAttribute(rows_ring_kernel<Mma, kTiles>,
+                                                          cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  CUDA_CHECK(allowed);
+  const int tiles = (p.N + kRows - 1) / kRows;
+  launch(context, rows_ring_kernel<Mma, kTiles>,
+         dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors())), dim3((kReaders + 1) * 32), kBytes, p,
+         tiles);
 }
 
 template <typename Mma, int kTiles, int kUnroll>
@@ -118,9 +209,9 @@ void launch_rows(const Context& context, const Rows& p) {
 template <typename Mma>
 void launch_rows(const Context& context, const Rows& p) {
   if (p.T <= 8) {
-    launch_rows<Mma, 1, 4>(context, p);
+    launch_ring<Mma, 1>(context, p);
   } else if (p.T <= 16) {
-    launch_rows<Mma, 2, 4>(context, p);
+    launch_ring<Mma, 2>(context, p);
   } else if (p.T <= 32) {
     launch_rows<Mma, 4, 2>(context, p);
   } else {

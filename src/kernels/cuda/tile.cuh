@@ -16,20 +16,21 @@ constexpr int kTileTokens8 = 8;  // tokens, its B side
 inline size_t tile_bytes(int warps) { return static_cast<size_t>(warps) * kTileTokens8 * kTileRows * 4; }
 
 // Adds the C fragments of all warps, in the order of the warps, and calls store(token, row, sum) once for
-// each of the tile's elements. `shared` has tile_bytes(warps). Every thread of the block must call it.
+// each of the tile's elements. `shared` has tile_bytes(warps). Every thread of the block's first `warps` must call it.
 template <typename Sum, typename Store>
-__device__ __forceinline__ void sum_tile(const Sum (&c)[4], Sum* shared, Store store) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+__device__ __forceinline__ void sum_tile(const Sum (&c)[4], Sum* shared, int warps, Store store) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int r = lane / 4, q = lane % 4;
   constexpr int kElements = kTileTokens8 * kTileRows;
-  __syncthreads();
+  const auto meet = [&] { asm volatile("bar.sync 1, %0;" ::"r"(warps * 32) : "memory"); };
+  meet();
   Sum* mine = shared + warp * kElements;
   mine[(2 * q) * kTileRows + r] = c[0];
   mine[(2 * q + 1) * kTileRows + r] = c[1];
   mine[(2 * q) * kTileRows + r + 8] = c[2];
   mine[(2 * q + 1) * kTileRows + r + 8] = c[3];
-  __syncthreads();
-  for (int i = threadIdx.x; i < kElements; i += blockDim.x) {
+  meet();
+  for (int i = threadIdx.x; i < kElements; i += warps * 32) {
     Sum sum = 0;
     for (int w = 0; w < warps; ++w) sum += shared[w * kElements + i];
     store(i / kTileRows, i % kTileRows, sum);
