@@ -48,10 +48,12 @@ quality() {
 }
 models() {
   for shape in Llama-3.2-1B Llama-3.1-8B; do
-    for encoding in "bf16" "int8" "int4-g128 --lm-head q8_0" "q8_0" "q4_0"; do
-      # shellcheck disable=SC2086
-      "$bin/tandem" bench --device cuda --random-weights "$shapes/$shape.json" --encoding $encoding \
-        -p 2048 -n 128 -r 3 -d 128 --ubatch-size 2048 -o jsonl || return 1
+    for encoding in "bf16" "int8" "int4-g128 --lm-head q8_0" "q8_0 --lm-head q8_0" "q4_0 --lm-head q8_0"; do
+      for test in "-p 0 -n 128 -d 128 --npl 1,8,32" "-p 2048 -n 0"; do
+        # shellcheck disable=SC2086
+        "$bin/tandem" bench --device cuda --random-weights "$shapes/$shape.json" --encoding $encoding \
+          $test -r 3 --ubatch-size 2048 -o jsonl || return 1
+      done
     done
   done
 }

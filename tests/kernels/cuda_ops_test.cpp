@@ -43,6 +43,7 @@ TEST_F(CudaOps, QuantizeGivesTheSameCodes) {
       EXPECT_EQ(a.host.codes, b.codes) << "K " << K;
       const auto equal = [](float p, float q) { return p == q || (std::isnan(p) && std::isnan(q)); };
       EXPECT_TRUE(std::ranges::equal(a.host.scales, b.scales, equal)) << "K " << K;
+      if (type == ActType::int8_token) continue;  // no kernel of the GPU reads a token's sum, none writes it
       EXPECT_TRUE(std::ranges::equal(a.host.sums, b.sums, equal)) << "K " << K;
     }
   }

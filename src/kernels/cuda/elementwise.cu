@@ -16,7 +16,8 @@
 namespace tandem {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int64_t kThreads = 256;         // of a block that reduces nothing
+constexpr int64_t kReducingThreads = 1024;  // one block has a row of up to 4096 channels
 constexpr int kEach = 4;  // neighbouring channels of a thread
 constexpr unsigned kMaxCluster = 8;
 
@@ -127,18 +128,12 @@ __device__ void write_token_codes(const Source& source, const Activations& out, 
   for (int64_t k = mine.first; k < out.K; k += mine.step) max_abs = fmaxf(max_abs, seen_magnitude(source.at(t, k, out.K)));
   max_abs = cluster_reduce(max_abs, shared, [](float v) { return warp_max(v); }, 0.0f);
   const float factor = code_factor(max_abs);
-  float total = 0;  // of codes: whole numbers, exact up to 2^24
   for (int64_t k = mine.first; k < mine.padded; k += mine.step) {
     int sum;
     *reinterpret_cast<uint32_t*>(out.codes + t * mine.padded + k) = codes_of(source.at(t, k, out.K), factor, &sum);
-    total += static_cast<float>(sum);
   }
-  total = cluster_reduce(total, shared, [](float v) { return warp_sum(v); }, 0.0f);
-  if (threadIdx.x == 0 && mine.first == 0) {
-    const float scale = isfinite(max_abs) ? max_abs / 127.0f : NAN;
-    out.scales[t] = scale;
-    out.sums[t] = scale * total;
-  }
+  // The sum of a whole token's codes is for weights with a minimum, of which none has one scale a row here.
+  if (mine.first == 0) out.scales[t] = isfinite(max_abs) ? max_abs / 127.0f : NAN;
 }
 
 template <ActType kType>
@@ -153,7 +148,7 @@ __device__ __forceinline__ uint32_t half_pair(float a, float b) {
 
 // Grid: x the blocks of a token, which are a cluster where a row must be reduced; y the tokens.
 template <typename Source, ActType kType>
-__global__ void __launch_bounds__(kThreads) row_kernel(Source source, const Activations out) {
+__global__ void __launch_bounds__(kReducingThreads) row_kernel(Source source, const Activations out) {
   __shared__ float shared[33];
   launch_dependents();
   wait_for_inputs();
@@ -186,10 +181,12 @@ void write_rows(const Context& context, const Source& source, const Activations&
                       : out.type == ActType::f16        ? row_kernel<Source, ActType::f16>
                                                         : row_kernel<Source, ActType::f32>;
   const bool reduces = Source::kReduces || out.type == ActType::int8_token;
-  unsigned blocks = blocks_for(out.K_padded(), kThreads * kEach);
+  const int64_t most = reduces ? kReducingThreads : kThreads;
+  const int64_t threads = std::min(most, (out.K_padded() / kEach + 31) / 32 * 32);
+  unsigned blocks = blocks_for(out.K_padded(), threads * kEach);
   if (reduces) blocks = std::min(std::bit_ceil(blocks), kMaxCluster);
-  launch_clusters(context, kernel, reduces ? blocks : 1, dim3(blocks, static_cast<unsigned>(out.T)), dim3(kThreads), 0,
-                  source, out);
+  launch_clusters(context, kernel, reduces ? blocks : 1, dim3(blocks, static_cast<unsigned>(out.T)),
+                  dim3(static_cast<unsigned>(threads)), 0, source, out);
 }
 
 __global__ void cos_sin_kernel(const int32_t* positions, const float* inv_freq, int half, float* cos_sin) {

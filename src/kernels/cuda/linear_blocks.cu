@@ -9,7 +9,9 @@
 //
 // One mma is one block of 32 channels, exact in int32; its sums are scaled into f32. Unsigned nibbles meet
 // the activations as they are: the zero point, or the minimum, times the block's sum of activations comes on top.
-// Splits and orders of sums are those of linear_rows.cu. Bound by bytes.
+// Splits and orders of sums are those of linear_rows.cu. Meant to be bound by bytes, at 4 bits it is bound by the
+// instructions that scale. Lost so far: a ring of bulk copies as in linear_rows.cu (deep matrices 20 % faster, wide
+// ones 20 % slower), and whole rows for each warp.
 //
 // A prompt's tokens go through cuBLASLt in f16: some rows of W at a time, and the activations' codes times their
 // scales, each rounded once more, which is a hundredth of what their quantization rounded.
@@ -18,7 +20,6 @@
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_rows.h"
-#include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/tile.cuh"
 #include "kernels/rows.h"
 
@@ -92,13 +93,14 @@ struct Piece {
   uint4 codes[2];                               // rows r, r + 8
   uint32_t scales[2][(kScaleBytes + 3) / 4];
 
-  static constexpr int kAllScaleBytes = kScaleBytes * kTileRows;
-  // From where the piece's codes and its scales lie.
-  __device__ __forceinline__ void load(const uint8_t* from, const uint8_t* beside, int lane) {
-    codes[0] = *reinterpret_cast<const uint4*>(from + lane * 16);
-    codes[1] = *reinterpret_cast<const uint4*>(from + lane * 16 + 512);
-    load_scales<kScaleBytes>(scales[0], beside + lane / 4 * kScaleBytes);
-    load_scales<kScaleBytes>(scales[1], beside + (lane / 4 + 8) * kScaleBytes);
+  __device__ __forceinline__ void load(const Blocks& p, int64_t tile, int piece, int lane) {
+    const int64_t index = tile * p.pieces + piece;
+    const uint8_t* from = p.w + index * kPieceBytes + lane * 16;
+    codes[0] = load_stream(from);
+    codes[1] = load_stream(from + 512);
+    const uint8_t* beside = p.scales + (index * kTileRows + lane / 4) * kScaleBytes;
+    load_scales<kScaleBytes>(scales[0], beside);
+    load_scales<kScaleBytes>(scales[1], beside + 8 * kScaleBytes);
   }
   __device__ __forceinline__ float scale(int row, int block, bool is_bf16) const {
     const int i = block * 32 / kGroup * (kMin ? 2 : 1);
@@ -115,149 +117,96 @@ struct Piece {
   }
 };
 
-constexpr int kReaders = 8;  // warps; a stage has a piece for each
-constexpr int kStages = 8;
+// Sums of whole numbers begin at this one, whose bits are those of 1.5 x 2^23: as long as they stay below 2^22 the
+// bits of the sum are those of the float beside it, and a subtraction converts. The conversion instruction is four
+// times slower.
+constexpr int kBias = 0x4B400000;
+__device__ __forceinline__ float unbiased(int sum) { return __int_as_float(sum) - 12582912.0f; }
 
-// The activations of one block of 32 channels as a lane needs them: codes of token r, scales and sums of the tokens
-// 2 q and 2 q + 1. kOne: T is 1, and the other columns are not worth scaling.
-template <int kTiles, bool kOne>
-struct Facing {
-  static constexpr int kColumns = kOne ? 1 : 2;
-  uint2 codes[kTiles];
-  float scales[kTiles][kColumns], sums[kTiles][kColumns];
-
-  __device__ __forceinline__ void load(const Blocks& p, int t0, int block, int r, int q) {
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-      codes[j] = *reinterpret_cast<const uint2*>(p.x + min(t0 + j * 8 + r, p.T - 1) * p.ldx + block * 32 + q * 8);
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        const int64_t i = static_cast<int64_t>(block) * p.T + (kOne ? 0 : min(t0 + j * 8 + 2 * q + c, p.T - 1));
-        scales[j][c] = p.x_scales[i];
-        sums[j][c] = p.x_sums[i];
-      }
-    }
-  }
-};
-
-// sums += the piece times its activations. Channels that share a weight's scale are added first.
-template <typename P, int kBits, int kGroup, int kTiles, bool kOne>
-__device__ __forceinline__ void multiply(const Blocks& p, const P& now, const Facing<kTiles, kOne> (&facing)[P::kBlocks],
-                                         int first_block, float (&sums)[kTiles][4]) {
-  constexpr int kShared = kGroup / 32;
-#pragma unroll
-  for (int g = 0; g < P::kBlocks; g += kShared) {
-    const float s0 = now.scale(0, g, p.scales_are_bf16), s1 = now.scale(1, g, p.scales_are_bf16);
-    const float m0 = kBits == 4 ? now.min(0, g, p.scales_are_bf16) : 0.0f;
-    const float m1 = kBits == 4 ? now.min(1, g, p.scales_are_bf16) : 0.0f;
-    float part[kTiles][4] = {}, total[kTiles][2] = {};
-#pragma unroll
-    for (int b = g; b < g + kShared; ++b) {
-      if (first_block + b >= p.blocks) break;
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-        int c[4] = {};
-        MmaS8::run(c, now.low(0, b), now.low(1, b), now.high(0, b), now.high(1, b), facing[b].codes[j].x,
-                   facing[b].codes[j].y);
-#pragma unroll
-        for (int column = 0; column < (kOne ? 1 : 2); ++column) {
-          part[j][column] += static_cast<float>(c[column]) * facing[b].scales[j][column];
-          part[j][column + 2] += static_cast<float>(c[column + 2]) * facing[b].scales[j][column];
-          total[j][column] += facing[b].sums[j][column];
-        }
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int column = 0; column < (kOne ? 1 : 2); ++column) {
-        sums[j][column] += s0 * part[j][column];
-        sums[j][column + 2] += s1 * part[j][column + 2];
-        if constexpr (kBits == 4) {
-          sums[j][column] += m0 * total[j][column];
-          sums[j][column + 2] += m1 * total[j][column];
-        }
-      }
-    }
-  }
-}
-
-// Weights through a ring: a stage is the codes of eight neighbouring pieces, then their scales. A block has the
-// tiles of 16 rows blockIdx.x, + gridDim.x ..., and the tokens of blockIdx.y.
-template <int kBits, int kGroup, bool kMin, int kTiles, bool kOne>
-__global__ void __launch_bounds__((kReaders + 1) * 32) blocks_ring_kernel(const Blocks p, int tiles) {
+// kOne: T is 1, and columns other than the first are not worth scaling.
+template <int kBits, int kGroup, bool kMin, int kTiles, int kUnroll, bool kOne>
+__global__ void __launch_bounds__(256) blocks_kernel(const Blocks p) {
   using P = Piece<kBits, kGroup, kMin>;
-  constexpr int kStageBytes = kReaders * (kPieceBytes + P::kAllScaleBytes);
-  extern __shared__ __align__(128) uint8_t stages[];
-  __shared__ Ring<kStages> ring;
-  __shared__ float shared[kReaders * kTileTokens8 * kTileRows];
+  extern __shared__ float shared[];
   launch_dependents();
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int r = lane / 4, q = lane % 4;
+  const int64_t tile = blockIdx.x;
   const int t0 = blockIdx.y * kTiles * 8;
-  ring.init(kReaders);
-  RingCursor<kStages> at;
-  if (warp == kReaders) {
-    for (int tile = blockIdx.x; tile < tiles && lane == 0; tile += gridDim.x) {
-      for (int first = 0; first < p.pieces; first += kReaders) {
-        wait_barrier(&ring.empty[at.stage], at.phase ^ 1);
-        const int count = min(kReaders, p.pieces - first);
-        const int64_t index = static_cast<int64_t>(tile) * p.pieces + first;
-        uint8_t* stage = stages + at.stage * kStageBytes;
-        uint64_t* full = &ring.full[at.stage];
-        expect_bytes(full, count * (kPieceBytes + P::kAllScaleBytes));
-        bulk_copy(stage, p.w + index * kPieceBytes, count * kPieceBytes, full);
-        bulk_copy(stage + kReaders * kPieceBytes, p.scales + index * P::kAllScaleBytes, count * P::kAllScaleBytes, full);
-        at.advance();
-      }
-    }
-    wait_for_inputs();
-    return;
+  P next[kUnroll];
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    if (warp + u * warps < p.pieces) next[u].load(p, tile, warp + u * warps, lane);
   }
   wait_for_inputs();
-  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    float sums[kTiles][4] = {};
-    for (int first = 0; first < p.pieces; first += kReaders) {
-      const int piece = first + warp, first_block = piece * P::kBlocks;
-      Facing<kTiles, kOne> facing[P::kBlocks];
+
+  const int8_t* x[kTiles];
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) x[j] = p.x + min(t0 + j * 8 + r, p.T - 1) * p.ldx + q * 8;
+  float sums[kTiles][4] = {};
+  for (int first = warp; first < p.pieces; first += warps * kUnroll) {
+    P now[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      now[u] = next[u];
+      const int ahead = first + (kUnroll + u) * warps;
+      if (ahead < p.pieces) next[u].load(p, tile, ahead, lane);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int piece = first + u * warps;
+      if (piece >= p.pieces) break;
 #pragma unroll
       for (int b = 0; b < P::kBlocks; ++b) {
-        if (first_block + b < p.blocks) facing[b].load(p, t0, first_block + b, r, q);
-      }
-      wait_barrier(&ring.full[at.stage], at.phase);
-      P now;
-      if (piece < p.pieces) {
-        const uint8_t* stage = stages + at.stage * kStageBytes;
-        now.load(stage + warp * kPieceBytes, stage + kReaders * kPieceBytes + warp * P::kAllScaleBytes, lane);
-      }
-      __syncwarp();
-      if (lane == 0) arrive(&ring.empty[at.stage]);
-      at.advance();
-      if (piece < p.pieces) multiply<P, kBits, kGroup, kTiles, kOne>(p, now, facing, first_block, sums);
-    }
+        // Beyond the row weights and scales are zero, so it does not matter what they meet; a branch here would
+        // keep the blocks' loads from running together.
+        const int block = min(piece * P::kBlocks + b, p.blocks - 1);
+        const uint32_t a0 = now[u].low(0, b), a1 = now[u].low(1, b);
+        const uint32_t a2 = now[u].high(0, b), a3 = now[u].high(1, b);
+        const float s0 = now[u].scale(0, b, p.scales_are_bf16), s1 = now[u].scale(1, b, p.scales_are_bf16);
+        float m0 = 0, m1 = 0;
+        if constexpr (kBits == 4) {
+          m0 = now[u].min(0, b, p.scales_are_bf16), m1 = now[u].min(1, b, p.scales_are_bf16);
+        }
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-      const int first = t0 + j * 8, n0 = tile * kTileRows;
-      if (first >= p.T) break;
-      sum_tile(sums[j], shared, kReaders, [&](int t, int n, float sum) {
-        if (first + t >= p.T || n0 + n >= p.N) return;
-        float* out = p.y + (first + t) * p.ldy + n0 + n;
-        *out = p.accumulate ? *out + sum : sum;
-      });
+        for (int j = 0; j < kTiles; ++j) {
+          const uint2 v = *reinterpret_cast<const uint2*>(x[j] + block * 32);
+          int c[4] = {kBias, kBias, kBias, kBias};
+          MmaS8::run(c, a0, a1, a2, a3, v.x, v.y);
+#pragma unroll
+          for (int column = 0; column < (kOne ? 1 : 2); ++column) {
+            const int i = block * p.T + (kOne ? 0 : min(t0 + j * 8 + 2 * q + column, p.T - 1));
+            const float xs = p.x_scales[i];
+            sums[j][column] += unbiased(c[column]) * (s0 * xs);
+            sums[j][column + 2] += unbiased(c[column + 2]) * (s1 * xs);
+            if constexpr (kBits == 4) {
+              const float total = p.x_sums[i];
+              sums[j][column] += m0 * total;
+              sums[j][column + 2] += m1 * total;
+            }
+          }
+        }
+      }
     }
+  }
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+    const int first = t0 + j * 8, n0 = blockIdx.x * kTileRows;
+    if (first >= p.T) break;
+    sum_tile(sums[j], shared, warps, [&](int t, int n, float sum) {
+      if (first + t >= p.T || n0 + n >= p.N) return;
+      float* out = p.y + (first + t) * p.ldy + n0 + n;
+      *out = p.accumulate ? *out + sum : sum;
+    });
   }
 }
 
-template <int kBits, int kGroup, bool kMin, int kTiles, bool kOne>
-void launch_ring(const Context& context, const Blocks& p) {
-  constexpr int kBytes = kStages * kReaders * (kPieceBytes + Piece<kBits, kGroup, kMin>::kAllScaleBytes);
-  static_assert(2 * (kBytes + 8192) <= 227 * 1024, "two blocks share a multiprocessor");
-  const auto kernel = blocks_ring_kernel<kBits, kGroup, kMin, kTiles, kOne>;
-  static const cudaError_t allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  CUDA_CHECK(allowed);
-  const int tiles = (p.N + kTileRows - 1) / kTileRows;
-  launch(context, kernel,
-         dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors()), blocks_for(p.T, kTiles * 8)),
-         dim3((kReaders + 1) * 32), kBytes, p, tiles);
+template <int kBits, int kGroup, bool kMin, int kTiles, int kUnroll, bool kOne>
+void launch_blocks(const Context& context, const Blocks& p) {
+  const int warps = std::clamp(p.pieces / 2, 1, 8);
+  launch(context, blocks_kernel<kBits, kGroup, kMin, kTiles, kUnroll, kOne>,
+         dim3(blocks_for(p.N, kTileRows), blocks_for(p.T, kTiles * 8)), dim3(static_cast<unsigned>(warps * 32)),
+         tile_bytes(warps), p);
 }
 
 template <int kBits, int kGroup, bool kMin>
@@ -267,13 +216,13 @@ template <int kBits, int kGroup, bool kMin>
 void launch_blocks(const Context& context, const Blocks& p) {
   if (run_cublas<kBits, kGroup, kMin>(context, p)) return;
   if (p.T == 1) {
-    launch_ring<kBits, kGroup, kMin, 1, true>(context, p);
+    launch_blocks<kBits, kGroup, kMin, 1, 2, true>(context, p);
   } else if (p.T <= 8) {
-    launch_ring<kBits, kGroup, kMin, 1, false>(context, p);
+    launch_blocks<kBits, kGroup, kMin, 1, 2, false>(context, p);
   } else if (p.T <= 16) {
-    launch_ring<kBits, kGroup, kMin, 2, false>(context, p);
+    launch_blocks<kBits, kGroup, kMin, 2, 1, false>(context, p);
   } else {
-    launch_ring<kBits, kGroup, kMin, 4, false>(context, p);
+    launch_blocks<kBits, kGroup, kMin, 4, 1, false>(context, p);
   }
 }
 
@@ -422,8 +371,7 @@ __global__ void decode_pieces(const Blocks p, int64_t first_tile, int ld, __half
   const int lane = threadIdx.x % 32, piece = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32;
   if (piece >= p.pieces) return;
   P now;
-  const int64_t index = (first_tile + blockIdx.x) * p.pieces + piece;
-  now.load(p.w + index * kPieceBytes, p.scales + index * P::kAllScaleBytes, lane);
+  now.load(p, first_tile + blockIdx.x, piece, lane);
 #pragma unroll
   for (int b = 0; b < P::kBlocks; ++b) {
     const int k = piece * P::kChannels + b * 32 + lane % 4 * 8;
