@@ -15,7 +15,8 @@ inline void add_device_option(CLI::App* verb, std::string& isa) {
       ->excludes("--isa")
       ->check(CLI::Validator(
           [](const std::string& name) {
-            return names_device(name) ? std::string() : "found '" + name + "', expected cuda or cuda:N";
+            return names_device(name) ? std::string()
+                                      : "found '" + name + "', expected cuda or cuda:N";
           },
           ""));
 }

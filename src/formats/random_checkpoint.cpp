@@ -24,16 +24,19 @@ struct Sheet {
   std::shared_ptr<Buffer> data, scales;
 };
 
-// Sum of four uniform 16-bit numbers: normal enough, and the same on every machine. Deviation 37837.
+// Sum of four uniform 16-bit numbers: normal enough, and the same on every machine. Deviation
+// 37837.
 float near_normal(uint64_t bits) {
-  const int64_t sum = static_cast<int64_t>((bits & 0xFFFF) + (bits >> 16 & 0xFFFF) + (bits >> 32 & 0xFFFF) + (bits >> 48));
+  const int64_t sum = static_cast<int64_t>((bits & 0xFFFF) + (bits >> 16 & 0xFFFF) +
+                                           (bits >> 32 & 0xFFFF) + (bits >> 48));
   return static_cast<float>(sum - 2 * 65535) * (1.0f / 37837.0f);
 }
 
 void fill_plain(const Sheet& sheet, Random& random, std::byte* row, float deviation) {
   for (int64_t k = 0; k < sheet.K; ++k) {
     const float value = near_normal(random.next()) * deviation;
-    const uint16_t half = sheet.encoding.packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
+    const uint16_t half =
+        sheet.encoding.packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
     std::memcpy(row + 2 * k, &half, 2);
   }
 }
@@ -57,35 +60,45 @@ void fill_blocks(const Sheet& sheet, Random& random, std::byte* row, float scale
 
 void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   const Encoding& encoding = sheet.encoding;
-  Random random(seed ^ static_cast<uint64_t>(n) * 0xD1342543DE82EF95ull ^ static_cast<uint64_t>(sheet.K) << 40);
+  Random random(seed ^ static_cast<uint64_t>(n) * 0xD1342543DE82EF95ull ^
+                static_cast<uint64_t>(sheet.K) << 40);
   std::byte* row = sheet.data->data() + static_cast<size_t>(n) * encoding.row_bytes(sheet.K);
   const float deviation = 1.0f / std::sqrt(static_cast<float>(sheet.K));
   // Uniform codes of 4 and of 8 bits deviate by 4.61 and 73.9.
   const float nibble = deviation / 4.61f, byte = deviation / 73.9f;
   switch (encoding.packing) {
     case Packing::bf16:
-    case Packing::f16: fill_plain(sheet, random, row, deviation); return;
-    case Packing::q8_0: fill_blocks(sheet, random, row, byte, 0); return;
+    case Packing::f16:
+      fill_plain(sheet, random, row, deviation);
+      return;
+    case Packing::q8_0:
+      fill_blocks(sheet, random, row, byte, 0);
+      return;
     case Packing::q4_0:
-    case Packing::q4_1: fill_blocks(sheet, random, row, nibble, -7.5f * nibble); return;
-    default: break;
+    case Packing::q4_1:
+      fill_blocks(sheet, random, row, nibble, -7.5f * nibble);
+      return;
+    default:
+      break;
   }
   fill_random_bytes(random, row, encoding.row_bytes(sheet.K));
   const int64_t groups = encoding.groups_per_row(sheet.K);
   const size_t step = scale_bytes(encoding.scale_type);
   for (int64_t g = 0; g < groups; ++g) {
-    store_scale(sheet.scales->data() + static_cast<size_t>(n * groups + g) * step, encoding.scale_type,
-                encoding.bits() == 8 ? byte : nibble);
+    store_scale(sheet.scales->data() + static_cast<size_t>(n * groups + g) * step,
+                encoding.scale_type, encoding.bits() == 8 ? byte : nibble);
   }
 }
 
 Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, ThreadPool& pool) {
   if (K % encoding.block() != 0) {
-    fail(ErrorKind::usage, "{} in rows of {} elements; expected a multiple of {}", encoding.name(), K, encoding.block());
+    fail(ErrorKind::usage, "{} in rows of {} elements; expected a multiple of {}", encoding.name(),
+         K, encoding.block());
   }
   Sheet sheet{encoding, K, N, nullptr, nullptr};
   sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N) * encoding.row_bytes(K));
-  const bool has_scales = encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group;
+  const bool has_scales =
+      encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group;
   if (has_scales) {
     sheet.scales = std::make_shared<Buffer>(static_cast<size_t>(N * encoding.groups_per_row(K)) *
                                             scale_bytes(encoding.scale_type));
@@ -147,9 +160,17 @@ ModelConfig read_model_shape(const std::filesystem::path& path) {
 }
 
 Encoding encoding_of(std::string_view name) {
-  constexpr std::string_view kNames[] = {"bf16", "f16", "int8", "int4-g32", "int4-g64", "int4-g128", "q4_0", "q4_1", "q8_0"};
-  const Encoding encodings[] = {kBF16, kF16, int8_channel(ScaleType::bf16), int4_group(32, ScaleType::f16),
-                                int4_group(64, ScaleType::f16), int4_group(128, ScaleType::f16), kQ4_0, kQ4_1, kQ8_0};
+  constexpr std::string_view kNames[] = {"bf16",      "f16",  "int8", "int4-g32", "int4-g64",
+                                         "int4-g128", "q4_0", "q4_1", "q8_0"};
+  const Encoding encodings[] = {kBF16,
+                                kF16,
+                                int8_channel(ScaleType::bf16),
+                                int4_group(32, ScaleType::f16),
+                                int4_group(64, ScaleType::f16),
+                                int4_group(128, ScaleType::f16),
+                                kQ4_0,
+                                kQ4_1,
+                                kQ8_0};
   const auto* found = std::ranges::find(kNames, name);
   if (found == std::end(kNames)) {
     fail(ErrorKind::usage, "encoding {}; expected one of {}", quote(name), fmt::join(kNames, ", "));
@@ -157,8 +178,8 @@ Encoding encoding_of(std::string_view name) {
   return encodings[found - std::begin(kNames)];
 }
 
-Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers, const Encoding& lm_head,
-                             uint64_t seed, ThreadPool& pool) {
+Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
+                             const Encoding& lm_head, uint64_t seed, ThreadPool& pool) {
   const auto encoding_for = [&](const std::string& name) {
     if (name == "lm_head.weight") return lm_head;
     if (name != "model.embed_tokens.weight") return layers;
@@ -171,7 +192,8 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers, 
   std::vector<Sheet> sheets;
   const auto expected = expected_tensors(config);
   const auto same = [](const Encoding& encoding, int64_t K) {
-    return [&encoding, K](const Sheet& sheet) { return sheet.encoding == encoding && sheet.K == K; };
+    return
+        [&encoding, K](const Sheet& sheet) { return sheet.encoding == encoding && sheet.K == K; };
   };
   for (const ExpectedTensor& want : expected) {
     if (want.N == 1) continue;
@@ -196,7 +218,8 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers, 
     }
     const Encoding encoding = encoding_for(want.name);
     const Sheet& sheet = *std::ranges::find_if(sheets, same(encoding, want.K));
-    checkpoint.tensors.push_back({want.name, view_of(sheet, static_cast<int64_t>(places.below(kPlaces)), want.N)});
+    checkpoint.tensors.push_back(
+        {want.name, view_of(sheet, static_cast<int64_t>(places.below(kPlaces)), want.N)});
     checkpoint.file_bytes += checkpoint.tensors.back().weight.total_bytes();
   }
   checkpoint.index_tensors();

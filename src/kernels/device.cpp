@@ -21,7 +21,8 @@ std::shared_ptr<Device> open_device(std::string_view name) {
   if (name != kCuda) {
     const std::string_view digits = name.substr(std::min(name.size(), kCuda.size() + 1));
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-    if (!names_device(name) || error != std::errc() || end != digits.data() + digits.size() || index < 0) {
+    if (!names_device(name) || error != std::errc() || end != digits.data() + digits.size() ||
+        index < 0) {
       fail(ErrorKind::usage, "device {}; expected cuda or cuda:N, N from 0", quote(name));
     }
   }

@@ -1,4 +1,5 @@
-// A processor with memory of its own: allocation, copies, and steps that are recorded once and replayed.
+// A processor with memory of its own: allocation, copies, and steps that are recorded once and
+// replayed.
 #pragma once
 
 #include <functional>
@@ -18,8 +19,9 @@ struct StepLimits {
   int64_t max_pages = 0;  // of all sequences of a step together
 };
 
-// A step's batch where the kernels read it: tokens, positions, page tables and the list of attention
-// work, at addresses that never change, so that a recorded step reads the next one's batch.
+// A step's batch where the kernels read it: tokens, positions, page tables and the list of
+// attention work, at addresses that never change, so that a recorded step reads the next one's
+// batch.
 class DeviceStep {
  public:
   virtual ~DeviceStep() = default;
@@ -44,12 +46,14 @@ class Device : public DeviceMemory {
 
   virtual std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H,
                                                 const KvLayout& layout) = 0;
-  // Runs `launch`, which only launches kernels over the staged batch. When the step is a decode step, the
-  // launches are recorded the first time and replayed when a step of the same shape comes again.
+  // Runs `launch`, which only launches kernels over the staged batch. When the step is a decode
+  // step, the launches are recorded the first time and replayed when a step of the same shape comes
+  // again.
   virtual void run(DeviceStep& step, const std::function<void()>& launch) = 0;
 };
 
-// "cuda" or "cuda:N". Throws usage when the name is neither, no_device with the reason when it cannot be used.
+// "cuda" or "cuda:N". Throws usage when the name is neither, no_device with the reason when it
+// cannot be used.
 std::shared_ptr<Device> open_device(std::string_view name);
 // Whether the name is of this form.
 bool names_device(std::string_view name);

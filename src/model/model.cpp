@@ -219,9 +219,9 @@ void Model::WorkspaceDeleter::operator()(Workspace* workspace) const { delete wo
 
 uint64_t Model::workspace_bytes(const Workspace& ws) {
   uint64_t sum = 0;
-  for (const Buffer* buffer : {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.inv_freq,
-                               &ws.scratch, &ws.last, &ws.logits, &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums, &ws.act_half,
-                               &ws.greedy}) {
+  for (const Buffer* buffer :
+       {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.inv_freq, &ws.scratch, &ws.last, &ws.logits,
+        &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums, &ws.act_half, &ws.greedy}) {
     sum += buffer->size_bytes();
   }
   return sum + (ws.step != nullptr ? ws.step->size_bytes() : 0);

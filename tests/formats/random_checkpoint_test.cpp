@@ -1,4 +1,5 @@
-// Random checkpoints: every tensor of the shape in the wanted encoding, repeatable, of about unit gain.
+// Random checkpoints: every tensor of the shape in the wanted encoding, repeatable, of about unit
+// gain.
 #include "formats/random_checkpoint.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +29,8 @@ ModelConfig small_config() {
 
 TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   ThreadPool pool(2);
-  for (const char* name : {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
+  for (const char* name :
+       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
     const Encoding encoding = encoding_of(name);
     const Checkpoint made = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
     const Checkpoint again = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);

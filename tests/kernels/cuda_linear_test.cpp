@@ -1,5 +1,5 @@
-// Every linear row of the GPU, at odd shapes and at real ones, against scalar code with the same rounded
-// activations.
+// Every linear row of the GPU, at odd shapes and at real ones, against scalar code with the same
+// rounded activations.
 #include <algorithm>
 #include <cmath>
 
@@ -16,23 +16,39 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {1, 16, 32, "one tile"},         {1, 1, 64, "one row"},           {1, 960, 576, "SmolLM2's q, k and v"},
-    {2, 17, 64, "a row beyond"},     {3, 15, 96, "fewer rows"},       {7, 33, 128, "one piece"},
-    {8, 7, 1536, "deep, few rows"},  {9, 48, 192, "a token beyond a tile"},
-    {16, 40, 320, "two tiles"},      {17, 64, 576, "three tiles"},    {33, 250, 64, "tails everywhere"},
-    {70, 96, 576, "beyond one pass"}, {200, 64, 1536, "a prompt"},    {0, 32, 64, "no tokens"},
-    {1, 4096, 4096, "a real matrix"}, {5, 512, 14336, "a real depth"},
+    {1, 16, 32, "one tile"},
+    {1, 1, 64, "one row"},
+    {1, 960, 576, "SmolLM2's q, k and v"},
+    {2, 17, 64, "a row beyond"},
+    {3, 15, 96, "fewer rows"},
+    {7, 33, 128, "one piece"},
+    {8, 7, 1536, "deep, few rows"},
+    {9, 48, 192, "a token beyond a tile"},
+    {16, 40, 320, "two tiles"},
+    {17, 64, 576, "three tiles"},
+    {33, 250, 64, "tails everywhere"},
+    {70, 96, 576, "beyond one pass"},
+    {200, 64, 1536, "a prompt"},
+    {0, 32, 64, "no tokens"},
+    {1, 4096, 4096, "a real matrix"},
+    {5, 512, 14336, "a real depth"},
 };
 
 std::vector<Encoding> encodings_of(Packing packing) {
   switch (packing) {
-    case Packing::q4_0: return {kQ4_0};
-    case Packing::q4_1: return {kQ4_1};
-    case Packing::q8_0: return {kQ8_0};
-    case Packing::int8_channel: return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32)};
+    case Packing::q4_0:
+      return {kQ4_0};
+    case Packing::q4_1:
+      return {kQ4_1};
+    case Packing::q8_0:
+      return {kQ8_0};
+    case Packing::int8_channel:
+      return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32)};
     case Packing::int4_group:
-      return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::f16), int4_group(128, ScaleType::bf16)};
-    default: return {Encoding{packing}};
+      return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::f16),
+              int4_group(128, ScaleType::bf16)};
+    default:
+      return {Encoding{packing}};
   }
 }
 
@@ -51,8 +67,8 @@ class CudaLinear : public testing::TestWithParam<LinearKernel> {
 
 void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumulate) {
   const LinearKernel& kernel = GetParam();
-  SCOPED_TRACE(fmt::format("{} {}: T {} N {} K {}{}", encoding.name(), shape.hazard, shape.T, shape.N, shape.K,
-                           accumulate ? " accumulate" : ""));
+  SCOPED_TRACE(fmt::format("{} {}: T {} N {} K {}{}", encoding.name(), shape.hazard, shape.T,
+                           shape.N, shape.K, accumulate ? " accumulate" : ""));
   Arena arena(device_.get());
   const Context context{&pool_, device_.get()};
   const int64_t first = shape.N / 3;  // two stacked parts, so that a tile may straddle them
@@ -83,14 +99,17 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
   kernel.gather_rows(context, packed, rows.data(), shape.N, gathered.data());
   const std::vector<float> decoded = gathered.values();
 
-  // A prompt meets integer weights in f16: each factor is rounded once more, by at most 2^-11 of itself.
+  // A prompt meets integer weights in f16: each factor is rounded once more, by at most 2^-11 of
+  // itself.
   const double rounding = kernel.act_type == ActType::int8_block && shape.T > 64 ? 1e-3 : 1e-5;
   std::vector<float> row(static_cast<size_t>(shape.K));
-  const int64_t step = std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows
+  const int64_t step =
+      std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows
   for (int64_t n = 0; n < shape.N; n += step) {
     const Weight& part = n < first ? parts[0] : parts.back();
     decode_row(part, n < first ? n : n - first, row.data());
-    for (int64_t k = 0; k < shape.K; ++k) ASSERT_EQ(row[k], decoded[n * shape.K + k]) << "row " << n << " k " << k;
+    for (int64_t k = 0; k < shape.K; ++k)
+      ASSERT_EQ(row[k], decoded[n * shape.K + k]) << "row " << n << " k " << k;
     for (int64_t t = 0; t < shape.T; ++t) {
       double sum = accumulate ? 0.5 : 0.0, magnitude = 0;
       for (int64_t k = 0; k < shape.K; ++k) {
@@ -146,7 +165,8 @@ TEST_P(CudaLinear, TokensDoNotDependOnTheirNeighbours) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Rows, CudaLinear,
-                         testing::ValuesIn(cuda_linear_kernels().begin(), cuda_linear_kernels().end()),
+                         testing::ValuesIn(cuda_linear_kernels().begin(),
+                                           cuda_linear_kernels().end()),
                          [](const auto& param) { return std::string(param.param.name); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaLinear);
 

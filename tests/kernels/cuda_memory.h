@@ -26,7 +26,9 @@ inline std::shared_ptr<Device> cuda_or_null(std::string* reason) {
 template <typename T>
 struct OnDevice {
   OnDevice(Device& device_, const std::vector<T>& values)
-      : device(device_), count(values.size()), buffer(std::max<size_t>(values.size() * sizeof(T), 16), &device_) {
+      : device(device_),
+        count(values.size()),
+        buffer(std::max<size_t>(values.size() * sizeof(T), 16), &device_) {
     device.upload(buffer.data(), values.data(), values.size() * sizeof(T));
   }
   T* data() { return buffer.as<T>(); }

@@ -1,13 +1,16 @@
-// RoPE with the append to the paged cache, and causal attention over it; bf16 cache, head sizes 64 and 128.
+// RoPE with the append to the paged cache, and causal attention over it; bf16 cache, head sizes 64
+// and 128.
 //
-// A page's plane of K is [64 tokens][D], of V its transpose [D][64 tokens], at the offsets of KvLayout: so both
-// are read in 16-byte pieces that are fragments of mma as they lie.
+// A page's plane of K is [64 tokens][D], of V its transpose [D][64 tokens], at the offsets of
+// KvLayout: so both are read in 16-byte pieces that are fragments of mma as they lie.
 //
-// One block of 4 warps has one AttentionItem and one kv head: up to 16 rows (query tokens x query heads that
-// share the kv head), so K and V are read once for all of them. A warp takes every fourth 32 tokens: S = Q K^T, a running softmax, O += P V. Queries and probabilities enter the bf16 mma as two terms, the
-// rounded number and what the rounding left, so that the result is as good as f32 over the same cache. The warps
-// meet in shared memory; the items of a long context meet in memory, where the last one to arrive adds them up in
-// their order. Bound by bytes: the pages, once.
+// One block of 4 warps has one AttentionItem and one kv head: up to 16 rows (query tokens x query
+// heads that share the kv head), so K and V are read once for all of them. A warp takes every
+// fourth 32 tokens: S = Q K^T, a running softmax, O += P V. Queries and probabilities enter the
+// bf16 mma as two terms, the rounded number and what the rounding left, so that the result is as
+// good as f32 over the same cache. The warps meet in shared memory; the items of a long context
+// meet in memory, where the last one to arrive adds them up in their order. Bound by bytes: the
+// pages, once.
 #include <cmath>
 
 #include "kernels/cuda/elementwise.h"
@@ -36,13 +39,14 @@ struct Pages {
 Pages pages_of(const KvCache& cache, int64_t layer) {
   const KvLayout& layout = cache.layout;
   CUDA_DOOR(layout.type == KvType::bf16, static_cast<int64_t>(layout.type));
-  return {cache.base + layout.k_offset(layer, 0), layout.page_bytes(), layout.head_bytes(), layout.k_bytes()};
+  return {cache.base + layout.k_offset(layer, 0), layout.page_bytes(), layout.head_bytes(),
+          layout.k_bytes()};
 }
 
 // One warp a head; lane d has the planes d, d + 32 ... (each the pair d, d + D / 2).
 template <int D>
-__global__ void rope_append_kernel(float* qkv, const HeadTransform transform, const StepView step, int H, int G,
-                                   const float* cos_sin, const Pages cache) {
+__global__ void rope_append_kernel(float* qkv, const HeadTransform transform, const StepView step,
+                                   int H, int G, const float* cos_sin, const Pages cache) {
   constexpr int kPlanes = D / 2 / 32;
   launch_dependents();
   wait_for_inputs();
@@ -55,7 +59,8 @@ __global__ void rope_append_kernel(float* qkv, const HeadTransform transform, co
   for (int i = 0; i < kPlanes; ++i) {
     const int d = lane + 32 * i;
     a[i] = head[d], b[i] = head[d + D / 2];
-    if (transform.bias != nullptr) a[i] += transform.bias[h * D + d], b[i] += transform.bias[h * D + d + D / 2];
+    if (transform.bias != nullptr)
+      a[i] += transform.bias[h * D + d], b[i] += transform.bias[h * D + d + D / 2];
   }
   const bool is_v = h >= H + G;
   if (transform.q_norm != nullptr && !is_v) {
@@ -96,11 +101,13 @@ __global__ void rope_append_kernel(float* qkv, const HeadTransform transform, co
 __device__ __forceinline__ void split(float x, float y, uint32_t& high, uint32_t& low) {
   const __nv_bfloat162 rounded = __floats2bfloat162_rn(x, y);
   high = *reinterpret_cast<const uint32_t*>(&rounded);
-  const __nv_bfloat162 rest = __floats2bfloat162_rn(x - __low2float(rounded), y - __high2float(rounded));
+  const __nv_bfloat162 rest =
+      __floats2bfloat162_rn(x - __low2float(rounded), y - __high2float(rounded));
   low = *reinterpret_cast<const uint32_t*>(&rest);
 }
 
-// What a warp knows of its rows r and r + 8: running maxima (of scores in powers of two), sums, outputs.
+// What a warp knows of its rows r and r + 8: running maxima (of scores in powers of two), sums,
+// outputs.
 template <int D>
 struct Running {
   float max[2] = {-INFINITY, -INFINITY};
@@ -128,15 +135,16 @@ struct Queries {
   }
 };
 
-// 32 tokens of a page, from `first` in the page on, which is position `start`. Row i sees the positions
-// from[i] ... to[i]; `last` is the last position that any row sees.
+// 32 tokens of a page, from `first` in the page on, which is position `start`. Row i sees the
+// positions from[i] ... to[i]; `last` is the last position that any row sees.
 template <int D>
-__device__ __forceinline__ void attend(const Queries<D>& queries, const __nv_bfloat16* k, const __nv_bfloat16* v,
-                                       int first, int start, const int (&from)[2], const int (&to)[2], int last,
+__device__ __forceinline__ void attend(const Queries<D>& queries, const __nv_bfloat16* k,
+                                       const __nv_bfloat16* v, int first, int start,
+                                       const int (&from)[2], const int (&to)[2], int last,
                                        Running<D>& state) {
   const int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4;
-  // Column c of score tile j is token 8 (c / 2) + 2 j + c % 2, so that this lane's probabilities are those of
-  // the tokens 8 q ... 8 q + 7, as the 16 bytes of V have them.
+  // Column c of score tile j is token 8 (c / 2) + 2 j + c % 2, so that this lane's probabilities
+  // are those of the tokens 8 q ... 8 q + 7, as the 16 bytes of V have them.
   float scores[4][4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -171,7 +179,8 @@ __device__ __forceinline__ void attend(const Queries<D>& queries, const __nv_bfl
     state.max[row] = peak[row];
     state.sum[row] *= shrink;
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) state.out[n][2 * row] *= shrink, state.out[n][2 * row + 1] *= shrink;
+    for (int n = 0; n < D / 8; ++n)
+      state.out[n][2 * row] *= shrink, state.out[n][2 * row + 1] *= shrink;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
 #pragma unroll
@@ -205,10 +214,11 @@ __device__ __forceinline__ void attend(const Queries<D>& queries, const __nv_bfl
   }
 }
 
-// Rows of unnormalized output with their maximum and sum, [D + 2] floats each: one row of all parts, added.
-// part(i) is the i-th part's row.
+// Rows of unnormalized output with their maximum and sum, [D + 2] floats each: one row of all
+// parts, added. part(i) is the i-th part's row.
 template <int D, typename Part>
-__device__ __forceinline__ float merged(int d, int parts, Part part, float* max_out, float* sum_out) {
+__device__ __forceinline__ float merged(int d, int parts, Part part, float* max_out,
+                                        float* sum_out) {
   float peak = -INFINITY, sum = 0, value = 0;
 #pragma unroll 8
   for (int i = 0; i < parts; ++i) peak = fmaxf(peak, part(i)[D]);
@@ -226,8 +236,9 @@ __device__ __forceinline__ float merged(int d, int parts, Part part, float* max_
 }
 
 template <int D>
-__global__ void __launch_bounds__(kWarps * 32) attention_kernel(const float* qkv, const StepView step, int H, int G,
-                                                                 int window, const Pages cache, float* out) {
+__global__ void __launch_bounds__(kWarps * 32)
+    attention_kernel(const float* qkv, const StepView step, int H, int G, int window,
+                     const Pages cache, float* out) {
   extern __shared__ float shared[];  // [warps][16 rows][D + 2]
   __shared__ bool is_last;
   launch_dependents();
@@ -255,11 +266,13 @@ __global__ void __launch_bounds__(kWarps * 32) attention_kernel(const float* qkv
   const int last = item.position + item.num_tokens - 1;
   const int32_t* pages = step.pages + item.pages;
   constexpr int kGroups = static_cast<int>(kPageTokens) / kGroupTokens;  // of a page
-  for (int group = item.page_begin * kGroups + warp; group < item.page_end * kGroups; group += kWarps) {
+  for (int group = item.page_begin * kGroups + warp; group < item.page_end * kGroups;
+       group += kWarps) {
     const int start = group * kGroupTokens;
     if (start > last) break;
     const int32_t page = pages[group / kGroups];
-    attend<D>(queries, cache.k(page, g), cache.v(page, g), group % kGroups * kGroupTokens, start, from, to, last, state);
+    attend<D>(queries, cache.k(page, g), cache.v(page, g), group % kGroups * kGroupTokens, start,
+              from, to, last, state);
   }
 
 #pragma unroll
@@ -269,12 +282,14 @@ __global__ void __launch_bounds__(kWarps * 32) attention_kernel(const float* qkv
     sum += __shfl_xor_sync(~0u, sum, 2);
     float* row = shared + (warp * kItemRows + r + 8 * i) * (D + 2);
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) row[8 * n + 2 * q] = state.out[n][2 * i], row[8 * n + 2 * q + 1] = state.out[n][2 * i + 1];
+    for (int n = 0; n < D / 8; ++n)
+      row[8 * n + 2 * q] = state.out[n][2 * i], row[8 * n + 2 * q + 1] = state.out[n][2 * i + 1];
     if (q == 0) row[D] = state.max[i], row[D + 1] = sum;
   }
   __syncthreads();
   const auto output = [&](int row) {
-    return out + (static_cast<int64_t>(item.first_token + row / share) * H + g * share + row % share) * D;
+    return out +
+           (static_cast<int64_t>(item.first_token + row / share) * H + g * share + row % share) * D;
   };
   const auto partial = [&](int slot, int row) {
     return step.partials + (static_cast<int64_t>(slot) * H + g * share + row) * (D + 2);
@@ -298,7 +313,8 @@ __global__ void __launch_bounds__(kWarps * 32) attention_kernel(const float* qkv
   __syncthreads();
   if (threadIdx.x == 0) {
     const auto count = static_cast<unsigned>(item.num_items - 1);
-    is_last = atomicInc(step.counters + item.slot_begin * G + g, count) == count;  // back to zero after the last
+    is_last = atomicInc(step.counters + item.slot_begin * G + g, count) ==
+              count;  // back to zero after the last
   }
   __syncthreads();
   if (!is_last) return;
@@ -307,31 +323,35 @@ __global__ void __launch_bounds__(kWarps * 32) attention_kernel(const float* qkv
     const int row = i / D, d = i % D;
     float peak, sum;
     const float value = merged<D>(
-        d, item.num_items, [&](int part) { return partial(item.slot_begin + part, row); }, &peak, &sum);
+        d, item.num_items, [&](int part) { return partial(item.slot_begin + part, row); }, &peak,
+        &sum);
     output(row)[d] = value / sum;
   }
 }
 
 }  // namespace
 
-void cuda_rope_append(const Context& context, float* qkv, const HeadTransform& transform, const Batch& batch,
-                      int64_t H, const float* cos_sin, const KvCache& cache, int64_t layer) {
+void cuda_rope_append(const Context& context, float* qkv, const HeadTransform& transform,
+                      const Batch& batch, int64_t H, const float* cos_sin, const KvCache& cache,
+                      int64_t layer) {
   const int64_t G = cache.layout.G, D = cache.layout.D;
   CUDA_DOOR(D == 64 || D == 128, D);
   launch(context, D == 64 ? rope_append_kernel<64> : rope_append_kernel<128>,
-         dim3(static_cast<unsigned>(batch.T), blocks_for(H + 2 * G, kWarps)), dim3(kWarps * 32), 0, qkv, transform,
-         step_view(context), static_cast<int>(H), static_cast<int>(G), cos_sin, pages_of(cache, layer));
+         dim3(static_cast<unsigned>(batch.T), blocks_for(H + 2 * G, kWarps)), dim3(kWarps * 32), 0,
+         qkv, transform, step_view(context), static_cast<int>(H), static_cast<int>(G), cos_sin,
+         pages_of(cache, layer));
 }
 
-void cuda_attention(const Context& context, const float* qkv, const Batch&, int64_t H, const KvCache& cache,
-                    int64_t layer, float*, float* out) {
+void cuda_attention(const Context& context, const float* qkv, const Batch&, int64_t H,
+                    const KvCache& cache, int64_t layer, float*, float* out) {
   const int64_t G = cache.layout.G, D = cache.layout.D;
   CUDA_DOOR((D == 64 || D == 128) && H / G <= kItemRows, D, H, G);
   const StepView& step = step_view(context);
   launch(context, D == 64 ? attention_kernel<64> : attention_kernel<128>,
          dim3(static_cast<unsigned>(step.num_items), static_cast<unsigned>(G)), dim3(kWarps * 32),
-         static_cast<size_t>(kWarps * kItemRows * (D + 2)) * sizeof(float), qkv, step, static_cast<int>(H),
-         static_cast<int>(G), static_cast<int>(cache.layout.window), pages_of(cache, layer), out);
+         static_cast<size_t>(kWarps * kItemRows * (D + 2)) * sizeof(float), qkv, step,
+         static_cast<int>(H), static_cast<int>(G), static_cast<int>(cache.layout.window),
+         pages_of(cache, layer), out);
 }
 
 }  // namespace tandem

@@ -1,5 +1,6 @@
-// Errors of the CUDA runtime as the program's: a call that fails names itself. And what .cu files use in the
-// place of CHECK and fail, because nvcc 13 rejects fmt 9's compile-time check of format strings.
+// Errors of the CUDA runtime as the program's: a call that fails names itself. And what .cu files
+// use in the place of CHECK and fail, because nvcc 13 rejects fmt 9's compile-time check of format
+// strings.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,13 +21,13 @@ namespace tandem {
 }  // namespace tandem
 
 // CHECK of whole numbers.
-#define CUDA_DOOR(condition, ...)                                                                  \
-  do {                                                                                             \
-    if (!(condition)) ::tandem::cuda_check_failed(__FILE__, __LINE__, #condition, {__VA_ARGS__});  \
+#define CUDA_DOOR(condition, ...)                                                                 \
+  do {                                                                                            \
+    if (!(condition)) ::tandem::cuda_check_failed(__FILE__, __LINE__, #condition, {__VA_ARGS__}); \
   } while (false)
 
-#define CUDA_CHECK(call)                                                          \
-  do {                                                                            \
-    const cudaError_t cuda_error_ = (call);                                       \
-    if (cuda_error_ != cudaSuccess) ::tandem::cuda_failed(cuda_error_, #call);    \
+#define CUDA_CHECK(call)                                                       \
+  do {                                                                         \
+    const cudaError_t cuda_error_ = (call);                                    \
+    if (cuda_error_ != cudaSuccess) ::tandem::cuda_failed(cuda_error_, #call); \
   } while (false)

@@ -16,7 +16,8 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA asks for on
 constexpr const char* kPlaces[] = {"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13"};
 
 void check(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail(ErrorKind::system, "cuBLASLt: {}: status {}", what, static_cast<int>(status));
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail(ErrorKind::system, "cuBLASLt: {}: status {}", what, static_cast<int>(status));
 }
 
 // The functions used, by their own names.
@@ -36,7 +37,8 @@ struct Functions {
 
   bool load(void* library) {
     const auto find = [&](auto& function, const char* name) {
-      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+      function =
+          reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
       return function != nullptr;
     };
     return find(cublasLtCreate, "cublasLtCreate") && find(cublasLtDestroy, "cublasLtDestroy") &&
@@ -51,7 +53,8 @@ struct Functions {
   }
 };
 
-// A product of one shape as cuBLASLt wants it described. Descriptions live as long as the program's device.
+// A product of one shape as cuBLASLt wants it described. Descriptions live as long as the program's
+// device.
 struct Plan {
   bool exists = false;
   cublasLtMatmulDesc_t operation = nullptr;
@@ -83,8 +86,8 @@ class LoadedCublas final : public Cublas {
     const bool is_int8 = m.type == ActType::int8_token;
     const void* scale = is_int8 ? static_cast<const void*>(&one) : &alpha;
     const void* keep = is_int8 ? static_cast<const void*>(&zero) : &beta;
-    check(call_.cublasLtMatmul(handle_, plan.operation, scale, m.w, plan.w, m.x, plan.x, keep, m.y, plan.y, m.y,
-                               plan.y, &plan.algorithm, workspace_, kWorkspaceBytes,
+    check(call_.cublasLtMatmul(handle_, plan.operation, scale, m.w, plan.w, m.x, plan.x, keep, m.y,
+                               plan.y, m.y, plan.y, &plan.algorithm, workspace_, kWorkspaceBytes,
                                static_cast<cudaStream_t>(stream)),
           "matmul");
     return true;
@@ -94,28 +97,38 @@ class LoadedCublas final : public Cublas {
   // In cuBLASLt's columns: y is N x T, w is K x N and transposed, x is K x T.
   Plan make_plan(const MatmulCall& m) {
     const bool is_int8 = m.type == ActType::int8_token;
-    const cudaDataType_t type = is_int8 ? CUDA_R_8I : m.type == ActType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
+    const cudaDataType_t type = is_int8                   ? CUDA_R_8I
+                                : m.type == ActType::bf16 ? CUDA_R_16BF
+                                                          : CUDA_R_16F;
     const cudaDataType_t sum = is_int8 ? CUDA_R_32I : CUDA_R_32F;
     const auto u64 = [](int64_t value) { return static_cast<uint64_t>(value); };
     Plan plan;
-    check(call_.cublasLtMatmulDescCreate(&plan.operation, is_int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, sum),
+    check(call_.cublasLtMatmulDescCreate(&plan.operation,
+                                         is_int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, sum),
           "describe the product");
     const cublasOperation_t transpose = CUBLAS_OP_T;
-    check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose),
+    check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA,
+                                               &transpose, sizeof transpose),
           "transpose the weight");
-    check(call_.cublasLtMatrixLayoutCreate(&plan.w, type, u64(m.K), u64(m.N), m.ldw), "describe the weight");
-    check(call_.cublasLtMatrixLayoutCreate(&plan.x, type, u64(m.K), u64(m.T), m.ldx), "describe the activations");
-    check(call_.cublasLtMatrixLayoutCreate(&plan.y, sum, u64(m.N), u64(m.T), m.ldy), "describe the output");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.w, type, u64(m.K), u64(m.N), m.ldw),
+          "describe the weight");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.x, type, u64(m.K), u64(m.T), m.ldx),
+          "describe the activations");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.y, sum, u64(m.N), u64(m.T), m.ldy),
+          "describe the output");
     cublasLtMatmulPreference_t preference = nullptr;
     check(call_.cublasLtMatmulPreferenceCreate(&preference), "state a preference");
-    check(call_.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+    check(call_.cublasLtMatmulPreferenceSetAttribute(preference,
+                                                     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                      &kWorkspaceBytes, sizeof kWorkspaceBytes),
           "give a workspace");
     // y may begin in the middle of a wider row, and its rows are 4-byte numbers.
     const uint32_t alignment = 16;
-    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
       const uint32_t bytes = m.ldy % 4 == 0 ? alignment : 4;
-      check(call_.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes), "state alignment");
+      check(call_.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes),
+            "state alignment");
     }
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;

@@ -8,8 +8,8 @@
 
 namespace tandem {
 
-// y[T, N] (+)= x[T, K] . w[N, K]^T; w and x of `type`; leading dimensions in elements. bf16 and f16 give f32;
-// int8_token, which does not accumulate, gives int32.
+// y[T, N] (+)= x[T, K] . w[N, K]^T; w and x of `type`; leading dimensions in elements. bf16 and f16
+// give f32; int8_token, which does not accumulate, gives int32.
 struct MatmulCall {
   ActType type;
   int64_t N, T, K;
@@ -27,7 +27,8 @@ class Cublas {
   // Looks in the loader's path, then in /usr/local/cuda/lib64. Null when there is no such library.
   static std::shared_ptr<Cublas> open();
   virtual ~Cublas() = default;
-  // False when cuBLASLt has no algorithm for the shape. Throws system, with its status, when it fails.
+  // False when cuBLASLt has no algorithm for the shape. Throws system, with its status, when it
+  // fails.
   virtual bool matmul(const MatmulCall& call, void* stream) = 0;
   virtual uint64_t version() const = 0;
 };

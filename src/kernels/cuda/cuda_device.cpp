@@ -10,14 +10,18 @@ namespace tandem {
 
 void cuda_failed(cudaError_t error, const char* what) {
   const bool memory = error == cudaErrorMemoryAllocation;
-  fail(memory ? ErrorKind::no_memory : ErrorKind::system, "CUDA: {}: {}", what, cudaGetErrorString(error));
+  fail(memory ? ErrorKind::no_memory : ErrorKind::system, "CUDA: {}: {}", what,
+       cudaGetErrorString(error));
 }
 
-void cuda_check_failed(const char* file, int line, const char* condition, std::initializer_list<int64_t> values) {
+void cuda_check_failed(const char* file, int line, const char* condition,
+                       std::initializer_list<int64_t> values) {
   check_failed(file, line, condition, fmt::format("{}", fmt::join(values, " ")));
 }
 
-void cuda_refuse(const char* sentence, int64_t found) { fail(ErrorKind::no_device, "{} {}", sentence, found); }
+void cuda_refuse(const char* sentence, int64_t found) {
+  fail(ErrorKind::no_device, "{} {}", sentence, found);
+}
 
 CudaDevice::CudaDevice(int index) : index_(index), name_(fmt::format("cuda:{}", index)) {
   int count = 0;
@@ -26,11 +30,13 @@ CudaDevice::CudaDevice(int index) : index_(index), name_(fmt::format("cuda:{}", 
     fail(ErrorKind::no_device, "no NVIDIA GPU can be used: {}",
          error != cudaSuccess ? cudaGetErrorString(error) : "the driver lists none");
   }
-  if (index >= count) fail(ErrorKind::no_device, "{}: there are {} GPUs, numbered from 0", name_, count);
+  if (index >= count)
+    fail(ErrorKind::no_device, "{}: there are {} GPUs, numbered from 0", name_, count);
   CUDA_CHECK(cudaSetDevice(index));
   cudaDeviceProp properties;
   CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
-  description_ = fmt::format("{}, compute capability {}.{}", properties.name, properties.major, properties.minor);
+  description_ = fmt::format("{}, compute capability {}.{}", properties.name, properties.major,
+                             properties.minor);
   if (properties.major != 9 || properties.minor != 0) {
     fail(ErrorKind::no_device, "{} is an {}; this build's kernels run on 9.0", name_, description_);
   }
@@ -81,7 +87,8 @@ void CudaDevice::download(void* to, const void* from, size_t size_bytes) {
 
 void CudaDevice::synchronize() { CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
-std::unique_ptr<DeviceStep> CudaDevice::make_step(const StepLimits& limits, int64_t H, const KvLayout& layout) {
+std::unique_ptr<DeviceStep> CudaDevice::make_step(const StepLimits& limits, int64_t H,
+                                                  const KvLayout& layout) {
   return std::make_unique<CudaStep>(*this, stream_, limits, H, layout);
 }
 

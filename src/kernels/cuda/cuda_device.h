@@ -12,8 +12,8 @@ namespace tandem {
 
 class Cublas;
 
-// Attention work for one block of threads and one kv head: up to 16 rows (query tokens x query heads of
-// the kv head) against a run of pages.
+// Attention work for one block of threads and one kv head: up to 16 rows (query tokens x query
+// heads of the kv head) against a run of pages.
 struct AttentionItem {
   int32_t first_token;  // row of the step's arrays
   int32_t num_tokens;   // 0: nothing to do
@@ -21,27 +21,28 @@ struct AttentionItem {
   int32_t pages;        // index of the sequence's page table in the step's pages
   int32_t page_begin;   // pages of the sequence to attend to
   int32_t page_end;
-  int32_t slot;         // where the partial result goes; -1: this item covers the whole context
-  int32_t num_items;    // items that share the query, in slots slot_begin ...
+  int32_t slot;       // where the partial result goes; -1: this item covers the whole context
+  int32_t num_items;  // items that share the query, in slots slot_begin ...
   int32_t slot_begin;
 };
 
 // The step's arrays as kernels get them.
 struct StepView {
-  const int32_t* tokens = nullptr;      // [T]
-  const int32_t* positions = nullptr;   // [T]
-  const int32_t* page_tables = nullptr; // [T] index of the token's page table in `pages`
-  const int32_t* logit_rows = nullptr;  // [num_logits]
-  const AttentionItem* items = nullptr; // [num_items]
+  const int32_t* tokens = nullptr;       // [T]
+  const int32_t* positions = nullptr;    // [T]
+  const int32_t* page_tables = nullptr;  // [T] index of the token's page table in `pages`
+  const int32_t* logit_rows = nullptr;   // [num_logits]
+  const AttentionItem* items = nullptr;  // [num_items]
   const int32_t* pages = nullptr;
   int32_t num_items = 0;
-  float* partials = nullptr;            // [slots, H, D + 2]: unnormalized output, maximum, sum
-  uint32_t* counters = nullptr;         // [slots, G], zero between steps
+  float* partials = nullptr;     // [slots, H, D + 2]: unnormalized output, maximum, sum
+  uint32_t* counters = nullptr;  // [slots, G], zero between steps
 };
 
 class CudaStep final : public DeviceStep {
  public:
-  CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H, const KvLayout& layout);
+  CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H,
+           const KvLayout& layout);
   ~CudaStep() override;
   void stage(const Batch& batch, const KvCache& cache, int64_t H) override;
   const int32_t* tokens() const override { return view_.tokens; }
@@ -88,12 +89,14 @@ class CudaDevice final : public Device {
   void download(void* to, const void* from, size_t size_bytes) override;
   void synchronize() override;
   DeviceMemory& pinned_memory() override { return pinned_; }
-  std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H, const KvLayout& layout) override;
+  std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H,
+                                        const KvLayout& layout) override;
   void run(DeviceStep& step, const std::function<void()>& launch) override;
 
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
-  // At least size_bytes that stay valid until the next call: canonical bytes on their way into a layout.
+  // At least size_bytes that stay valid until the next call: canonical bytes on their way into a
+  // layout.
   std::byte* scratch(size_t size_bytes);
   // What large products work in: whole for one op at a time.
   std::byte* workspace() { return workspace_.data(); }
@@ -116,7 +119,9 @@ class CudaDevice final : public Device {
   std::shared_ptr<Cublas> cublas_;
 };
 
-inline CudaDevice& cuda_device(const Context& context) { return static_cast<CudaDevice&>(*context.device); }
+inline CudaDevice& cuda_device(const Context& context) {
+  return static_cast<CudaDevice&>(*context.device);
+}
 inline cudaStream_t cuda_stream(const Context& context) { return cuda_device(context).stream(); }
 inline const StepView& step_view(const Context& context) {
   return static_cast<const CudaStep&>(*context.step).view();

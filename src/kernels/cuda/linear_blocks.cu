@@ -1,20 +1,22 @@
-// y[T, N] = x[T, K] . W[N, K]^T for integer weights in groups: 4 bits (q4_0, q4_1, int4) and 8 bits (q8_0),
-// against int8 activations with a scale for each 32 channels.
+// y[T, N] = x[T, K] . W[N, K]^T for integer weights in groups: 4 bits (q4_0, q4_1, int4) and 8 bits
+// (q8_0), against int8 activations with a scale for each 32 channels.
 //
-// W in pieces of 16 rows x 128 channels (4 bits) or x 64 (8 bits), 1024 bytes each, in the order in which the
-// lanes of a warp read them: [N / 16][pieces][rows 0-7, 8-15][lane][16 bytes]. Lane 4 r + q holds row r, of each
-// block of 32 channels the channels 8 q ... 8 q + 7; at 4 bits a word is one block, channels 8 q + i in its lower
-// nibbles, 8 q + 4 + i in its upper ones. Scales (and minima, interleaved) beside, 16 bits each:
-// [N / 16][pieces][16 rows][groups of a piece].
+// W in pieces of 16 rows x 128 channels (4 bits) or x 64 (8 bits), 1024 bytes each, in the order in
+// which the lanes of a warp read them: [N / 16][pieces][rows 0-7, 8-15][lane][16 bytes]. Lane 4 r +
+// q holds row r, of each block of 32 channels the channels 8 q ... 8 q + 7; at 4 bits a word is one
+// block, channels 8 q + i in its lower nibbles, 8 q + 4 + i in its upper ones. Scales (and minima,
+// interleaved) beside, 16 bits each: [N / 16][pieces][16 rows][groups of a piece].
 //
-// One mma is one block of 32 channels, exact in int32; its sums are scaled into f32. Unsigned nibbles meet
-// the activations as they are: the zero point, or the minimum, times the block's sum of activations comes on top.
-// Splits and orders of sums are those of linear_rows.cu. Meant to be bound by bytes, at 4 bits it is bound by the
-// instructions that scale. Lost so far: a ring of bulk copies as in linear_rows.cu (deep matrices 20 % faster, wide
-// ones 20 % slower), and whole rows for each warp.
+// One mma is one block of 32 channels, exact in int32; its sums are scaled into f32. Unsigned
+// nibbles meet the activations as they are: the zero point, or the minimum, times the block's sum
+// of activations comes on top. Splits and orders of sums are those of linear_rows.cu. Meant to be
+// bound by bytes, at 4 bits it is bound by the instructions that scale. Lost so far: a ring of bulk
+// copies as in linear_rows.cu (deep matrices 20 % faster, wide ones 20 % slower), and whole rows
+// for each warp.
 //
-// A prompt's tokens go through cuBLASLt in f16: some rows of W at a time, and the activations' codes times their
-// scales, each rounded once more, which is a hundredth of what their quantization rounded.
+// A prompt's tokens go through cuBLASLt in f16: some rows of W at a time, and the activations'
+// codes times their scales, each rounded once more, which is a hundredth of what their quantization
+// rounded.
 #include <algorithm>
 
 #include "kernels/cuda/cublas.h"
@@ -53,19 +55,20 @@ struct Blocks {
   const uint8_t* w;
   const uint8_t* scales;
   bool scales_are_bf16;
-  const int8_t* x;            // [T, ldx]
+  const int8_t* x;  // [T, ldx]
   int64_t ldx;
-  const float* x_scales;      // [blocks, T]
-  const float* x_sums;        // [blocks, T]
+  const float* x_scales;  // [blocks, T]
+  const float* x_sums;    // [blocks, T]
   float* y;
   int64_t ldy;
-  int pieces, blocks;         // of a row; blocks of 32 channels
+  int pieces, blocks;  // of a row; blocks of 32 channels
   int N, T;
   bool accumulate;
 };
 
 __device__ __forceinline__ float to_float(uint32_t bits, bool is_bf16) {
-  return is_bf16 ? __uint_as_float(bits << 16) : __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
+  return is_bf16 ? __uint_as_float(bits << 16)
+                 : __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
 }
 
 // The 16-bit numbers beside one row of a piece, in one load.
@@ -90,7 +93,7 @@ struct Piece {
   static constexpr int kChannels = kBits == 4 ? 128 : 64;
   static constexpr int kBlocks = kChannels / 32;
   static constexpr int kScaleBytes = kChannels / kGroup * (kMin ? 4 : 2);  // of a row
-  uint4 codes[2];                               // rows r, r + 8
+  uint4 codes[2];                                                          // rows r, r + 8
   uint32_t scales[2][(kScaleBytes + 3) / 4];
 
   __device__ __forceinline__ void load(const Blocks& p, int64_t tile, int piece, int lane) {
@@ -117,9 +120,9 @@ struct Piece {
   }
 };
 
-// Sums of whole numbers begin at this one, whose bits are those of 1.5 x 2^23: as long as they stay below 2^22 the
-// bits of the sum are those of the float beside it, and a subtraction converts. The conversion instruction is four
-// times slower.
+// Sums of whole numbers begin at this one, whose bits are those of 1.5 x 2^23: as long as they stay
+// below 2^22 the bits of the sum are those of the float beside it, and a subtraction converts. The
+// conversion instruction is four times slower.
 constexpr int kBias = 0x4B400000;
 __device__ __forceinline__ float unbiased(int sum) { return __int_as_float(sum) - 12582912.0f; }
 
@@ -158,12 +161,13 @@ __global__ void __launch_bounds__(256) blocks_kernel(const Blocks p) {
       if (piece >= p.pieces) break;
 #pragma unroll
       for (int b = 0; b < P::kBlocks; ++b) {
-        // Beyond the row weights and scales are zero, so it does not matter what they meet; a branch here would
-        // keep the blocks' loads from running together.
+        // Beyond the row weights and scales are zero, so it does not matter what they meet; a
+        // branch here would keep the blocks' loads from running together.
         const int block = min(piece * P::kBlocks + b, p.blocks - 1);
         const uint32_t a0 = now[u].low(0, b), a1 = now[u].low(1, b);
         const uint32_t a2 = now[u].high(0, b), a3 = now[u].high(1, b);
-        const float s0 = now[u].scale(0, b, p.scales_are_bf16), s1 = now[u].scale(1, b, p.scales_are_bf16);
+        const float s0 = now[u].scale(0, b, p.scales_are_bf16),
+                    s1 = now[u].scale(1, b, p.scales_are_bf16);
         float m0 = 0, m1 = 0;
         if constexpr (kBits == 4) {
           m0 = now[u].min(0, b, p.scales_are_bf16), m1 = now[u].min(1, b, p.scales_are_bf16);
@@ -205,8 +209,8 @@ template <int kBits, int kGroup, bool kMin, int kTiles, int kUnroll, bool kOne>
 void launch_blocks(const Context& context, const Blocks& p) {
   const int warps = std::clamp(p.pieces / 2, 1, 8);
   launch(context, blocks_kernel<kBits, kGroup, kMin, kTiles, kUnroll, kOne>,
-         dim3(blocks_for(p.N, kTileRows), blocks_for(p.T, kTiles * 8)), dim3(static_cast<unsigned>(warps * 32)),
-         tile_bytes(warps), p);
+         dim3(blocks_for(p.N, kTileRows), blocks_for(p.T, kTiles * 8)),
+         dim3(static_cast<unsigned>(warps * 32)), tile_bytes(warps), p);
 }
 
 template <int kBits, int kGroup, bool kMin>
@@ -250,7 +254,10 @@ struct Canonical {
   __device__ uint16_t number(int64_t stored, int g, bool is_min) const {
     if (g >= groups) return 0;
     const uint8_t* p = packing == Packing::int4_group ? scales + (stored * groups + g) * 2
-                       : data + stored * row_bytes + g * (packing == Packing::q8_0 ? 34 : packing == Packing::q4_1 ? 20 : 18);
+                                                      : data + stored * row_bytes +
+                                                            g * (packing == Packing::q8_0   ? 34
+                                                                 : packing == Packing::q4_1 ? 20
+                                                                                            : 18);
     return reinterpret_cast<const uint16_t*>(p)[is_min ? 1 : 0];
   }
 };
@@ -270,10 +277,12 @@ __global__ void pack_rows(const Canonical p) {
         const int k = piece * kChannels + at / 4 * 32 + q * 8 + at % 4;
         bytes[at] = static_cast<uint8_t>(p.code(stored, k) | p.code(stored, k + 4) << 4);
       } else {
-        bytes[at] = static_cast<uint8_t>(p.code(stored, piece * kChannels + at / 8 * 32 + q * 8 + at % 8));
+        bytes[at] =
+            static_cast<uint8_t>(p.code(stored, piece * kChannels + at / 8 * 32 + q * 8 + at % 8));
       }
     }
-    uint8_t* to = p.to + (tile * p.pieces + piece) * kPieceBytes + row / 8 * 512 + (row % 8 * 4 + q) * 16;
+    uint8_t* to =
+        p.to + (tile * p.pieces + piece) * kPieceBytes + row / 8 * 512 + (row % 8 * 4 + q) * 16;
     for (int at = 0; at < 16; ++at) to[at] = bytes[at];
   }
   const int groups = kChannels / p.group;
@@ -303,8 +312,8 @@ uint64_t codes_bytes(const Layout& layout, int64_t N) {
   return static_cast<uint64_t>((N + kTileRows - 1) / kTileRows * layout.pieces * kPieceBytes);
 }
 
-void pack_part(CudaDevice& device, const Weight& part, const Layout& layout, std::byte* data, uint64_t codes,
-               int64_t first_row) {
+void pack_part(CudaDevice& device, const Weight& part, const Layout& layout, std::byte* data,
+               uint64_t codes, int64_t first_row) {
   const CanonicalBytes canonical = upload_canonical(device, part);
   Canonical p{};
   p.data = canonical.data;
@@ -321,7 +330,9 @@ void pack_part(CudaDevice& device, const Weight& part, const Layout& layout, std
   p.first_row = static_cast<int>(first_row);
   p.pieces = static_cast<int>(layout.pieces);
   p.group = layout.group;
-  const auto kernel = layout.bits == 8 ? pack_rows<8, false> : layout.has_min ? pack_rows<4, true> : pack_rows<4, false>;
+  const auto kernel = layout.bits == 8 ? pack_rows<8, false>
+                      : layout.has_min ? pack_rows<4, true>
+                                       : pack_rows<4, false>;
   kernel<<<static_cast<unsigned>(part.N), 128, 0, device.stream()>>>(p);
   CUDA_CHECK(cudaGetLastError());
 }
@@ -349,7 +360,8 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
 }
 
 // out[t, k] = code * scale.
-__global__ void decode_activations(const int8_t* codes, const float* scales, int64_t ld, int64_t T, __half* out) {
+__global__ void decode_activations(const int8_t* codes, const float* scales, int64_t ld, int64_t T,
+                                   __half* out) {
   launch_dependents();
   wait_for_inputs();
   const int64_t t = blockIdx.y;
@@ -385,8 +397,9 @@ __global__ void decode_pieces(const Blocks p, int64_t first_tile, int ld, __half
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const uint32_t pair = words[i / 2] >> (i % 2 * 16);
-        values[i] = __floats2half2_rn(static_cast<float>(static_cast<int8_t>(pair & 0xFF)) * scale + min,
-                                      static_cast<float>(static_cast<int8_t>(pair >> 8 & 0xFF)) * scale + min);
+        values[i] = __floats2half2_rn(
+            static_cast<float>(static_cast<int8_t>(pair & 0xFF)) * scale + min,
+            static_cast<float>(static_cast<int8_t>(pair >> 8 & 0xFF)) * scale + min);
       }
       const int64_t n = static_cast<int64_t>(blockIdx.x) * kTileRows + lane / 4 + 8 * row;
       *reinterpret_cast<uint4*>(out + n * ld + k) = *reinterpret_cast<const uint4*>(values);
@@ -405,14 +418,17 @@ bool run_cublas(const Context& context, const Blocks& p) {
   auto* w = reinterpret_cast<__half*>(device.workspace() + half);
   for (int64_t t = 0; t < p.T; t += most_tokens) {
     const int64_t tokens = std::min<int64_t>(most_tokens, p.T - t);
-    launch(context, decode_activations, dim3(blocks_for(ld, 4 * 128), static_cast<unsigned>(tokens)), dim3(128), 0,
-           p.x + t * ld, p.x_scales + t, ld, static_cast<int64_t>(p.T), x);
+    launch(context, decode_activations,
+           dim3(blocks_for(ld, 4 * 128), static_cast<unsigned>(tokens)), dim3(128), 0, p.x + t * ld,
+           p.x_scales + t, ld, static_cast<int64_t>(p.T), x);
     for (int64_t n = 0; n < p.N; n += most_rows) {
       const int64_t rows = std::min<int64_t>(most_rows, p.N - n);
-      launch(context, decode_pieces<kBits, kGroup, kMin>, dim3(blocks_for(rows, kTileRows), blocks_for(p.pieces, 4)),
-             dim3(128), 0, p, n / kTileRows, static_cast<int>(ld), w);
-      if (!device.cublas()->matmul({ActType::f16, rows, tokens, ld, w, ld, x, ld, p.y + t * p.ldy + n, p.ldy,
-                                    p.accumulate}, device.stream())) {
+      launch(context, decode_pieces<kBits, kGroup, kMin>,
+             dim3(blocks_for(rows, kTileRows), blocks_for(p.pieces, 4)), dim3(128), 0, p,
+             n / kTileRows, static_cast<int>(ld), w);
+      if (!device.cublas()->matmul({ActType::f16, rows, tokens, ld, w, ld, x, ld,
+                                    p.y + t * p.ldy + n, p.ldy, p.accumulate},
+                                   device.stream())) {
         CUDA_DOOR(t == 0 && n == 0, t, n);
         return false;
       }
@@ -450,8 +466,8 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
 }
 
 template <int kBits, bool kMin>
-__global__ void gather_kernel(const uint8_t* w, const uint8_t* all_scales, bool is_bf16, int pieces, int group,
-                              const int32_t* rows, int K, float* out) {
+__global__ void gather_kernel(const uint8_t* w, const uint8_t* all_scales, bool is_bf16, int pieces,
+                              int group, const int32_t* rows, int K, float* out) {
   constexpr int kChannels = kBits == 4 ? 128 : 64;
   launch_dependents();
   wait_for_inputs();
@@ -470,21 +486,24 @@ __global__ void gather_kernel(const uint8_t* w, const uint8_t* all_scales, bool 
     } else {
       const int code = lane[in_piece / 32 * 4 + i % 4] >> (i / 4 * 4) & 15;
       // Rounded as the encoding's own decoder does.
-      value = kMin ? __fadd_rn(__fmul_rn(scale, static_cast<float>(code)), to_float(scales[2 * number + 1], is_bf16))
+      value = kMin ? __fadd_rn(__fmul_rn(scale, static_cast<float>(code)),
+                               to_float(scales[2 * number + 1], is_bf16))
                    : static_cast<float>(code - 8) * scale;
     }
     out[static_cast<int64_t>(blockIdx.x) * K + k] = value;
   }
 }
 
-void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T, float* out) {
+void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T,
+                 float* out) {
   const Layout layout = layout_of(w.encoding, w.K);
   const auto* data = reinterpret_cast<const uint8_t*>(w.data);
   const auto kernel = layout.bits == 8 ? gather_kernel<8, false>
-                      : layout.has_min ? gather_kernel<4, true> : gather_kernel<4, false>;
-  launch(context, kernel, dim3(static_cast<unsigned>(T)), dim3(256), 0, data, data + codes_bytes(layout, w.N),
-         w.encoding.scale_type == ScaleType::bf16, static_cast<int>(layout.pieces), layout.group, rows,
-         static_cast<int>(w.K), out);
+                      : layout.has_min ? gather_kernel<4, true>
+                                       : gather_kernel<4, false>;
+  launch(context, kernel, dim3(static_cast<unsigned>(T)), dim3(256), 0, data,
+         data + codes_bytes(layout, w.N), w.encoding.scale_type == ScaleType::bf16,
+         static_cast<int>(layout.pieces), layout.group, rows, static_cast<int>(w.K), out);
 }
 
 }  // namespace

@@ -1,13 +1,14 @@
-// y[T, N] = x[T, K] . W[N, K]^T for weights that stay row-major: bf16, f16, and int8 with one scale a row.
+// y[T, N] = x[T, K] . W[N, K]^T for weights that stay row-major: bf16, f16, and int8 with one scale
+// a row.
 //
-// W  [N, ld bytes], ld the row's bytes rounded up to 64 and zero beyond K; x [T, K_padded] of the same type
-// (int8: with one scale a token); y f32. cuBLASLt reads the same copy for many tokens.
+// W  [N, ld bytes], ld the row's bytes rounded up to 64 and zero beyond K; x [T, K_padded] of the
+// same type (int8: with one scale a token); y f32. cuBLASLt reads the same copy for many tokens.
 //
-// A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w, w + W ... of 64 bytes a row. A lane has
-// 16 bytes of row r and of row r + 8, which are the A fragments of two mma, and 16 bytes of a token, the B
-// fragments; weights go from memory to the tensor cores without one instruction of arithmetic. The warps' sums
-// meet in shared memory in a fixed order, and the split depends on K only: a token's result does not depend
-// on the tokens beside it. Bound by bytes: N * ld.
+// A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w, w + W ... of 64
+// bytes a row. A lane has 16 bytes of row r and of row r + 8, which are the A fragments of two mma,
+// and 16 bytes of a token, the B fragments; weights go from memory to the tensor cores without one
+// instruction of arithmetic. The warps' sums meet in shared memory in a fixed order, and the split
+// depends on K only: a token's result does not depend on the tokens beside it. Bound by N ld bytes.
 #include <algorithm>
 
 #include "kernels/cuda/cublas.h"
@@ -23,27 +24,28 @@ namespace {
 
 constexpr int kPieceBytes = 64;  // of a row, for one warp-wide load
 constexpr int kRows = kTileRows;
-constexpr int kMaxTiles = 8;     // of 8 tokens, for one pass over the weights
+constexpr int kMaxTiles = 8;           // of 8 tokens, for one pass over the weights
 constexpr int64_t kCublasTokens = 17;  // from here on cuBLASLt is faster
 
 struct Rows {
   const uint8_t* w;
-  int64_t ldw;            // bytes
+  int64_t ldw;  // bytes
   const uint8_t* x;
-  int64_t ldx;            // bytes
+  int64_t ldx;                // bytes
   const float* row_scales;    // [N]; int8 only
   const float* token_scales;  // [T]; int8 only
   float* y;
   int64_t ldy;
-  int pieces;             // of a row
-  int x_pieces_bytes;     // bytes of a token's row that may be read
+  int pieces;          // of a row
+  int x_pieces_bytes;  // bytes of a token's row that may be read
   int N, T;
   bool accumulate;
 };
 
 // The block's sums of rows n0 ... and tokens t0 ... into y.
 template <typename Sum>
-__device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], Sum* shared, int warps, int n0, int t0) {
+__device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], Sum* shared,
+                                           int warps, int n0, int t0) {
   if (t0 >= p.T) return;
   sum_tile(sums, shared, warps, [&](int t, int n, Sum sum) {
     if (t0 + t >= p.T || n0 + n >= p.N) return;
@@ -55,8 +57,9 @@ __device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], 
 }
 
 template <int kUnroll>
-__device__ __forceinline__ void load_pieces(uint4 (&a)[kUnroll][2], const uint8_t* row0, const uint8_t* row1,
-                                            int piece, int stride, int pieces) {
+__device__ __forceinline__ void load_pieces(uint4 (&a)[kUnroll][2], const uint8_t* row0,
+                                            const uint8_t* row1, int piece, int stride,
+                                            int pieces) {
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
     const int p = piece + u * stride;
@@ -99,8 +102,10 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
       const int at = (piece + u * warps) * kPieceBytes;
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) {
-        // Beyond a token's row lies the next one's: the weights there are zero, but infinity times zero is not.
-        const uint4 b = at + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + at) : uint4{};
+        // Beyond a token's row lies the next one's: the weights there are zero, but infinity times
+        // zero is not.
+        const uint4 b =
+            at + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + at) : uint4{};
         Mma::run(sums[j], a[u][0].x, a[u][1].x, a[u][0].y, a[u][1].y, b.x, b.y);
         Mma::run(sums[j], a[u][0].z, a[u][1].z, a[u][0].w, a[u][1].w, b.z, b.w);
       }
@@ -111,12 +116,13 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
   for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, warps, n0, t0 + j * 8);
 }
 
-constexpr int kStages = 6, kSegment = 1024;  // bytes of a row in a stage
+constexpr int kStages = 6, kSegment = 1024;            // bytes of a row in a stage
 constexpr int kSegmentPitch = kSegment + kPieceBytes;  // rows begin in different banks
-constexpr int kReaders = 8;                  // warps
+constexpr int kReaders = 8;                            // warps
 constexpr int kStageBytes = kTileRows * kSegmentPitch;
 
-// The same sums for few tokens, weights through a ring. A block has the tiles blockIdx.x, + gridDim.x ...
+// The same sums for few tokens, weights through a ring. A block has the tiles blockIdx.x, +
+// gridDim.x ...
 template <typename Mma, int kTiles>
 __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Rows p, int tiles) {
   using Sum = typename Mma::Sum;
@@ -138,7 +144,8 @@ __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Ro
         if (lane == 0) expect_bytes(&ring.full[at.stage], bytes * kRows);
         __syncwarp();
         if (lane < kRows) {
-          bulk_copy(stages + at.stage * kStageBytes + lane * kSegmentPitch, row + first, bytes, &ring.full[at.stage]);
+          bulk_copy(stages + at.stage * kStageBytes + lane * kSegmentPitch, row + first, bytes,
+                    &ring.full[at.stage]);
         }
         at.advance();
       }
@@ -159,7 +166,8 @@ __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Ro
         const int byte = first + (warp + i * kReaders) * kPieceBytes;
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) {
-          b[i][j] = byte + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + byte) : uint4{};
+          b[i][j] = byte + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + byte)
+                                                     : uint4{};
         }
       }
       wait_barrier(&ring.full[at.stage], at.phase);
@@ -189,20 +197,21 @@ template <typename Mma, int kTiles>
 void launch_ring(const Context& context, const Rows& p) {
   constexpr int kBytes = kStages * kStageBytes;
   static_assert(2 * (kBytes + 8192) <= 227 * 1024, "two blocks share a multiprocessor");
-  static const cudaError_t allowed = cudaFuncSetAttribute(rows_ring_kernel<Mma, kTiles>,
-                                                          cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  static const cudaError_t allowed = cudaFuncSetAttribute(
+      rows_ring_kernel<Mma, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   CUDA_CHECK(allowed);
   const int tiles = (p.N + kRows - 1) / kRows;
   launch(context, rows_ring_kernel<Mma, kTiles>,
-         dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors())), dim3((kReaders + 1) * 32), kBytes, p,
-         tiles);
+         dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors())),
+         dim3((kReaders + 1) * 32), kBytes, p, tiles);
 }
 
 template <typename Mma, int kTiles, int kUnroll>
 void launch_rows(const Context& context, const Rows& p) {
   // At least 4 pieces a warp, so that a lane has 8 loads under way.
   const int warps = std::clamp(p.pieces / 4, 1, 8);
-  launch(context, rows_kernel<Mma, kTiles, kUnroll>, dim3(blocks_for(p.N, kRows), blocks_for(p.T, kTiles * 8)),
+  launch(context, rows_kernel<Mma, kTiles, kUnroll>,
+         dim3(blocks_for(p.N, kRows), blocks_for(p.T, kTiles * 8)),
          dim3(static_cast<unsigned>(warps * 32)), tile_bytes(warps), p);
 }
 
@@ -221,15 +230,16 @@ void launch_rows(const Context& context, const Rows& p) {
 
 // The layout: the rows, then for int8 their scales.
 int64_t row_stride(const Encoding& encoding, int64_t K) {
-  return (static_cast<int64_t>(encoding.row_bytes(K)) + kPieceBytes - 1) / kPieceBytes * kPieceBytes;
+  return (static_cast<int64_t>(encoding.row_bytes(K)) + kPieceBytes - 1) / kPieceBytes *
+         kPieceBytes;
 }
 const float* row_scales(const PackedWeight& w) {
   return reinterpret_cast<const float*>(w.data + w.N * row_stride(w.encoding, w.K));
 }
 
 struct CopyRows {
-  const uint8_t* from;        // canonical rows
-  const uint8_t* scales;      // canonical, one a row; null: none
+  const uint8_t* from;    // canonical rows
+  const uint8_t* scales;  // canonical, one a row; null: none
   ScaleType scale_type;
   uint8_t* to;
   float* to_scales;
@@ -264,10 +274,14 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   int64_t n = 0;
   for (const Weight& part : parts) {
     const CanonicalBytes canonical = upload_canonical(device, part);
-    const CopyRows copy{canonical.data, canonical.scales, packed.encoding.scale_type,
+    const CopyRows copy{canonical.data,
+                        canonical.scales,
+                        packed.encoding.scale_type,
                         reinterpret_cast<uint8_t*>(data + n * ld),
                         reinterpret_cast<float*>(data + packed.N * ld) + n,
-                        static_cast<int64_t>(packed.encoding.row_bytes(packed.K)), ld, static_cast<int>(part.N),
+                        static_cast<int64_t>(packed.encoding.row_bytes(packed.K)),
+                        ld,
+                        static_cast<int>(part.N),
                         static_cast<int>(part.interleaved_head)};
     copy_rows<<<static_cast<unsigned>(part.N), 256, 0, device.stream()>>>(copy);
     CUDA_CHECK(cudaGetLastError());
@@ -278,8 +292,8 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
 }
 
 // y (+)= sums * scales, for sums of whole numbers.
-__global__ void scale_sums(const int32_t* sums, const float* row_scales, const float* token_scales, float* y,
-                           int64_t ldy, int N, bool accumulate) {
+__global__ void scale_sums(const int32_t* sums, const float* row_scales, const float* token_scales,
+                           float* y, int64_t ldy, int N, bool accumulate) {
   launch_dependents();
   wait_for_inputs();
   const int n = blockIdx.x * blockDim.x + threadIdx.x;
@@ -290,26 +304,30 @@ __global__ void scale_sums(const int32_t* sums, const float* row_scales, const f
   out = accumulate ? out + value : value;
 }
 
-// False when cuBLASLt is not there or does not take the shape. Whole numbers go through the workspace, some
-// tokens at a time; they are the sums that rows_kernel makes.
-bool run_cublas(const Context& context, const PackedWeight& w, const Activations& x, const Rows& p) {
+// False when cuBLASLt is not there or does not take the shape. Whole numbers go through the
+// workspace, some tokens at a time; they are the sums that rows_kernel makes.
+bool run_cublas(const Context& context, const PackedWeight& w, const Activations& x,
+                const Rows& p) {
   CudaDevice& device = cuda_device(context);
   if (device.cublas() == nullptr) return false;
   if (x.type != ActType::int8_token) {
     return device.cublas()->matmul(
-        {x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2, p.y, p.ldy, p.accumulate}, device.stream());
+        {x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2, p.y, p.ldy, p.accumulate},
+        device.stream());
   }
   const int64_t most = static_cast<int64_t>(CudaDevice::kWorkspaceBytes / 4) / w.N;
   auto* sums = reinterpret_cast<int32_t*>(device.workspace());
   for (int64_t t = 0; t < x.T; t += most) {
     const int64_t count = std::min(most, x.T - t);
     if (!device.cublas()->matmul(
-            {x.type, w.N, count, w.K, w.data, p.ldw, x.codes + t * p.ldx, p.ldx, sums, w.N, false}, device.stream())) {
+            {x.type, w.N, count, w.K, w.data, p.ldw, x.codes + t * p.ldx, p.ldx, sums, w.N, false},
+            device.stream())) {
       CUDA_DOOR(t == 0, t);
       return false;
     }
-    launch(context, scale_sums, dim3(blocks_for(w.N, 256), static_cast<unsigned>(count)), dim3(256), 0, sums,
-           p.row_scales, p.token_scales + t, p.y + t * p.ldy, p.ldy, static_cast<int>(w.N), p.accumulate);
+    launch(context, scale_sums, dim3(blocks_for(w.N, 256), static_cast<unsigned>(count)), dim3(256),
+           0, sums, p.row_scales, p.token_scales + t, p.y + t * p.ldy, p.ldy, static_cast<int>(w.N),
+           p.accumulate);
   }
   return true;
 }
@@ -323,7 +341,8 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   Rows p{};
   p.w = reinterpret_cast<const uint8_t*>(w.data);
   p.ldw = row_stride(w.encoding, w.K);
-  p.x = is_int8 ? reinterpret_cast<const uint8_t*>(x.codes) : reinterpret_cast<const uint8_t*>(x.half);
+  p.x = is_int8 ? reinterpret_cast<const uint8_t*>(x.codes)
+                : reinterpret_cast<const uint8_t*>(x.half);
   p.ldx = x.K_padded() * element;
   p.row_scales = is_int8 ? row_scales(w) : nullptr;
   p.token_scales = x.scales;
@@ -336,7 +355,8 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   p.accumulate = accumulate;
   if (x.T >= kCublasTokens && run_cublas(context, w, x, p)) return;
   if (is_int8) return launch_rows<MmaS8>(context, p);
-  return w.encoding.packing == Packing::bf16 ? launch_rows<MmaBf16>(context, p) : launch_rows<MmaF16>(context, p);
+  return w.encoding.packing == Packing::bf16 ? launch_rows<MmaBf16>(context, p)
+                                             : launch_rows<MmaF16>(context, p);
 }
 
 __global__ void gather_kernel(const uint8_t* w, int64_t ld, const float* scales, Packing packing,
@@ -358,10 +378,11 @@ __global__ void gather_kernel(const uint8_t* w, int64_t ld, const float* scales,
   }
 }
 
-void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T, float* out) {
+void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T,
+                 float* out) {
   launch(context, gather_kernel, dim3(static_cast<unsigned>(T)), dim3(256), 0,
-         reinterpret_cast<const uint8_t*>(w.data), row_stride(w.encoding, w.K), row_scales(w), w.encoding.packing,
-         rows, static_cast<int>(w.K), out);
+         reinterpret_cast<const uint8_t*>(w.data), row_stride(w.encoding, w.K), row_scales(w),
+         w.encoding.packing, rows, static_cast<int>(w.K), out);
 }
 
 }  // namespace

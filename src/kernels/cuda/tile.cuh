@@ -1,5 +1,5 @@
-// What the linear kernels share: the sum of a block's warps over a 16 x 8 tile, and the reading of weights in
-// their files' encodings.
+// What the linear kernels share: the sum of a block's warps over a 16 x 8 tile, and the reading of
+// weights in their files' encodings.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +10,16 @@
 
 namespace tandem {
 
-constexpr int kTileRows = 16;   // rows of a weight, the A side of an mma
+constexpr int kTileRows = 16;    // rows of a weight, the A side of an mma
 constexpr int kTileTokens8 = 8;  // tokens, its B side
 
-inline size_t tile_bytes(int warps) { return static_cast<size_t>(warps) * kTileTokens8 * kTileRows * 4; }
+inline size_t tile_bytes(int warps) {
+  return static_cast<size_t>(warps) * kTileTokens8 * kTileRows * 4;
+}
 
-// Adds the C fragments of all warps, in the order of the warps, and calls store(token, row, sum) once for
-// each of the tile's elements. `shared` has tile_bytes(warps). Every thread of the block's first `warps` must call it.
+// Adds the C fragments of all warps, in the order of the warps, and calls store(token, row, sum)
+// once for each of the tile's elements. `shared` has tile_bytes(warps). Every thread of the block's
+// first `warps` must call it.
 template <typename Sum, typename Store>
 __device__ __forceinline__ void sum_tile(const Sum (&c)[4], Sum* shared, int warps, Store store) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -37,7 +40,8 @@ __device__ __forceinline__ void sum_tile(const Sum (&c)[4], Sum* shared, int war
   }
 }
 
-// A weight's planes as its file has them, in the device's scratch memory until the next weight comes.
+// A weight's planes as its file has them, in the device's scratch memory until the next weight
+// comes.
 struct CanonicalBytes {
   const uint8_t* data;
   const uint8_t* scales;  // null: none
@@ -47,7 +51,8 @@ inline CanonicalBytes upload_canonical(CudaDevice& device, const Weight& weight)
   const size_t scales_at = (weight.data_bytes() + 15) / 16 * 16;
   std::byte* bytes = device.scratch(scales_at + weight.scales_bytes());
   device.upload(bytes, weight.data, weight.data_bytes());
-  if (weight.scales != nullptr) device.upload(bytes + scales_at, weight.scales, weight.scales_bytes());
+  if (weight.scales != nullptr)
+    device.upload(bytes + scales_at, weight.scales, weight.scales_bytes());
   const auto* p = reinterpret_cast<const uint8_t*>(bytes);
   return {p, weight.scales != nullptr ? p + scales_at : nullptr};
 }
