@@ -3,6 +3,7 @@
 #   make test
 # tools/setup.sh installs what is missing; with everything in place nothing touches the network.
 PROFILE ?= quick
+SECONDS ?= 60
 BUILD := build/release
 CACHE := $(or $(filter /%,$(XDG_CACHE_HOME)),$(HOME)/.cache)/tandem
 DEFAULT_MODEL := $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -15,7 +16,7 @@ define build
 endef
 dev_is_on := && grep -qs '^TANDEM_DEV:BOOL=ON' $(BUILD)/CMakeCache.txt
 
-.PHONY: study test bench oracles clean
+.PHONY: study test bench oracles fuzz clean
 
 study:
 	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text)
@@ -40,6 +41,13 @@ bench:
 	@$(BUILD)/tandem bench -m '$(or $(MODEL),$(DEFAULT_MODEL))'
 	@$(if $(LLAMA_BENCH),/usr/bin/python3 bench/peers/llama_bench.py --llama-bench '$(LLAMA_BENCH)' \
 	  --model '$(or $(MODEL),$(DEFAULT_MODEL))')
+
+# Each fuzz target (tests/fuzz) for SECONDS, one after the other, with clang and sanitizers.
+fuzz:
+	@tools/setup.sh build fuzz
+	@test -f build/fuzz/build.ninja || cmake --preset fuzz --log-level=WARNING
+	@cmake --build --preset fuzz --target fuzz
+	@/usr/bin/python3 tests/fuzz/run.py build/fuzz '$(SECONDS)' $(TARGETS)
 
 clean:
 	rm -rf build

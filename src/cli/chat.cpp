@@ -1,20 +1,18 @@
-// tandem chat: a conversation by the model's own template, one line a message.
-#include <unistd.h>
-
+// tandem chat: a conversation by the model's own template.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <iostream>
 #include <optional>
 
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/message_reader.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "kernels/table.h"
 #include "runtime/engine.h"
+#include "study/task.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
 
@@ -23,20 +21,22 @@ namespace {
 
 constexpr uint64_t kMaxConversationBytes = 64u << 20;
 constexpr const char* kCommands =
-    "/system TEXT  start over with this system message (none without TEXT)\n"
-    "/regen        answer the last message again\n"
-    "/save FILE    write the conversation as JSON\n"
-    "/load FILE    go on with a saved conversation\n"
-    "/help         this list\n"
-    "/quit         end; so does the end of input\n";
+    "  /system TEXT  start over with this system message (none without TEXT)\n"
+    "  /clear        start over with the same system message\n"
+    "  /regen        answer the last message again\n"
+    "  /save FILE    write the conversation as JSON\n"
+    "  /load FILE    go on with a saved conversation\n"
+    "  /help         this list\n"
+    "  /quit         end; so does Ctrl-D, and Ctrl-C twice\n"
+    "A message of several lines stands between two lines of \"\"\", or its lines end with \\.\n";
 
 struct ChatOptions {
-  std::string model, system;
+  ModelOptions model;
+  std::string system;
   int64_t max_tokens = 1024;
   SamplingParams sampling;
   int64_t context = 0;  // 0: the model's, at most 8192
-  std::string kv = "bf16", isa;
-  int threads = 0;
+  bool verbose = false;
 };
 
 void say(const std::string& line) { write_stderr(line + "\n"); }
@@ -53,14 +53,14 @@ class Chat {
     begin(options.system);
   }
 
-  // False at the end of the conversation.
-  bool handle(const std::string& line) {
-    if (line.empty()) return true;
-    if (line.front() != '/') {
-      messages_.push_back({"user", line});
-      answer();
-      return true;
-    }
+  void ask(const std::string& message) {
+    if (message.find_first_not_of(" \t\n") == std::string::npos) return;
+    messages_.push_back({"user", message});
+    answer();
+  }
+
+  // "/name argument"; false when it ends the conversation. What is wrong with it is said.
+  bool obey(const std::string& line) {
     const size_t space = std::min(line.find(' '), line.size());
     const std::string command = line.substr(0, space);
     const std::string argument = line.substr(std::min(space + 1, line.size()));
@@ -76,7 +76,7 @@ class Chat {
  private:
   EngineOptions engine_options() const {
     EngineOptions engine;
-    engine.kv_type = options_.kv == "int8" ? KvType::int8 : KvType::bf16;
+    engine.kv_type = kv_type_of(options_.model.kv);
     engine.max_sequences = 1;
     engine.max_context = context_;
     return engine;
@@ -90,6 +90,10 @@ class Chat {
   void run_command(const std::string& command, const std::string& argument) {
     if (command == "/system") {
       begin(argument);
+      say("a new conversation");
+    } else if (command == "/clear") {
+      const bool has_system = !messages_.empty() && messages_.front().role == "system";
+      begin(has_system ? std::string(messages_.front().content) : "");
       say("a new conversation");
     } else if (command == "/regen") {
       if (!messages_.empty() && messages_.back().role == "assistant") messages_.pop_back();
@@ -153,11 +157,13 @@ class Chat {
       request.sampling = options_.sampling;
       request.sampling.seed += num_regenerated_;
       request.stop_tokens = tokenizer_.stop_ids();
-      const auto num_prompt = static_cast<int64_t>(request.prompt.size());
+      request.keep = true;
+      request.continues = answered_id_;
+      const auto num_prompt = std::ssize(request.prompt);
       if (num_prompt >= context_) {
         fail(ErrorKind::usage,
              "the context is full: the conversation is {} tokens, {} fit; the message is taken "
-             "back, /system starts over",
+             "back, /clear starts over",
              num_prompt, context_);
       }
       engine_.submit(std::move(request));
@@ -169,47 +175,68 @@ class Chat {
     }
   }
 
+  struct Turn {
+    int64_t num_prompt = 0, num_reused = 0, num_new = 0;  // tokens
+    int64_t first_ns = 0, last_ns = 0;                    // of the answer's tokens
+    FinishReason finish = FinishReason::none;
+  };
+
+  // Runs the engine until the answer ends; an interrupt ends it and keeps its text.
   void stream(int64_t num_prompt) {
     const InterruptGuard guard;
     Detokenizer detokenizer(tokenizer_);
     std::string text;
-    int64_t num_tokens = 0, first_ns = 0;
-    FinishReason finish = FinishReason::none;
+    Turn turn;
+    turn.num_prompt = num_prompt;
     const auto give = [&](const std::string& piece) {
       text += piece;
       if (!piece.empty()) write_stdout(piece);
     };
     std::optional<TokenEvent> event;  // one sequence: at most one event a step
-    while (finish == FinishReason::none &&
+    while (turn.finish == FinishReason::none &&
            engine_.step([&](const TokenEvent& given) { event = given; })) {
       if (InterruptGuard::interrupted()) engine_.cancel(last_id_);
       if (!event) continue;
-      if (first_ns == 0) first_ns = now_ns();
+      turn.finish = event->finish;
+      if (turn.finish != FinishReason::cancelled) {
+        turn.last_ns = now_ns();
+        if (turn.first_ns == 0) turn.first_ns = turn.last_ns;
+        turn.num_reused = event->num_reused;
+      }
       if (event->token >= 0) {
-        ++num_tokens;
+        ++turn.num_new;
         give(detokenizer.push(event->token));
       }
-      finish = event->finish;
       event.reset();
     }
     give(detokenizer.finish());
+    answered_id_ = last_id_;
     write_stdout("\n");
+    if (turn.finish == FinishReason::cancelled && turn.num_new == 0) {
+      messages_.pop_back();
+      say("stopped before the answer began; the message is taken back");
+      return;
+    }
     messages_.push_back({"assistant", text});
-    report(num_prompt + num_tokens, num_tokens, first_ns, finish);
+    report(turn);
   }
 
-  void report(int64_t num_context, int64_t num_tokens, int64_t first_ns, FinishReason finish) {
-    if (finish == FinishReason::context_full) {
-      say(fmt::format("the context is full: the answer ends at token {}; /system starts over",
+  void report(const Turn& turn) const {
+    if (turn.finish == FinishReason::context_full) {
+      say(fmt::format("the context is full: the answer ends at token {}; /clear starts over",
                       context_));
-    } else if (finish == FinishReason::max_tokens) {
+    } else if (turn.finish == FinishReason::max_tokens) {
       say(fmt::format("the answer ends at --max-tokens {}", options_.max_tokens));
     }
-    if (!stderr_is_terminal()) return;
-    const double seconds = seconds_since(first_ns);
-    const double rate = num_tokens > 1 ? static_cast<double>(num_tokens - 1) / seconds : 0;
-    say(fmt::format("[context {}/{} tokens, {:.1f} tok/s{}]", num_context, context_, rate,
-                    finish == FinishReason::cancelled ? ", stopped" : ""));
+    if (!options_.verbose && !stderr_is_terminal()) return;
+    const double seconds = static_cast<double>(turn.last_ns - turn.first_ns) * 1e-9;
+    const double rate = turn.num_new > 1 ? static_cast<double>(turn.num_new - 1) / seconds : 0;
+    const int64_t fill = turn.num_prompt + turn.num_new;
+    say(fmt::format(
+        "[context {}/{} tokens ({} %), {} of {} prompt tokens computed, {} new at "
+        "{:.1f} tok/s{}]",
+        fill, context_, 100 * fill / context_, turn.num_prompt - turn.num_reused, turn.num_prompt,
+        turn.num_new, rate, turn.finish == FinishReason::cancelled ? ", stopped" : ""));
   }
 
   const ChatOptions& options_;
@@ -219,67 +246,81 @@ class Chat {
   Engine engine_;
   std::vector<ChatMessage> messages_;
   uint64_t last_id_ = 0;
-  uint64_t num_regenerated_ = 0;  // moves the seed on, so that a sampled answer differs
+  std::optional<uint64_t> answered_id_;  // whose cache the engine keeps
+  uint64_t num_regenerated_ = 0;         // moves the seed on, so that a sampled answer differs
 };
+
+// Reads and answers until the conversation ends; the exit code.
+int converse(Chat& conversation, bool on_terminal) {
+  MessageReader reader(on_terminal);
+  if (on_terminal) say("/help lists the commands; Ctrl-C stops an answer");
+  bool warned = false;  // of a second Ctrl-C
+  for (;;) {
+    std::string message;
+    MessageReader::Event event;
+    {
+      std::optional<InterruptGuard> guard;
+      if (on_terminal) guard.emplace(InterruptGuard::Calls::fail);
+      event = reader.next(message);
+    }
+    switch (event) {
+      case MessageReader::Event::end:
+        if (on_terminal) write_stderr("\n");
+        return 0;
+      case MessageReader::Event::interrupted:
+        if (warned) return write_stderr("\n"), kExitInterrupted;
+        warned = true;
+        say("\nCtrl-C again ends the program; so do Ctrl-D and /quit");
+        break;
+      case MessageReader::Event::too_long:
+        warned = false;
+        say(message);
+        break;
+      case MessageReader::Event::message:
+        warned = false;
+        conversation.ask(message);
+        break;
+      case MessageReader::Event::command:
+        warned = false;
+        if (!conversation.obey(message)) return 0;
+        break;
+    }
+  }
+}
 
 int chat(const ChatOptions& options) {
   check_sampling(options.sampling);
-  const std::string isa = options.isa.empty() ? std::string(best_isa()) : options.isa;
-  require_isa(isa);
-  const std::filesystem::path path = resolve_model_path(options.model);
-  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const std::string isa = chosen_isa(options.model.isa);
+  const int threads = chosen_threads(options.model.threads);
+  const std::filesystem::path path = resolve_model_path(options.model.model);
+  ThreadPool pool(threads);
   const Checkpoint checkpoint = load_checkpoint(path);
+  for (const std::string& warning : checkpoint.warnings) say("tandem: warning: " + warning);
   if (checkpoint.tokenizer.chat_template.empty()) {
     fail(ErrorKind::usage, "{} has no chat template; use tandem run", checkpoint.path.string());
   }
   const Model model(checkpoint, pool, isa);
   Chat conversation(options, checkpoint, model);
-  const bool asks = ::isatty(STDIN_FILENO) == 1 && stderr_is_terminal();
-  if (asks) say("/help lists the commands; Ctrl-C stops an answer");
-  std::string line;
-  do {
-    if (asks) write_stderr("> ");
-    if (!std::getline(std::cin, line)) break;
-    if (line.ends_with('\r')) line.pop_back();
-  } while (conversation.handle(line));
-  return 0;
+  return converse(conversation, stdin_is_terminal() && stderr_is_terminal());
 }
 
 }  // namespace
 
 void add_chat(CLI::App& app, Action& action) {
   const auto options = std::make_shared<ChatOptions>();
-  CLI::App* verb = app.add_subcommand("chat", "Talk with a model, one line a message");
-  verb->add_option("MODEL", options->model,
-                   "GGUF file or Hugging Face folder (default: the set-up's model)");
+  CLI::App* verb = app.add_subcommand("chat", "Talk with a model");
   verb->add_option("--system", options->system, "System message")->type_name("TEXT");
   verb->add_option("-n,--max-tokens", options->max_tokens, "New tokens of an answer at most")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
+      ->check(whole_number(1, kMaxCount))
       ->type_name("N");
-  verb->add_option("--temperature", options->sampling.temperature, "0 is greedy")
-      ->capture_default_str()
-      ->type_name("X");
-  verb->add_option("--top-p", options->sampling.top_p,
-                   "Draw from the most likely that hold P; 1 is off")
-      ->capture_default_str()
-      ->type_name("P");
-  verb->add_option("--seed", options->sampling.seed, "Repeats a sampled conversation")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber.description(""))
-      ->type_name("N");
+  add_sampling_options(*verb, options->sampling);
   verb->add_option("--ctx", options->context, "Tokens of context (the model's, at most 8192)")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 30).description(""))
+      ->check(whole_number(2, kMaxCount))
       ->type_name("N");
-  verb->add_option("--kv", options->kv, "Precision of the KV cache")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"bf16", "int8"}));
-  verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N");
-  verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
-      ->type_name("NAME");
-  verb->footer(std::string("Each turn reads the whole conversation again. In it:\n") + kCommands +
+  add_model_options(*verb, options->model);
+  verb->add_flag("--verbose", options->verbose, "Print fill and speed even when not on a terminal");
+  verb->footer(std::string("In it:\n") + kCommands +
                "Examples:\n  tandem chat --system \"Answer in one sentence.\"\n"
                "  printf 'Hi\\nAnd in French?\\n' | tandem chat model.gguf");
   verb->callback([options, &action] { action = [options] { return chat(*options); }; });

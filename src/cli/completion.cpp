@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 
@@ -102,7 +103,12 @@ _tandem() {{
     _files
   fi
 }}
-compdef _tandem tandem
+# Sourced, it registers itself; found in $fpath, it is called.
+if [[ $funcstack[1] == _tandem ]]; then
+  _tandem "$@"
+else
+  compdef _tandem tandem
+fi
 )",
                      verbs, cases);
 }
@@ -129,7 +135,8 @@ void add_completion(CLI::App& app, Action& action) {
   CLI::App* verb = app.add_subcommand("completion", "Print a shell's completion of these verbs");
   verb->add_option("SHELL", *shell, "bash, zsh or fish")
       ->required()
-      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+      ->check(one_of({"bash", "zsh", "fish"}))
+      ->type_name("");
   verb->footer(
       "Examples:\n  source <(tandem completion bash)\n"
       "  tandem completion fish > ~/.config/fish/completions/tandem.fish");

@@ -1,4 +1,4 @@
-// tandem compress MODEL --recipe NAME -o DIR
+// tandem compress MODEL --recipe NAME -o DIR | FILE.gguf
 #include "compress/compress.h"
 
 #include <fmt/format.h>
@@ -17,7 +17,7 @@ namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, out;
+  std::string model, recipe, out, format;
   int64_t group = 0;
   int threads = 0;
 };
@@ -68,19 +68,27 @@ void print_result(const CompressOptions& options, const Recipe& recipe,
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
              mib(result.output_bytes), bits_each(result.output_bytes, result.num_weights),
              bits_each(result.layer_output_bytes, result.num_layer_weights));
+  for (const std::string& note : result.notes) fmt::print("note: {}\n", note);
+}
+
+Container container_of(const CompressOptions& options) {
+  const bool named_gguf = std::filesystem::path(options.out).extension() == ".gguf";
+  const bool is_gguf = options.format.empty() ? named_gguf : options.format == "gguf";
+  return is_gguf ? Container::gguf : Container::hf_folder;
 }
 
 int run_compress(const CompressOptions& options) {
   // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_from_name(options.recipe, options.group);
+  const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   ProgressLine line;
   const InterruptGuard guard;
   try {
+    const auto write = recipe.container == Container::gguf ? compress_to_gguf : compress;
     const CompressResult result =
-        compress(source, recipe, options.out, pool, [&](const CompressProgress& progress) {
+        write(source, recipe, options.out, pool, [&](const CompressProgress& progress) {
           if (InterruptGuard::interrupted()) throw Interrupted{};
           line.update(progress);
         });
@@ -100,21 +108,26 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("MODEL", options->model, "GGUF file or Hugging Face folder")
       ->required()
       ->type_name("");
-  verb->add_option("--recipe", options->recipe, "bf16, int8 or int4")
+  verb->add_option("--recipe,--method", options->recipe,
+                   "Folder: bf16, int8, int4; GGUF: bf16, f16, q8_0, q6_k, q4_k, q4_1, q4_0")
       ->required()
       ->type_name("NAME");
   verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
-  verb->add_option("-o,--out", options->out, "Folder to write: new or empty")
+  verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
-      ->type_name("DIR");
+      ->type_name("PATH");
+  verb->add_option("--format", options->format, "hf or gguf; default: gguf where PATH ends in it")
+      ->check(CLI::IsMember({"hf", "gguf"}).description(""))
+      ->type_name("NAME");
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
-      "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4");
+      "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
+      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }
 

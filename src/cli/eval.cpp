@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <optional>
 
-#include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "cli/check_device.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "kernels/table.h"
 #include "runtime/engine.h"
+#include "study/evals/documents.h"
 #include "study/evals/evaluate.h"
 #include "study/task.h"
 
@@ -22,12 +22,12 @@ constexpr uint64_t kMaxTextBytes = 1u << 30;
 constexpr int64_t kMaxTaskTokens = 2048;  // of a context and its continuation
 
 struct EvalOptions {
-  std::string model, baseline, text;
+  ModelOptions model;
+  std::string baseline, text;
   std::vector<std::string> protocols;
   std::vector<std::string> tasks;  // NAME=FILE
   int64_t windows = 0, limit = 0;  // 0: all
-  std::string kv = "bf16", isa;
-  int threads = 0;
+  int64_t context = 0;             // of protocol D; 0: the model's
   bool json = false;
 };
 
@@ -36,27 +36,38 @@ struct NamedTask {
   std::vector<TaskItem> items;
 };
 
+// What to do with the text.
+struct TextPlan {
+  std::vector<PerplexityProtocol> protocols;
+  bool reads_pages = false;  // protocol D
+  bool is_empty() const { return protocols.empty() && !reads_pages; }
+};
+
 // A model with what scoring it needs.
 class Scored {
  public:
-  Scored(const std::string& path, const EvalOptions& options, ThreadPool& pool, int64_t max_window)
+  Scored(const std::string& path, const EvalOptions& options, ThreadPool& pool)
       : checkpoint_(load_checkpoint(path)),
-        model_(checkpoint_, pool, options.isa.empty() ? best_isa() : options.isa),
-        scorer_(model_, kv_type_of(options.kv),
-                std::min(max_window, checkpoint_.config.max_context)) {}
+        model_(checkpoint_, pool, chosen_isa(options.model.isa)),
+        kv_type_(kv_type_of(options.model.kv)) {}
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
-  int64_t vocab_size() const { return checkpoint_.config.vocab_size; }
+  const ModelConfig& config() const { return checkpoint_.config; }
+  // Before the first use of the source.
+  void reserve(int64_t max_window) {
+    scorer_.emplace(model_, kv_type_, std::min(max_window, config().max_context));
+  }
   LogitSource source() {
     return [this](std::span<const int32_t> tokens, int64_t first, const auto& sink) {
-      scorer_.score(tokens, first, sink);
+      scorer_->score(tokens, first, sink);
     };
   }
 
  private:
   Checkpoint checkpoint_;
   Model model_;
-  Scorer scorer_;
+  KvType kv_type_;
+  std::optional<Scorer> scorer_;
 };
 
 // One line that is rewritten; only on a terminal.
@@ -85,19 +96,25 @@ std::vector<NamedTask> read_tasks(const EvalOptions& options) {
   return tasks;
 }
 
-std::vector<PerplexityProtocol> read_protocols(const EvalOptions& options) {
-  std::vector<PerplexityProtocol> protocols;
-  for (const std::string& letter : options.protocols) protocols.push_back(protocol_of(letter));
-  if (protocols.empty() && !options.text.empty()) protocols.push_back(protocol_of("B"));
-  if (!protocols.empty() && options.text.empty()) {
+TextPlan plan_text(const EvalOptions& options) {
+  TextPlan plan;
+  for (const std::string& letter : options.protocols) {
+    if (letter == "D") {
+      plan.reads_pages = true;
+    } else {
+      plan.protocols.push_back(protocol_of(letter));
+    }
+  }
+  if (plan.is_empty() && !options.text.empty()) plan.protocols.push_back(protocol_of("B"));
+  if (!plan.is_empty() && options.text.empty()) {
     fail(ErrorKind::usage, "--ppl without --text; expected the text to read");
   }
   const auto is_b = [](const PerplexityProtocol& p) { return p.letter == 'B'; };
-  if (!options.baseline.empty() && !std::any_of(protocols.begin(), protocols.end(), is_b)) {
+  if (!options.baseline.empty() && std::ranges::none_of(plan.protocols, is_b)) {
     fail(ErrorKind::usage,
          "--baseline compares on protocol B's windows; give --text, and B to --ppl");
   }
-  return protocols;
+  return plan;
 }
 
 Json to_json(const MeanError& value) { return {{"value", value.mean}, {"stderr", value.error}}; }
@@ -108,9 +125,21 @@ Json to_json(const PerplexityProtocol& protocol, const TextResult& result) {
                {"windows", result.num_windows},
                {"scored_tokens", result.num_scored},
                {"perplexity", to_json(result.perplexity)}};
+  if (result.log_ratio) json["log_ratio"] = to_json(*result.log_ratio);
   if (result.kl_divergence) json["kl_divergence"] = to_json(*result.kl_divergence);
   if (result.top1_agreement) json["top1_agreement"] = to_json(*result.top1_agreement);
   return json;
+}
+
+Json to_json(const DocumentsResult& result) {
+  return {{"protocol", "D"},
+          {"what", "pages, each in windows of the whole context (lm-eval)"},
+          {"pages", result.num_documents},
+          {"windows", result.num_windows},
+          {"scored_tokens", result.num_scored},
+          {"word_perplexity", to_json(result.word_perplexity)},
+          {"byte_perplexity", to_json(result.byte_perplexity)},
+          {"bits_per_byte", to_json(result.bits_per_byte)}};
 }
 
 Json to_json(const std::string& name, const TaskResult& result) {
@@ -133,7 +162,10 @@ std::string as_text(const Json& document) {
     text += fmt::format("protocol {}: {}; {} windows, {} tokens\n ",
                         entry["protocol"].get<std::string>(), entry["what"].get<std::string>(),
                         entry["windows"].get<int64_t>(), entry["scored_tokens"].get<int64_t>());
-    text += figure(entry, "perplexity", 1, 4) + figure(entry, "kl_divergence", 1, 5) +
+    for (const char* key : {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}) {
+      text += figure(entry, key, 1, 4);
+    }
+    text += figure(entry, "log_ratio", 1, 5) + figure(entry, "kl_divergence", 1, 5) +
             figure(entry, "top1_agreement", 1, 4) + "\n";
   }
   for (const Json& entry : document["tasks"]) {
@@ -145,64 +177,98 @@ std::string as_text(const Json& document) {
   return text;
 }
 
-Json evaluate_texts(const EvalOptions& options, const std::vector<PerplexityProtocol>& protocols,
-                    const Tokenizer& tokenizer, Scored& model, Scored* baseline) {
+Json evaluate_protocols(const EvalOptions& options, const TextPlan& plan, std::string_view text,
+                        const Tokenizer& tokenizer, Scored& model, Scored* baseline) {
   Json results = Json::array();
-  if (protocols.empty()) return results;
-  const std::string text = read_text_file(options.text, kMaxTextBytes);
   const TokenizerSpec& spec = model.checkpoint().tokenizer;
-  for (const PerplexityProtocol& protocol : protocols) {
+  for (const PerplexityProtocol& protocol : plan.protocols) {
     // llama.cpp drops one final line feed of a file.
     const bool drops = protocol.letter == 'B' && text.ends_with('\n');
-    const auto tokens =
-        tokenizer.encode(std::string_view(text).substr(0, text.size() - (drops ? 1 : 0)));
+    const auto tokens = tokenizer.encode(text.substr(0, text.size() - (drops ? 1 : 0)));
     const auto windows =
         protocol_windows(protocol, tokens, spec.add_bos ? spec.bos_id : -1, options.windows);
     const bool compares = baseline != nullptr && protocol.letter == 'B';
     results.push_back(to_json(
         protocol, evaluate_text(model.source(), compares ? baseline->source() : LogitSource(),
-                                windows, model.vocab_size(),
+                                windows, model.config().vocab_size,
                                 progress_line(fmt::format("protocol {}", protocol.letter)))));
   }
   return results;
 }
 
-int evaluate(const EvalOptions& options) {
-  // What a user may have mistyped is found before a model is read.
-  const std::vector<PerplexityProtocol> protocols = read_protocols(options);
-  const std::vector<NamedTask> tasks = read_tasks(options);
-  if (protocols.empty() && tasks.empty()) {
-    fail(ErrorKind::usage, "nothing to evaluate; give --text FILE or --task NAME=FILE");
+std::vector<Document> read_documents(const EvalOptions& options, const std::string& text,
+                                     const Tokenizer& tokenizer, const Scored& model) {
+  const int64_t most = model.config().max_context;
+  if (options.context > most) {
+    fail(ErrorKind::usage, "--ctx: found {}, the model's context is {}", options.context, most);
   }
-  if (!options.isa.empty()) require_isa(options.isa);
-  const std::string path = resolve_model_path(options.model).string();
-  int64_t max_window = tasks.empty() ? 0 : kMaxTaskTokens;
-  for (const auto& protocol : protocols) max_window = std::max(max_window, protocol.window);
-  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
-  Scored model(path, options, pool, max_window);
-  const ModelConfig& config = model.checkpoint().config;
-  for (const auto& protocol : protocols) {
+  std::vector<Document> documents;
+  for (const std::string& page : split_pages(text)) {
+    if (options.windows > 0 && std::ssize(documents) == options.windows) break;
+    documents.push_back(make_document(page, tokenizer, model.checkpoint().tokenizer.add_bos,
+                                      options.context > 0 ? options.context : most));
+  }
+  if (documents.empty()) fail(ErrorKind::usage, "{}: no text", quote(options.text, 400));
+  return documents;
+}
+
+// The longest window of all that is asked for.
+int64_t longest_window(const TextPlan& plan, const std::vector<Document>& documents, bool has_tasks,
+                       const ModelConfig& config) {
+  int64_t longest = has_tasks ? kMaxTaskTokens : 1;
+  for (const PerplexityProtocol& protocol : plan.protocols) {
     if (protocol.window > config.max_context) {
       fail(ErrorKind::usage, "protocol {}: windows of {} tokens, the model's context is {}",
            protocol.letter, protocol.window, config.max_context);
     }
+    longest = std::max(longest, protocol.window);
   }
+  for (const Document& document : documents) {
+    for (const ScoredSpan& window : document.windows) {
+      longest = std::max<int64_t>(longest, std::ssize(window.tokens) - 1);
+    }
+  }
+  return longest;
+}
+
+int evaluate(const EvalOptions& options) {
+  // What a user may have mistyped is found before a model is read.
+  const TextPlan plan = plan_text(options);
+  const std::vector<NamedTask> tasks = read_tasks(options);
+  if (plan.is_empty() && tasks.empty()) {
+    fail(ErrorKind::usage, "nothing to evaluate; give --text FILE or --task NAME=FILE");
+  }
+  const std::string text = plan.is_empty() ? "" : read_text_file(options.text, kMaxTextBytes);
+  const std::string isa = chosen_isa(options.model.isa);
+  ThreadPool pool(chosen_threads(options.model.threads));
+  const std::string path = resolve_model_path(options.model.model).string();
+  Scored model(path, options, pool);
+  const ModelConfig& config = model.config();
   const Tokenizer tokenizer(model.checkpoint().tokenizer);
+  std::vector<Document> documents;
+  if (plan.reads_pages) documents = read_documents(options, text, tokenizer, model);
+  const int64_t longest = longest_window(plan, documents, !tasks.empty(), config);
+  model.reserve(longest);
   std::optional<Scored> baseline;
   if (!options.baseline.empty()) {
-    baseline.emplace(options.baseline, options, pool, max_window);
-    if (baseline->vocab_size() != model.vocab_size()) {
+    baseline.emplace(resolve_model_path(options.baseline).string(), options, pool);
+    if (baseline->config().vocab_size != config.vocab_size) {
       fail(ErrorKind::usage, "--baseline: vocabulary of {} tokens, the model has {}",
-           baseline->vocab_size(), model.vocab_size());
+           baseline->config().vocab_size, config.vocab_size);
     }
+    baseline->reserve(longest);
   }
   Json document = {{"schema", "tandem.eval/1"},
                    {"model", path},
                    {"baseline", options.baseline.empty() ? Json() : Json(options.baseline)},
-                   {"kv", options.kv},
-                   {"isa", options.isa.empty() ? std::string(best_isa()) : options.isa}};
+                   {"kv", options.model.kv},
+                   {"isa", isa}};
   document["texts"] =
-      evaluate_texts(options, protocols, tokenizer, model, baseline ? &*baseline : nullptr);
+      evaluate_protocols(options, plan, text, tokenizer, model, baseline ? &*baseline : nullptr);
+  if (plan.reads_pages) {
+    document["texts"].push_back(to_json(evaluate_documents(
+        model.source(), documents, config.vocab_size, progress_line("protocol D, page"))));
+  }
   document["tasks"] = Json::array();
   for (const NamedTask& task : tasks) {
     document["tasks"].push_back(to_json(
@@ -220,42 +286,40 @@ int evaluate(const EvalOptions& options) {
 void add_eval(CLI::App& app, Action& action) {
   const auto options = std::make_shared<EvalOptions>();
   CLI::App* verb = app.add_subcommand("eval", "Perplexity, agreement with a baseline, and tasks");
-  verb->add_option("MODEL", options->model,
-                   "GGUF file or Hugging Face folder (default: the set-up's model)");
   verb->add_option("--text", options->text, "Text whose perplexity is wanted")->type_name("FILE");
   verb->add_option("--ppl", options->protocols, "Protocols, like A,B (B)")
       ->delimiter(',')
       ->type_name("LIST");
-  verb->add_option("--windows", options->windows, "Read at most N windows of the text (all)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
+  verb->add_option("--windows", options->windows,
+                   "Read at most N windows of the text, pages in D (all)")
+      ->check(whole_number(1, kMaxCount))
       ->type_name("N");
   verb->add_option("--baseline", options->baseline,
-                   "Model to compare with: KL divergence and top-1 agreement (protocol B)")
+                   "Model to compare with, on protocol B's windows")
       ->type_name("MODEL");
   verb->add_option("--task", options->tasks, "NAME=FILE; may be repeated")
       ->type_name("NAME=FILE")
       ->expected(1)
       ->take_all();
   verb->add_option("--limit", options->limit, "Ask at most N items of each task (all)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
+      ->check(whole_number(1, kMaxCount))
       ->type_name("N");
-  verb->add_option("--kv", options->kv, "Precision of the KV cache")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"bf16", "int8"}));
-  verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N");
-  verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
-      ->type_name("NAME");
-  add_device_option(verb, options->isa);
+  add_model_options(*verb, options->model);
+  add_device_option(verb, options->model.isa);
   verb->add_flag("--json", options->json, "Print one JSON document");
+  verb->add_option("--ctx", options->context,
+                   "Tokens of protocol D's windows (the model's context)")
+      ->check(whole_number(2, kMaxCount))
+      ->type_name("N");
   verb->footer(
-      "Protocols, never to be compared with one another: A 2048 tokens, all scored (GPTQ); B 512, "
-      "second half\n(llama.cpp); C 2048 in strides of 512 (Hugging Face); E 512, all scored.\n"
-      "Tasks: hellaswag, arc_easy, arc_challenge, piqa, lambada; any other NAME reads lines "
-      "{\"context\", \"choices\",\n\"gold\"}. After +- stands the standard error.\n"
-      "Examples:\n  tandem eval --text wiki.test.raw --ppl B --windows 40\n"
-      "  tandem eval int4-folder --text book.txt --baseline bf16-folder --task piqa=piqa.jsonl");
+      "Protocols, never to be compared with one another: A 2048 tokens, all scored (GPTQ); B 512,\n"
+      "second half (llama.cpp); C 2048 in strides of 512 (Hugging Face); D pages of wikitext,\n"
+      "by the word (lm-eval); E 512, all scored. After +- stands the standard error.\n"
+      "Tasks: hellaswag, arc_easy, arc_challenge, piqa, lambada; any other NAME reads lines\n"
+      "{\"context\", \"choices\", \"gold\"}.\n"
+      "Examples:\n  tandem eval --text wiki.test.raw --ppl B,D --windows 40\n"
+      "  tandem eval int4-folder --text book.txt --baseline bf16-folder\n"
+      "  tandem eval --task piqa=piqa.jsonl --task own=questions.jsonl --limit 500 --json");
   verb->callback([options, &action] { action = [options] { return evaluate(*options); }; });
 }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/version.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -41,7 +42,7 @@ uint64_t size_of_model(const std::filesystem::path& path) {
 }
 
 uint64_t bytes_to_read(const InfoOptions& options) {
-  if (!options.model.empty()) return size_of_model(options.model);
+  if (!options.model.empty()) return size_of_model(resolve_model_path(options.model));
   std::error_code error;
   return std::filesystem::exists(default_model_path(), error) ? size_of_model(default_model_path())
                                                               : kDefaultModelBytes;
@@ -114,11 +115,7 @@ std::string to_text(const HardwareSheet& sheet) {
 int info(const InfoOptions& options) {
   const uint64_t model_bytes = bytes_to_read(options);
   HardwareSheet facts = describe_hardware();
-  if (options.threads > facts.allowed_cpus) {
-    fail(ErrorKind::usage, "{} threads; this process may use {} CPUs", options.threads,
-         facts.allowed_cpus);
-  }
-  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  ThreadPool pool(chosen_threads(options.threads));
   const bool on_terminal = stderr_is_terminal();
   const HardwareSheet sheet =
       measure_hardware(std::move(facts), pool, model_bytes, [&](const std::string& what) {
@@ -135,10 +132,8 @@ void add_info(CLI::App& app, Action& action) {
   const auto options = std::make_shared<InfoOptions>();
   CLI::App* verb = app.add_subcommand("info", "Describe this machine and measure its limits (2 s)");
   verb->add_option("--model", options->model, "Read as many bytes as this model has")
-      ->type_name("PATH");
-  verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N");
+      ->type_name("MODEL");
+  add_threads_option(*verb, options->threads);
   verb->add_flag("--json", options->json, "Print one JSON document");
   verb->footer("Examples:\n  tandem info\n  tandem info --model model.gguf --json");
   verb->callback([options, &action] { action = [options] { return info(*options); }; });

@@ -59,7 +59,7 @@ std::vector<std::pair<std::string, int64_t>> kv_sizes(const ModelConfig& config)
           {"int8", kv_token_bytes(config, KvType::int8)}};
 }
 
-// What one sequence of `context` tokens needs: the weights as stored and its cache, without the
+// What one sequence of `context` tokens needs: the packed weights and its cache, without the
 // buffers of a step.
 struct Need {
   const char* kv;
@@ -68,7 +68,7 @@ struct Need {
 };
 
 // For each KV type a user may choose: short, long and longest contexts.
-std::vector<Need> memory_needs(const Checkpoint& checkpoint, uint64_t weight_bytes) {
+std::vector<Need> memory_needs(const Checkpoint& checkpoint, uint64_t resident_bytes) {
   const ModelConfig& config = checkpoint.config;
   std::vector<int64_t> contexts;
   for (const int64_t context : {1024, 8192}) {
@@ -79,7 +79,7 @@ std::vector<Need> memory_needs(const Checkpoint& checkpoint, uint64_t weight_byt
   for (const KvType type : {KvType::bf16, KvType::int8}) {
     for (const int64_t context : contexts) {
       needs.push_back(
-          {kv_type_name(type), context, weight_bytes + kv_bytes(config, type, context)});
+          {kv_type_name(type), context, resident_bytes + kv_bytes(config, type, context)});
     }
   }
   return needs;
@@ -92,7 +92,11 @@ std::vector<int64_t> shape_of(const Weight& weight) {
 }
 
 const char* kind_name(TokenizerKind kind) {
-  return kind == TokenizerKind::byte_bpe ? "byte-level BPE" : "SentencePiece BPE";
+  switch (kind) {
+    case TokenizerKind::byte_bpe: return "byte-level BPE";
+    case TokenizerKind::unigram: return "SentencePiece Unigram";
+    default: return "SentencePiece BPE";
+  }
 }
 
 int64_t num_control(const TokenizerSpec& spec) {
@@ -111,6 +115,11 @@ std::string printable_lines(const std::string& text) {
     begin = end + 1;
   }
   return out;
+}
+
+// In powers of ten; --json has the bytes.
+std::string megabytes(uint64_t bytes) {
+  return fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
 }
 
 std::string special_tokens(const TokenizerSpec& spec) {
@@ -151,17 +160,19 @@ void print_text(const Checkpoint& checkpoint, const Options& options) {
                                        ? "no template"
                                        : fmt::format("template of {} bytes (--template prints it)",
                                                      spec.chat_template.size()));
-  fmt::print("  footprint   weights {} bytes ({:.2f} bits a parameter)\n", totals.bytes,
+  fmt::print("  footprint   weights {} ({:.2f} bits a parameter)\n", megabytes(totals.bytes),
              8.0 * static_cast<double>(totals.bytes) / static_cast<double>(totals.parameters));
+  const uint64_t resident_bytes = footprint(checkpoint).resident_bytes;
+  fmt::print("              in memory {}\n", megabytes(resident_bytes));
   for (const auto& [type, bytes] : kv_sizes(c)) {
     fmt::print("              KV {:<5} {} bytes a token\n", type, bytes);
   }
   const uint64_t available = available_memory_bytes();
-  for (const Need& need : memory_needs(checkpoint, totals.bytes)) {
-    fmt::print("              {} tokens with KV {}: {} bytes, {}\n", need.context, need.kv,
-               need.bytes, need.bytes <= available ? "fits" : "does not fit");
+  for (const Need& need : memory_needs(checkpoint, resident_bytes)) {
+    fmt::print("              {} tokens with KV {}: {}, {}\n", need.context, need.kv,
+               megabytes(need.bytes), need.bytes <= available ? "fits" : "does not fit");
   }
-  fmt::print("              this machine has {} bytes available now\n", available);
+  fmt::print("              this machine has {} available now\n", megabytes(available));
   fmt::print("  metadata\n");
   for (const auto& [key, value] : checkpoint.metadata) {
     fmt::print("    {} = {}\n", printable_lines(key), quote(value));
@@ -234,7 +245,8 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
   }
   const uint64_t available = available_memory_bytes();
   Json needs = Json::array();
-  for (const Need& need : memory_needs(checkpoint, totals.bytes)) {
+  const uint64_t resident_bytes = footprint(checkpoint).resident_bytes;
+  for (const Need& need : memory_needs(checkpoint, resident_bytes)) {
     needs.push_back({{"kv", need.kv},
                      {"context", need.context},
                      {"bytes", need.bytes},
@@ -250,6 +262,7 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
                      {"tokenizer", tokenizer_json(checkpoint.tokenizer, options.chat_template)},
                      {"footprint",
                       {{"weight_bytes", totals.bytes},
+                       {"resident_bytes", resident_bytes},
                        {"kv_bytes_per_token", std::move(kv)},
                        {"available_memory_bytes", available},
                        {"one_sequence", std::move(needs)}}},

@@ -4,15 +4,15 @@
 #include <optional>
 
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "cli/check_device.h"
-#include "cli/check_seed.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "runtime/engine.h"
+#include "study/task.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
 
@@ -27,7 +27,7 @@ constexpr uint64_t kRequestId = 1;
 const int64_t process_start_ns = now_ns();
 
 struct RunOptions {
-  std::string model;
+  ModelOptions model;
   std::optional<std::string> prompt;
   std::string file;
   bool chat = false;
@@ -36,9 +36,6 @@ struct RunOptions {
   SamplingParams sampling;
   std::vector<std::string> stops;
   int64_t context = 0;  // 0: as many tokens as the prompt and the answer need
-  std::string kv = "bf16";
-  int threads = 0;  // 0: all usable CPUs
-  std::string isa;
   bool json = false, ignore_eos = false, verbose = false;
 };
 
@@ -66,15 +63,27 @@ std::string read_stdin() {
   return text;
 }
 
+// One final line feed is the file's or the pipe's, not the prompt's.
+std::string without_last_line_end(std::string text) {
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
 std::string read_prompt(const RunOptions& options) {
   if (options.prompt && !options.file.empty()) {
     fail(ErrorKind::usage, "both --prompt and --file given; expected one of them");
   }
-  if (!options.file.empty()) return read_text_file(options.file, kMaxPromptBytes);
-  if (!options.prompt) {
-    fail(ErrorKind::usage, "no prompt; give -p TEXT, -p - for standard input, or --file PATH");
+  if (!options.file.empty()) {
+    return without_last_line_end(read_text_file(options.file, kMaxPromptBytes));
   }
-  return *options.prompt == "-" ? read_stdin() : *options.prompt;
+  if (options.prompt && *options.prompt != "-") return *options.prompt;
+  const bool waits = !options.prompt && stdin_is_terminal();  // for one who meant no input
+  std::string prompt = waits ? "" : without_last_line_end(read_stdin());
+  if (prompt.empty()) {
+    fail(ErrorKind::usage, "no prompt; give -p TEXT, -f FILE, or pipe it into standard input");
+  }
+  return prompt;
 }
 
 std::vector<int32_t> encode_prompt(const RunOptions& options, const Checkpoint& checkpoint,
@@ -96,7 +105,7 @@ std::vector<int32_t> encode_prompt(const RunOptions& options, const Checkpoint& 
 EngineOptions engine_options(const RunOptions& options, const ModelConfig& config,
                              int64_t num_prompt) {
   EngineOptions engine;
-  engine.kv_type = options.kv == "int8" ? KvType::int8 : KvType::bf16;
+  engine.kv_type = kv_type_of(options.model.kv);
   engine.max_sequences = 1;
   // Just what this answer can need; capped below the sum so that it cannot overflow.
   const int64_t room = std::max<int64_t>(config.max_context - num_prompt, 0);
@@ -182,7 +191,7 @@ void print_json(const RunOptions& options, const Model& model, const Checkpoint&
   json["isa"] = std::string(model.isa());
   json["kernels"] = model.kernels_in_use();
   json["threads"] = model.pool().size();
-  json["kv"] = options.kv;
+  json["kv"] = options.model.kv;
   json["seed"] = options.sampling.seed;
   json["prompt_tokens"] = result.num_prompt;
   json["text"] = result.text;
@@ -206,15 +215,14 @@ void print_summary(const Model& model, const RunResult& result) {
 
 int run(const RunOptions& options) {
   check_sampling(options.sampling);
-  const std::string isa = options.isa.empty() ? std::string(best_isa()) : options.isa;
-  require_isa(isa);
-  if (options.threads > static_cast<int>(allowed_cpus().size())) {
-    fail(ErrorKind::usage, "{} threads; this process may use {} CPUs", options.threads,
-         allowed_cpus().size());
+  if (!options.system.empty() && !options.chat) {
+    fail(ErrorKind::usage, "--system without --chat; only the chat template has a system message");
   }
-  const std::filesystem::path path = resolve_model_path(options.model);
+  const std::string isa = chosen_isa(options.model.isa);
+  const int threads = chosen_threads(options.model.threads);
+  const std::filesystem::path path = resolve_model_path(options.model.model);
   const std::string prompt = read_prompt(options);
-  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  ThreadPool pool(threads);
   const Checkpoint checkpoint = load_checkpoint(path);
   for (const std::string& warning : checkpoint.warnings)
     write_stderr("tandem: warning: " + warning + "\n");
@@ -236,66 +244,36 @@ int run(const RunOptions& options) {
 void add_run(CLI::App& app, Action& action) {
   const auto options = std::make_shared<RunOptions>();
   CLI::App* verb = app.add_subcommand("run", "Answer one prompt, streaming the text");
-  verb->add_option("MODEL", options->model,
-                   "GGUF file or Hugging Face folder (default: the set-up's model)")
-      ->type_name("");
-  verb->add_option("-p,--prompt", options->prompt, "The prompt; - reads standard input")
+  verb->add_option("-p,--prompt", options->prompt,
+                   "The prompt; - is standard input, as without -p and -f")
       ->type_name("TEXT");
-  verb->add_option("--file", options->file, "Read the prompt from a file")->type_name("PATH");
+  verb->add_option("-f,--file", options->file, "Read the prompt from a file")->type_name("PATH");
   verb->add_flag("--chat", options->chat, "Apply the model's chat template");
-  verb->add_option("--system", options->system, "System message; needs --chat")
-      ->type_name("TEXT")
-      ->needs("--chat");
+  verb->add_option("--system", options->system, "System message; needs --chat")->type_name("TEXT");
   verb->add_option("-n,--max-tokens", options->max_tokens, "New tokens at most")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
+      ->check(whole_number(1, kMaxCount))
       ->type_name("N");
-  verb->add_option("--temperature", options->sampling.temperature, "0 is greedy")
-      ->capture_default_str()
-      ->type_name("X");
-  verb->add_option("--top-k", options->sampling.top_k, "Draw from the k most likely; 0 is off")
-      ->capture_default_str()
-      ->type_name("K");
-  verb->add_option("--top-p", options->sampling.top_p,
-                   "Draw from the most likely that hold P; 1 is off")
-      ->capture_default_str()
-      ->type_name("P");
-  verb->add_option("--min-p", options->sampling.min_p,
-                   "Drop what is less likely than P times the best")
-      ->capture_default_str()
-      ->type_name("P");
-  verb->add_option("--repetition-penalty", options->sampling.repetition_penalty,
-                   "Above 1 discourages what was said")
-      ->capture_default_str()
-      ->type_name("X");
-  verb->add_option("--seed", options->sampling.seed, "Repeats a sampled answer")
-      ->capture_default_str()
-      ->type_name("N")
-      ->check(check_seed);
+  add_sampling_options(*verb, options->sampling);
   verb->add_option("--stop", options->stops, "End before this text; up to 4 times")
       ->type_name("TEXT")
       ->expected(1)
       ->take_all();
   verb->add_option("--ctx", options->context,
                    "Tokens of context (default: what prompt and answer need)")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 30).description(""))
+      ->check(whole_number(2, kMaxCount))
       ->type_name("N");
-  verb->add_option("--kv", options->kv, "Precision of the KV cache")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"bf16", "int8"}));
-  verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N");
-  verb->add_option("--isa", options->isa, "Instruction set: avx512, avx2 or ref")
-      ->type_name("NAME");
-  add_device_option(verb, options->isa);
+  add_model_options(*verb, options->model);
+  add_device_option(verb, options->model.isa);
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on past the end-of-answer token");
   verb->add_flag("--json", options->json, "Print one JSON document at the end");
   verb->add_flag("--verbose", options->verbose,
                  "Print the timing line even when not on a terminal");
   verb->footer(
-      "Greedy by default. The first Ctrl-C ends the answer and keeps the text, the second ends the "
-      "program.");
+      "The first Ctrl-C ends the answer and keeps the text, the second ends the program.\n"
+      "Examples:\n  tandem run -p \"The capital of France is\" -n 16\n"
+      "  tandem run model.gguf --chat -f question.txt --temperature 0.7 --seed 3\n"
+      "  git diff | tandem run --chat --system \"Summarise this change.\" --json");
   verb->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "cli/check_seed.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/report_input.h"
 #include "cli/study_table.h"
@@ -142,9 +142,8 @@ StudySettings make_settings(const StudyFlags& flags) {
     fail(ErrorKind::usage, "{}: no such text; give one with --text FILE (some 50 kB of prose)",
          settings.text_path.string());
   }
-  settings.isa = flags.isa.empty() ? std::string(best_isa()) : flags.isa;
-  require_isa(settings.isa);
-  settings.threads = flags.threads > 0 ? flags.threads : usable_cpus();
+  settings.isa = chosen_isa(flags.isa);
+  settings.threads = chosen_threads(flags.threads);
   settings.seed = flags.seed;
   settings.power_command = flags.power_command;
   settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
@@ -152,13 +151,11 @@ StudySettings make_settings(const StudyFlags& flags) {
   const Checkpoint source = load_checkpoint(settings.model_path);
   settings.model_hash = checkpoint_hash(source);
   ThreadPool pool(settings.threads);
-  const auto on_make = [](const std::string& name) {
-    write_stderr(fmt::format("making variant {}\n", name));
-  };
-  settings.variants = prepare_variants(settings.profile.variants, source, settings.model_hash,
-                                       cache, pool, on_make);
+  const auto say = [](const std::string& line) { write_stderr(line + "\n"); };
+  settings.variants =
+      prepare_variants(settings.profile.variants, source, settings.model_hash, cache, pool, say);
   settings.baseline_path =
-      prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, on_make)
+      prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, say)
           .front()
           .path;
   settings.facts = study_facts(source, pool);
@@ -244,10 +241,8 @@ void add_study(CLI::App& app, Action& action) {
   verb->add_option("--batches", flags->batches, "Sequences at once, such as 1,2,4,8")
       ->delimiter(',')
       ->type_name("LIST");
-  verb->add_option("--threads", flags->threads, "Default: all CPUs this process may use")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N");
-  verb->add_option("--isa", flags->isa, "Instruction set: avx512, avx2 or ref")->type_name("NAME");
+  add_threads_option(*verb, flags->threads);
+  add_isa_option(*verb, flags->isa);
   verb->add_option("--quality-floor", flags->quality_floor,
                    "Least quality to recommend, against bf16 (top1=90,ppl=5)")
       ->type_name("PERCENT");
@@ -257,7 +252,7 @@ void add_study(CLI::App& app, Action& action) {
   verb->add_option("--seed", flags->seed, "Of the prompts and of the order of cells")
       ->capture_default_str()
       ->type_name("N")
-      ->check(check_seed);
+      ->check(seed_number());
   verb->add_flag("--fresh", flags->fresh, "Measure again what this study has already");
   verb->add_option("--cell-json", flags->cell_json)->group("");
   verb->footer(

@@ -16,11 +16,11 @@ namespace {
 
 volatile sig_atomic_t interrupts = 0;
 
-void set_handler(int signal_number, void (*handler)(int)) {
+void set_handler(int signal_number, void (*handler)(int), int flags = SA_RESTART) {
   struct sigaction action {};
   action.sa_handler = handler;
   sigemptyset(&action.sa_mask);
-  action.sa_flags = SA_RESTART;
+  action.sa_flags = flags;
   sigaction(signal_number, &action, nullptr);
 }
 
@@ -73,16 +73,16 @@ void write_stderr(std::string_view text) {
   }
 }
 
-bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }
+bool stdin_is_terminal() { return ::isatty(STDIN_FILENO) == 1; }
 bool stderr_is_terminal() {
-  const char* term = std::getenv("TERM");  // a dumb one cannot rewrite a line
+  const char* term = std::getenv("TERM");
   const bool is_dumb = term != nullptr && std::string_view(term) == "dumb";
   return ::isatty(STDERR_FILENO) == 1 && !is_dumb;
 }
 
-InterruptGuard::InterruptGuard() {
+InterruptGuard::InterruptGuard(Calls calls) {
   interrupts = 0;
-  set_handler(SIGINT, on_interrupt);
+  set_handler(SIGINT, on_interrupt, calls == Calls::restart ? SA_RESTART : 0);
 }
 
 InterruptGuard::~InterruptGuard() { set_handler(SIGINT, SIG_DFL); }

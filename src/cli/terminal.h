@@ -20,13 +20,15 @@ void write_stdout(std::string_view text);
 // Standard error; what cannot be written there is lost.
 void write_stderr(std::string_view text);
 
-bool stdout_is_terminal();
+bool stdin_is_terminal();
+// A dumb terminal counts as none: it cannot rewrite a line.
 bool stderr_is_terminal();
 
 // While it lives, the first SIGINT only sets a flag; the second ends the process with 130.
 class InterruptGuard {
  public:
-  InterruptGuard();
+  enum class Calls { restart, fail };  // a blocking call at SIGINT: goes on, or fails with EINTR
+  explicit InterruptGuard(Calls calls = Calls::restart);
   ~InterruptGuard();
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;

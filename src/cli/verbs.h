@@ -3,7 +3,7 @@
 #pragma once
 
 #include <functional>
-#include <string_view>
+#include <string>
 
 namespace CLI {
 class App;
@@ -24,8 +24,8 @@ void add_eval(CLI::App& app, Action& action);
 void add_chat(CLI::App& app, Action& action);
 void add_completion(CLI::App& app, Action& action);
 
-// llama-bench has flags of several letters after one dash, which the parser reads as several flags:
-// "-npl" -> "--npl". nullptr for any other argument.
-const char* bench_spelling(std::string_view argument);
+// llama-bench has flags of several letters after one dash, which the parser would read as several
+// flags: "-npl" -> "--npl". Any other argument as it is.
+std::string bench_spelling(const std::string& argument);
 
 }  // namespace tandem

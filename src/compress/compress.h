@@ -1,12 +1,14 @@
-// Checkpoint -> Checkpoint on disk: every matrix of the layers in the recipe's encoding, everything
-// else in bf16, as a Hugging Face folder that transformers and vLLM read with the
-// compressed-tensors library.
+// Checkpoint -> Checkpoint on disk, in the recipe's encoding: as a Hugging Face folder that
+// transformers and vLLM read with the compressed-tensors library, or as a GGUF file that llama.cpp
+// reads.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "compress/recipe.h"
@@ -27,8 +29,10 @@ struct CompressResult {
   uint64_t num_weights = 0;         // elements of all tensors
   uint64_t num_layer_weights = 0;   // elements of the layers' matrices
   uint64_t layer_output_bytes = 0;  // of the layers' matrices, with their scales
+  std::vector<std::string> notes;   // what is otherwise than the recipe alone says, a line each
 };
 
+// As a Hugging Face folder: the matrices of the layers in the recipe's encoding, all else in bf16.
 // Streams tensor by tensor, so that memory holds a few MiB of rows. Rows come in
 // logical order: GGUF's interleaved q and k are undone. `progress` may be empty.
 //
@@ -38,5 +42,17 @@ struct CompressResult {
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
                         const Progress& progress);
+
+// As a GGUF file: all matrices in the recipe's encoding, norms and biases in f32. With q4_k the
+// matrix that gives the logits is q6_k. Where a width is no multiple of the encoding's block,
+// llama.cpp's rule holds: q5_0 for q4_k, q8_0 for q6_k, f16 for blocks of 32; `notes` tell.
+// Tensors that have the encoding already are copied. Memory and errors are those of compress(), and
+// those of write_gguf.
+CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
+                                const std::filesystem::path& out_file, ThreadPool& pool,
+                                const Progress& progress);
+
+// Throws usage when a tensor is in one of compressed-tensors' integer layouts already.
+void check_not_compressed(const Checkpoint& source);
 
 }  // namespace tandem

@@ -1,5 +1,7 @@
 #include "compress/recipe.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/json.h"
 
@@ -7,10 +9,42 @@ namespace tandem {
 namespace {
 
 constexpr int64_t kDefaultGroup = 64;
+constexpr Encoding kGgufEncodings[] = {kBF16, kF16, kQ8_0, kQ6_K, kQ4_K, kQ4_1, kQ4_0};
+
+bool is_gguf_name(const std::string& name) {
+  return std::ranges::any_of(kGgufEncodings, [&](const Encoding& e) { return e.name() == name; });
+}
+
+std::string gguf_names() {
+  std::string names;
+  for (const Encoding& encoding : kGgufEncodings) {
+    names += (names.empty() ? "" : ", ") + encoding.name();
+  }
+  return names;
+}
+
+Recipe gguf_recipe(const std::string& name) {
+  for (const Encoding& encoding : kGgufEncodings) {
+    if (encoding.name() == name) return {name, encoding, 0, Container::gguf};
+  }
+  const bool is_folder_name = name == "int8" || name == "int4";
+  fail(ErrorKind::usage, "recipe {}: {} a GGUF file, expected one of {}", quote(name),
+       is_folder_name ? "is none that can be held by" : "unknown for", gguf_names());
+}
+
+void refuse_group(const std::string& name, int64_t group) {
+  if (group == 0) return;
+  fail(ErrorKind::usage, "recipe {}: has no groups, found --group {}", name, group);
+}
 
 }  // namespace
 
-Recipe recipe_from_name(const std::string& name, int64_t group) {
+Recipe recipe_from_name(const std::string& name, int64_t group, Container container) {
+  if (container == Container::gguf) {
+    const Recipe recipe = gguf_recipe(name);
+    refuse_group(name, group);
+    return recipe;
+  }
   if (name == "int4") {
     if (group == 0) group = kDefaultGroup;
     // A kernel reads a group as whole blocks of activations, which hold 32 channels.
@@ -20,11 +54,16 @@ Recipe recipe_from_name(const std::string& name, int64_t group) {
     return {name, int4_group(group, ScaleType::bf16), group};
   }
   if (name != "bf16" && name != "int8") {
-    fail(ErrorKind::usage, "recipe {}: unknown, expected one of bf16, int8, int4", quote(name));
+    if (is_gguf_name(name)) {
+      fail(ErrorKind::usage,
+           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8 or int4, or an "
+           "output named *.gguf",
+           name);
+    }
+    fail(ErrorKind::usage, "recipe {}: unknown, expected one of bf16, int8, int4; for GGUF {}",
+         quote(name), gguf_names());
   }
-  if (group != 0) {
-    fail(ErrorKind::usage, "recipe {}: has no groups, found --group {}", name, group);
-  }
+  refuse_group(name, group);
   return {name, name == "bf16" ? kBF16 : int8_channel(ScaleType::bf16), 0};
 }
 

@@ -8,17 +8,22 @@
 
 namespace tandem {
 
+// What a model is written as.
+enum class Container : uint8_t { hf_folder, gguf };
+
 struct Recipe {
-  std::string name;   // "bf16", "int8", "int4"
-  Encoding encoding;  // of the layers' matrices; embedding, norms and lm_head are always bf16
+  std::string name;   // folder: "bf16", "int8", "int4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
+  Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
+  Container container = Container::hf_folder;
 
   bool quantizes() const { return !encoding.is_plain(); }
 };
 
-// group 0 means the recipe's own (int4: 64). Throws usage for an unknown name, naming those there
-// are, and for a group the recipe has no use for.
-Recipe recipe_from_name(const std::string& name, int64_t group = 0);
+// group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
+// container cannot hold, naming those there are, and for a group the recipe has no use for.
+Recipe recipe_from_name(const std::string& name, int64_t group = 0,
+                        Container container = Container::hf_folder);
 
 // compressed-tensors' description of the recipe, the "quantization_config" of config.json; empty
 // when the recipe does not quantize.

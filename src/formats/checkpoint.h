@@ -39,6 +39,8 @@ struct Checkpoint {
   std::vector<std::shared_ptr<MappedFile>> files;
   // The memory behind tensors that come from no file.
   std::vector<std::shared_ptr<const Buffer>> memory;
+  // Vectors that the reader had to put in another order; their weights point here.
+  std::vector<std::shared_ptr<const std::vector<float>>> reordered;
 
   // nullptr when there is none.
   const NamedTensor* find(std::string_view name) const;

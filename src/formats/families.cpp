@@ -9,11 +9,41 @@ namespace {
 
 // Split, Phi-3's tensors are Mistral's: no bias, SiLU, a window.
 constexpr Family kFamilies[] = {
-    {"llama", "LlamaForCausalLM", "llama", "llama", false, false, false, true, false, 0},
-    {"mistral", "MistralForCausalLM", nullptr, "mistral", false, false, false, true, true, 4096},
-    {"qwen2", "Qwen2ForCausalLM", "qwen2", "qwen2", true, false, false, false, false, 0},
-    {"qwen3", "Qwen3ForCausalLM", "qwen3", "qwen3", false, true, false, false, false, 0},
-    {"phi3", "Phi3ForCausalLM", "phi3", "mistral", false, false, true, false, true, 0},
+    {.name = "llama",
+     .architecture = "LlamaForCausalLM",
+     .gguf = "llama",
+     .written_as = "llama",
+     .attention_bias = true,
+     .mlp_bias = true,
+     .gguf_interleaved = true},
+    {.name = "mistral",
+     .architecture = "MistralForCausalLM",
+     .gguf = nullptr,
+     .written_as = "mistral",
+     .gguf_interleaved = true,
+     .reads_window = true,
+     .window_when_unstated = 4096},
+    {.name = "qwen2",
+     .architecture = "Qwen2ForCausalLM",
+     .gguf = "qwen2",
+     .written_as = "qwen2",
+     .qkv_bias = true,
+     .switched_window = true,
+     .window_when_unstated = 4096},
+    {.name = "qwen3",
+     .architecture = "Qwen3ForCausalLM",
+     .gguf = "qwen3",
+     .written_as = "qwen3",
+     .attention_bias = true,
+     .qk_norm = true,
+     .switched_window = true,
+     .window_when_unstated = 4096},
+    {.name = "phi3",
+     .architecture = "Phi3ForCausalLM",
+     .gguf = "phi3",
+     .written_as = "mistral",
+     .fused = true,
+     .reads_window = true},
 };
 
 struct Part {
@@ -67,6 +97,31 @@ const Family* find_gguf_family(std::string_view architecture) {
 
 std::string family_names() { return joined(&Family::name); }
 std::string gguf_family_names() { return joined(&Family::gguf); }
+
+const Family& written_family(const ModelConfig& c) {
+  const Family* family = find_family(c.family);
+  CHECK(family != nullptr, "family {}", c.family);
+  family = find_family(family->written_as);
+  const bool qkv_only = c.qkv_bias && !c.o_bias;
+  // A GGUF file says llama of whatever differs from it by such keys and tensors alone.
+  if (std::string_view(family->name) == "llama" && qkv_only) family = find_family("qwen2");
+  if (std::string_view(family->name) == "llama" && c.sliding_window != 0) {
+    family = find_family("mistral");
+  }
+  const bool window_fits = c.sliding_window == 0 || family->switched_window ||
+                           (family->reads_window && c.full_layers.empty());
+  const bool biases_fit = (c.qkv_bias == c.o_bias || family->qkv_bias) &&
+                          (!c.o_bias || family->attention_bias) &&
+                          (!c.mlp_bias || family->mlp_bias) && (c.qkv_bias || !family->qkv_bias);
+  if (!window_fits || !biases_fit) {
+    fail(ErrorKind::usage,
+         "{}: a {} with {}{}{}{} is no model that a Hugging Face folder can describe",
+         c.name.empty() ? c.family : c.name, family->name, c.qkv_bias ? "biases of q, k, v; " : "",
+         c.o_bias ? "a bias of o; " : "", c.mlp_bias ? "biases of the feed-forward; " : "",
+         c.sliding_window != 0 ? "a sliding window" : "no sliding window");
+  }
+  return *family;
+}
 
 const char* rope_scaling_name(RopeScaling scaling) {
   switch (scaling) {

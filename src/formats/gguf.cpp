@@ -32,6 +32,10 @@ constexpr std::string_view kTensorTypes[] = {
     "I64",     "F64",   "IQ1_M",  "BF16",  "",      "",       "",     "TQ1_0",   "TQ2_0",
     "",        "",      "",       "MXFP4", "NVFP4"};
 
+constexpr std::pair<uint32_t, Encoding> kEncodings[] = {
+    {0, kF32},  {1, kF16},  {2, kQ4_0},  {3, kQ4_1},  {6, kQ5_0},  {7, kQ5_1},    {8, kQ8_0},
+    {10, kQ2_K}, {11, kQ3_K}, {12, kQ4_K}, {13, kQ5_K}, {14, kQ6_K}, {20, kIQ4_NL}, {30, kBF16}};
+
 // Reads the file from front to back; every read is checked against the end.
 class Reader {
  public:
@@ -201,22 +205,8 @@ uint64_t alignment_of(const GgufFile& file, const std::string& name) {
 }
 
 Encoding tensor_encoding(uint32_t type, const std::string& where) {
-  switch (type) {
-    case 0: return kF32;
-    case 1: return kF16;
-    case 2: return kQ4_0;
-    case 3: return kQ4_1;
-    case 6: return kQ5_0;
-    case 7: return kQ5_1;
-    case 8: return kQ8_0;
-    case 10: return kQ2_K;
-    case 11: return kQ3_K;
-    case 12: return kQ4_K;
-    case 13: return kQ5_K;
-    case 14: return kQ6_K;
-    case 20: return kIQ4_NL;
-    case 30: return kBF16;
-    default: break;
+  for (const auto& [id, encoding] : kEncodings) {
+    if (id == type) return encoding;
   }
   if (type < std::size(kTensorTypes) && !kTensorTypes[type].empty()) {
     fail(ErrorKind::bad_file,
@@ -360,6 +350,13 @@ GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name,
   const uint64_t data_begin = *checked_align(reader.offset(), alignment);
   place_tensors(file, extents, data_begin, alignment, bytes, name);
   return file;
+}
+
+uint32_t gguf_tensor_type(const Encoding& encoding) {
+  for (const auto& [id, known] : kEncodings) {
+    if (known == encoding) return id;
+  }
+  CHECK(false, "{} is no GGUF type", encoding.name());
 }
 
 }  // namespace tandem

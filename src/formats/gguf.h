@@ -81,6 +81,13 @@ enum class GgufTensors : uint8_t { required, optional };
 GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& name,
                     GgufTensors tensors = GgufTensors::required);
 
+// GGUF's number for an encoding that read_tensor knows: CHECKed.
+uint32_t gguf_tensor_type(const Encoding& encoding);
+
+struct Family;
+// GGUF's name for a tensor that Hugging Face names so in this family; empty: it has none.
+std::string gguf_tensor_name(std::string_view name, const Family& family);
+
 // Reads a model of a family that families.h lists. Throws bad_file, no_memory when the weights cannot fit.
 Checkpoint read_gguf(const std::filesystem::path& path);
 

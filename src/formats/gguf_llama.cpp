@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "formats/families.h"
-#include "formats/gguf.h"
+#include "formats/gguf_split.h"
 #include "formats/gguf_tokenizer.h"
 #include "formats/validate.h"
 
@@ -31,12 +31,14 @@ constexpr std::string_view kKnownKeys[] = {"block_count",
                                            "attention.sliding_window",
                                            "rope.scaling.type",
                                            "rope.scaling.factor",
+                                           "rope.scale_linear",  // its older name
                                            "rope.scaling.original_context_length"};
 
 // Keys whose every value but the one given changes what the model computes.
 constexpr std::pair<std::string_view, double> kNeutralKeys[] = {
-    {"expert_count", 0}, {"rope.scale_linear", 1},
-    {"logit_scale", 1},  {"attention.clamp_kqv", 0},      {"attention.max_alibi_bias", 0}};
+    {"expert_count", 0},        {"logit_scale", 1},
+    {"attention.clamp_kqv", 0}, {"attention.max_alibi_bias", 0},
+    {"attention.scale", 0},     {"rope.scaling.attn_factor", 1}};
 
 constexpr std::pair<std::string_view, std::string_view> kLayerNames[] = {
     {"attn_norm.weight", "input_layernorm.weight"},
@@ -49,10 +51,14 @@ constexpr std::pair<std::string_view, std::string_view> kLayerNames[] = {
     {"attn_q_norm.weight", "self_attn.q_norm.weight"},
     {"attn_k_norm.weight", "self_attn.k_norm.weight"},
     {"attn_output.weight", "self_attn.o_proj.weight"},
+    {"attn_output.bias", "self_attn.o_proj.bias"},
     {"ffn_norm.weight", "post_attention_layernorm.weight"},
     {"ffn_gate.weight", "mlp.gate_proj.weight"},
     {"ffn_up.weight", "mlp.up_proj.weight"},
-    {"ffn_down.weight", "mlp.down_proj.weight"}};
+    {"ffn_down.weight", "mlp.down_proj.weight"},
+    {"ffn_gate.bias", "mlp.gate_proj.bias"},
+    {"ffn_up.bias", "mlp.up_proj.bias"},
+    {"ffn_down.bias", "mlp.down_proj.bias"}};
 
 // Where a family's matrices are fused.
 constexpr std::pair<std::string_view, std::string_view> kFusedLayerNames[] = {
@@ -119,13 +125,6 @@ class Keys {
 };
 
 const Family& read_architecture(const GgufFile& file, const std::string& name) {
-  const GgufValue* count = file.find("split.count");
-  if (count != nullptr && count->unsigned_integer().value_or(0) != 1) {
-    fail(ErrorKind::bad_file,
-         "{}: one part of a split GGUF file ({} parts), which is not supported: join "
-         "them with llama-gguf-split --merge",
-         name, printable(*count));
-  }
   const GgufValue* architecture = file.find("general.architecture");
   if (architecture == nullptr) {
     fail(ErrorKind::bad_file, "{}: key 'general.architecture' is missing", name);
@@ -173,16 +172,17 @@ void read_rope_scaling(const GgufFile& file, const Keys& keys, const std::string
                        ModelConfig* config) {
   const GgufValue* type = keys.find("rope.scaling.type");
   const bool is_text = type != nullptr && type->type == GgufType::string;
-  if (is_text && type->text() == "linear") {
-    config->rope_scaling = RopeScaling::linear;
-    config->rope_factor = keys.real_or("rope.scaling.factor", 1.0);
-  } else if (type != nullptr && !(is_text && type->text() == "none")) {
+  const bool is_linear = type == nullptr || (is_text && type->text() == "linear");
+  if (!is_linear && !(is_text && type->text() == "none")) {
     fail(ErrorKind::bad_file,
          "{}: RoPE scaling {} is not supported by this version (supported: none, linear)", name,
          printable(*type));
-  } else if (keys.real_or("rope.scaling.factor", 1.0) != 1.0) {
-    fail(ErrorKind::bad_file, "{}: key '{}rope.scaling.factor' without a rope.scaling.type", name,
-         keys.prefix());
+  }
+  // As llama.cpp has it: linear unless another type is named, and a factor of 0 is 1.
+  const double factor = keys.real_or("rope.scaling.factor", keys.real_or("rope.scale_linear", 1.0));
+  if (is_linear && factor != 0 && factor != 1) {
+    config->rope_scaling = RopeScaling::linear;
+    config->rope_factor = factor;
   }
   for (const GgufTensor& tensor : file.tensors) {
     if (tensor.name != "rope_freqs.weight") continue;
@@ -267,6 +267,25 @@ std::string tensor_name(std::string_view name, const Family& family) {
   return fused.empty() ? search(kLayerNames) : fused;
 }
 
+// A bias in the order of interleaved RoPE, as a vector of the checkpoint's own in ours.
+Weight half_split(const Weight& bias, Checkpoint* checkpoint) {
+  const int64_t head = checkpoint->config.head_dim;
+  const bool whole_heads = head > 0 && head % 2 == 0 && bias.N == 1 && bias.K % head == 0;
+  if (!whole_heads || !bias.encoding.is_plain()) return bias;  // refused later
+  std::vector<float> stored(static_cast<size_t>(bias.K)), values(stored.size());
+  decode_row(bias, 0, stored.data());
+  Weight rows;
+  rows.interleaved_head = head;
+  for (int64_t n = 0; n < bias.K; ++n) {
+    values[static_cast<size_t>(n)] = stored[static_cast<size_t>(rows.stored_row(n))];
+  }
+  checkpoint->reordered.push_back(std::make_shared<const std::vector<float>>(std::move(values)));
+  Weight out = bias;
+  out.encoding = kF32;
+  out.data = reinterpret_cast<const std::byte*>(checkpoint->reordered.back()->data());
+  return out;
+}
+
 void add_tensor(const GgufTensor& tensor, const Family& family, const std::string& name,
                 Checkpoint* checkpoint) {
   if (tensor.name == "rope_freqs.weight") return;  // the config holds it
@@ -293,6 +312,9 @@ void add_tensor(const GgufTensor& tensor, const Family& family, const std::strin
       (to.ends_with("q_proj.weight") || to.ends_with("k_proj.weight"))) {
     weight.interleaved_head = checkpoint->config.head_dim;
   }
+  if (family.gguf_interleaved && (to.ends_with("q_proj.bias") || to.ends_with("k_proj.bias"))) {
+    weight = half_split(weight, checkpoint);
+  }
   checkpoint->tensors.push_back({to, weight});
 }
 
@@ -307,18 +329,37 @@ std::vector<std::pair<std::string, std::string>> printable_metadata(const GgufFi
 
 }  // namespace
 
+std::string gguf_tensor_name(std::string_view name, const Family& family) {
+  for (const auto& [to, from] : kModelNames) {
+    if (name == from) return std::string(to);
+  }
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return "";
+  const size_t dot = name.find('.', kLayers.size());
+  if (dot == std::string_view::npos) return "";
+  const std::string_view layer = name.substr(kLayers.size(), dot - kLayers.size());
+  const auto search = [&](const auto& names) -> std::string {
+    for (const auto& [to, from] : names) {
+      if (name.substr(dot + 1) == from) return fmt::format("blk.{}.{}", layer, to);
+    }
+    return "";
+  };
+  const std::string fused = family.fused ? search(kFusedLayerNames) : "";
+  return fused.empty() ? search(kLayerNames) : fused;
+}
+
 Checkpoint read_gguf(const std::filesystem::path& path) {
-  const auto mapped = std::make_shared<MappedFile>(path);
   const std::string name = path.string();
-  const GgufFile file = parse_gguf(mapped->bytes(), name);
-  check_fits(name, mapped->bytes().size());
+  GgufModel model = open_gguf(path);
+  const GgufFile& file = model.gguf;
   const Family& family = read_architecture(file, name);
 
   Checkpoint checkpoint;
   checkpoint.path = path;
   checkpoint.format = fmt::format("GGUF v{}", file.version);
-  checkpoint.file_bytes = mapped->bytes().size();
-  checkpoint.files.push_back(mapped);
+  if (model.files.size() > 1) checkpoint.format += fmt::format(" in {} parts", model.files.size());
+  checkpoint.file_bytes = model.file_bytes;
+  checkpoint.files = std::move(model.files);
   const Keys keys(file, std::string(family.gguf) + ".", name);
   checkpoint.warnings = check_keys(file, keys, name);
   checkpoint.config = read_config(file, keys, family, name);
@@ -328,6 +369,9 @@ Checkpoint read_gguf(const std::filesystem::path& path) {
     add_tensor(tensor, family, name, &checkpoint);
     if (tensor.name == "output.weight") checkpoint.config.tied_embedding = false;
     if (tensor.name == "token_embd.weight") checkpoint.config.vocab_size = tensor.dims[1];
+    if (tensor.name == "blk.0.attn_q.bias") checkpoint.config.qkv_bias = true;
+    if (tensor.name == "blk.0.attn_output.bias") checkpoint.config.o_bias = true;
+    if (tensor.name == "blk.0.ffn_down.bias") checkpoint.config.mlp_bias = true;
   }
   checkpoint.config.vocab_size = keys.integer_or("vocab_size", checkpoint.config.vocab_size);
   checkpoint.metadata = printable_metadata(file);

@@ -1,10 +1,16 @@
 #include "formats/gguf_tokenizer.h"
 
+#include <algorithm>
+#include <cstring>
+#include <initializer_list>
+
 #include "base/error.h"
 #include "tensor/dtype.h"
 
 namespace tandem {
 namespace {
+
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, SentencePiece's space
 
 const GgufValue& required(const GgufFile& file, std::string_view key, const std::string& name) {
   const GgufValue* value = file.find(key);
@@ -103,6 +109,59 @@ std::vector<std::pair<std::string, std::string>> read_merges(const GgufFile& fil
   return merges;
 }
 
+std::vector<float> read_scores(const GgufFile& file, size_t count, const std::string& name) {
+  const auto& value = table(file, "tokenizer.ggml.scores", GgufType::f32, count, name);
+  std::vector<float> scores(count);
+  std::memcpy(scores.data(), value.bytes.data(), value.bytes.size());
+  return scores;
+}
+
+// Llama's SentencePiece: no normalization but spaces, one of them in front of every text that is
+// not a special token.
+void read_sentencepiece(const GgufFile& file, TokenizerSpec* spec, const std::string& name) {
+  spec->kind = TokenizerKind::sentencepiece;
+  spec->scores = read_scores(file, spec->tokens.size(), name);
+  spec->strips_leading_space = flag_or(file, "tokenizer.ggml.add_space_prefix", true, name);
+  if (spec->strips_leading_space) {
+    spec->normalizer.push_back({NormalizerStep::Kind::prepend, "", std::string(kSpaceMark)});
+  }
+  spec->normalizer.push_back({NormalizerStep::Kind::replace, " ", std::string(kSpaceMark)});
+}
+
+void read_unigram(const GgufFile& file, TokenizerSpec* spec, const std::string& name) {
+  spec->kind = TokenizerKind::unigram;
+  const std::vector<float> scores = read_scores(file, spec->tokens.size(), name);
+  spec->unigram_scores.assign(scores.begin(), scores.end());
+  SentencePieceRules& rules = spec->rules.emplace();
+  rules.adds_dummy_prefix = flag_or(file, "tokenizer.ggml.add_space_prefix", true, name);
+  rules.removes_extra_spaces = flag_or(file, "tokenizer.ggml.remove_extra_whitespaces", true, name);
+  spec->strips_leading_space = rules.adds_dummy_prefix;
+  for (size_t id = 0; id < spec->types.size(); ++id) {
+    const TokenType type = spec->types[id];
+    if (type == TokenType::user_defined) rules.symbols.push_back(static_cast<int32_t>(id));
+    if (type == TokenType::byte) rules.falls_back_to_bytes = true;
+  }
+  constexpr std::string_view kCharsmap = "tokenizer.ggml.precompiled_charsmap";
+  const GgufValue* map = file.find(kCharsmap);
+  if (map == nullptr) return;
+  if (!map->is_array_of(GgufType::u8) && !map->is_array_of(GgufType::i8)) {
+    fail(ErrorKind::bad_file, "{}: key '{}' is not an array of bytes", name, kCharsmap);
+  }
+  spec->charsmap.assign(reinterpret_cast<const char*>(map->bytes.data()), map->bytes.size());
+}
+
+void read_byte_bpe(const GgufFile& file, TokenizerSpec* spec, const std::string& name) {
+  spec->kind = TokenizerKind::byte_bpe;
+  spec->pre_tokenizer = text_or(file, "tokenizer.ggml.pre", "default", name);
+  const auto is_any_of = [&](std::initializer_list<const char*> names) {
+    return std::ranges::find(names, spec->pre_tokenizer) != names.end();
+  };
+  // GGUF tells these two by the name of the pre-tokenizer only.
+  spec->normalizes_nfc = is_any_of({"qwen2"});
+  spec->ignores_merges = is_any_of({"llama-bpe", "llama3", "llama-v3"});
+  spec->merges = read_merges(file, name);
+}
+
 }  // namespace
 
 TokenizerSpec read_gguf_tokenizer(const GgufFile& file, const std::string& name) {
@@ -111,42 +170,28 @@ TokenizerSpec read_gguf_tokenizer(const GgufFile& file, const std::string& name)
   const std::string model = text_or(file, "tokenizer.ggml.model", "", name);
   spec.tokens = read_tokens(file, name);
   spec.types = read_types(file, spec.tokens.size(), name);
-  const bool sentencepiece = model == "llama";
-  if (sentencepiece) {
-    spec.kind = TokenizerKind::sentencepiece;
-    const auto& scores =
-        table(file, "tokenizer.ggml.scores", GgufType::f32, spec.tokens.size(), name);
-    spec.scores.resize(spec.tokens.size());
-    std::memcpy(spec.scores.data(), scores.bytes.data(), scores.bytes.size());
-    if (!flag_or(file, "tokenizer.ggml.add_space_prefix", true, name)) {
-      fail(ErrorKind::bad_file,
-           "{}: a SentencePiece tokenizer without add_space_prefix is not supported "
-           "by this version",
-           name);
-    }
+  const bool llama = model == "llama";
+  if (llama) {
+    read_sentencepiece(file, &spec, name);
+  } else if (model == "t5") {
+    read_unigram(file, &spec, name);
   } else if (model == "gpt2") {
-    spec.kind = TokenizerKind::byte_bpe;
-    spec.pre_tokenizer = text_or(file, "tokenizer.ggml.pre", "default", name);
-    // GGUF tells these two by the name of the pre-tokenizer only.
-    spec.normalizes_nfc = spec.pre_tokenizer == "qwen2";
-    spec.ignores_merges = spec.pre_tokenizer == "llama-bpe";
-    spec.merges = read_merges(file, name);
+    read_byte_bpe(file, &spec, name);
   } else {
     fail(ErrorKind::bad_file,
-         "{}: tokenizer model {} is not supported by this version (supported: gpt2, "
-         "llama)",
+         "{}: tokenizer model {} is not supported by this version (supported: gpt2, llama, t5)",
          name, quote(model));
   }
   const auto id = [&](std::string_view key, int32_t otherwise) {
     return id_or(file, key, otherwise, spec.tokens.size(), name);
   };
-  // SentencePiece models that leave these out mean Llama's own ids.
-  spec.bos_id = id("tokenizer.ggml.bos_token_id", sentencepiece ? 1 : -1);
-  spec.eos_id = id("tokenizer.ggml.eos_token_id", sentencepiece ? 2 : -1);
-  spec.unk_id = id("tokenizer.ggml.unknown_token_id", sentencepiece ? 0 : -1);
+  // Models that leave these out mean Llama's or T5's own ids.
+  const bool t5 = model == "t5";
+  spec.bos_id = id("tokenizer.ggml.bos_token_id", llama ? 1 : -1);
+  spec.eos_id = id("tokenizer.ggml.eos_token_id", llama ? 2 : t5 ? 1 : -1);
+  spec.unk_id = id("tokenizer.ggml.unknown_token_id", llama ? 0 : t5 ? 2 : -1);
   spec.pad_id = id("tokenizer.ggml.padding_token_id", -1);
-  spec.add_bos = flag_or(file, "tokenizer.ggml.add_bos_token",
-                         sentencepiece || spec.pre_tokenizer == "llama-bpe", name);
+  spec.add_bos = flag_or(file, "tokenizer.ggml.add_bos_token", llama || spec.ignores_merges, name);
   spec.chat_template = text_or(file, "tokenizer.chat_template", "", name);
   return spec;
 }

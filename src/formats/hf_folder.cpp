@@ -1,13 +1,14 @@
 #include "formats/hf_folder.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/compressed_tensors.h"
 #include "formats/families.h"
 #include "formats/shards.h"
-#include "formats/tokenizer_json.h"
+#include "formats/tokenizer_file.h"
 #include "formats/validate.h"
 
 namespace tandem {
@@ -16,6 +17,8 @@ namespace {
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
 // Qwen2 pads most: 271 rows. A tokenizer that lacks more than this is another model's.
 constexpr int64_t kMaxPaddedTokens = 1024;
+// max_window_layers where config.json has none.
+constexpr int64_t kFirstWindowLayer = 28;
 
 // config.json's members, with errors that name them; null counts as absent.
 class Members {
@@ -111,17 +114,47 @@ void read_rope(const Members& config, const std::string& where, ModelConfig* out
   }
 }
 
-int64_t read_window(const Members& config, const Json& json, const Family& family) {
-  config.require("use_sliding_window", false);
-  if (const Json* types = config.find("layer_types")) {
-    const auto is_full = [](const Json& type) { return type == "full_attention"; };
-    if (!types->is_array() || !std::all_of(types->begin(), types->end(), is_full)) {
-      config.wrong("layer_types", "only \"full_attention\"");
+// [L]: the layers without a window, by layer_types or else by max_window_layers.
+std::vector<bool> read_full_layers(const Members& config, int64_t num_layers) {
+  std::vector<bool> full;
+  const Json* types = config.find("layer_types");
+  if (types == nullptr) {
+    const int64_t first = config.integer_or("max_window_layers", kFirstWindowLayer);
+    for (int64_t l = 0; l < num_layers; ++l) full.push_back(l < first);
+    return full;
+  }
+  if (!types->is_array()) config.wrong("layer_types", "an array");
+  for (const Json& type : *types) {
+    if (type != "full_attention" && type != "sliding_attention") {
+      config.wrong("layer_types", "only \"full_attention\" and \"sliding_attention\"");
+    }
+    full.push_back(type == "full_attention");
+  }
+  if (static_cast<int64_t>(full.size()) != num_layers) {
+    config.wrong("layer_types", fmt::format("{} layers", num_layers));
+  }
+  return full;
+}
+
+void read_window(const Members& config, const Json& json, const Family& family, ModelConfig* out) {
+  const bool switched_on = family.switched_window && config.flag_or("use_sliding_window", false);
+  if (!switched_on) {
+    config.require("use_sliding_window", false);
+    if (const Json* types = config.find("layer_types")) {
+      const auto is_full = [](const Json& type) { return type == "full_attention"; };
+      if (!types->is_array() || !std::all_of(types->begin(), types->end(), is_full)) {
+        config.wrong("layer_types", "only \"full_attention\"");
+      }
     }
   }
-  if (!family.reads_window) return 0;
-  if (!json.contains("sliding_window")) return family.window_when_unstated;
-  return config.integer_or("sliding_window", 0);
+  if (!switched_on && !family.reads_window) return;
+  out->sliding_window = json.contains("sliding_window") ? config.integer_or("sliding_window", 0)
+                                                        : family.window_when_unstated;
+  if (!switched_on || out->sliding_window == 0) return;
+  out->full_layers = read_full_layers(config, out->num_layers);
+  const auto has = [&](bool full) { return std::ranges::count(out->full_layers, full) != 0; };
+  if (!has(false)) out->sliding_window = 0;
+  if (!has(false) || !has(true)) out->full_layers.clear();
 }
 
 ModelConfig read_config(const Json& json, const std::string& where) {
@@ -134,8 +167,8 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   }
   members.require("architectures", Json::array({family->architecture}));
   members.require("hidden_act", "silu");
-  members.require("attention_bias", false);
-  members.require("mlp_bias", false);
+  if (!family->attention_bias) members.require("attention_bias", false);
+  if (!family->mlp_bias) members.require("mlp_bias", false);
   members.require("partial_rotary_factor", 1.0);
   for (const char* key : {"torch_dtype", "dtype"}) {
     const std::string dtype = members.text_or(key, "bfloat16");
@@ -145,7 +178,9 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   }
   ModelConfig config;
   config.family = family->name;
-  config.qkv_bias = family->qkv_bias;
+  config.o_bias = family->attention_bias && members.flag_or("attention_bias", false);
+  config.qkv_bias = family->qkv_bias || config.o_bias;
+  config.mlp_bias = family->mlp_bias && members.flag_or("mlp_bias", false);
   config.qk_norm = family->qk_norm;
   config.num_layers = members.integer("num_hidden_layers");
   config.width = members.integer("hidden_size");
@@ -163,7 +198,8 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   }
   config.head_dim = members.integer_or("head_dim", config.width / config.num_heads);
   config.rms_eps = members.real("rms_norm_eps");
-  config.sliding_window = read_window(members, json, *family);
+  check_range(where, "'num_hidden_layers'", config.num_layers, 1, 4096);
+  read_window(members, json, *family, &config);
   read_rope(members, where, &config);
   config.tied_embedding = members.flag_or("tie_word_embeddings", false);
   config.name = members.text_or("_name_or_path", "");
@@ -180,6 +216,38 @@ void add_manifest(const std::filesystem::path& dir, Checkpoint* checkpoint) {
   }
 }
 
+bool same_bytes(const Weight& a, const Weight& b) {
+  return a.encoding == b.encoding && a.N == b.N && a.K == b.K && a.encoding.is_plain() &&
+         std::memcmp(a.data, b.data, a.data_bytes()) == 0;
+}
+
+// Old folders keep RoPE's frequencies, which the config gives, and some tied ones the embedding
+// twice. A second matrix of another content means that the config is wrong about it: as in
+// transformers, the matrix counts.
+void drop_copies(Checkpoint* checkpoint) {
+  const auto num_dropped = std::erase_if(checkpoint->tensors, [](const NamedTensor& tensor) {
+    return tensor.name.ends_with("rotary_emb.inv_freq");
+  });
+  if (num_dropped != 0) {
+    checkpoint->warnings.push_back(fmt::format(
+        "{} tensors 'rotary_emb.inv_freq' are ignored: the config gives the frequencies",
+        num_dropped));
+  }
+  if (!checkpoint->config.tied_embedding) return;
+  checkpoint->index_tensors();
+  const NamedTensor* lm_head = checkpoint->find("lm_head.weight");
+  const NamedTensor* embedding = checkpoint->find("model.embed_tokens.weight");
+  if (lm_head == nullptr || embedding == nullptr) return;
+  if (same_bytes(lm_head->weight, embedding->weight)) {
+    checkpoint->warnings.push_back("tensor 'lm_head.weight' is the embedding once more");
+    checkpoint->tensors.erase(checkpoint->tensors.begin() + (lm_head - checkpoint->tensors.data()));
+  } else {
+    checkpoint->warnings.push_back(
+        "tie_word_embeddings is true, but 'lm_head.weight' is another matrix and is used");
+    checkpoint->config.tied_embedding = false;
+  }
+}
+
 // Embeddings are padded to a round number of rows: those beyond the tokenizer's are never produced.
 void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
   const auto size = static_cast<int64_t>(spec->tokens.size());
@@ -187,6 +255,8 @@ void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
     spec->tokens.push_back(fmt::format("[PAD{}]", id));
     spec->types.push_back(TokenType::unused);
   }
+  if (!spec->scores.empty()) spec->scores.resize(spec->tokens.size());
+  if (!spec->unigram_scores.empty()) spec->unigram_scores.resize(spec->tokens.size());
 }
 
 }  // namespace
@@ -214,7 +284,8 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   checkpoint.file_bytes = weights.file_bytes;
   checkpoint.files = std::move(weights.files);
   checkpoint.warnings = std::move(weights.warnings);
-  checkpoint.tokenizer = read_tokenizer_json(dir);
+  drop_copies(&checkpoint);
+  checkpoint.tokenizer = read_folder_tokenizer(dir);
   pad_tokenizer(checkpoint.config.vocab_size, &checkpoint.tokenizer);
   add_manifest(dir, &checkpoint);
   validate_checkpoint(checkpoint);

@@ -9,6 +9,7 @@
 #include "formats/checkpoint.h"
 #include "formats/families.h"
 #include "formats/hf_folder.h"
+#include "formats/rope_scaling.h"
 #include "formats/safetensors.h"
 #include "formats/tokenizer_json.h"
 
@@ -19,15 +20,17 @@ Json id_or_null(int32_t id) { return id < 0 ? Json(nullptr) : Json(id); }
 
 // rope_parameters for newer transformers; older ones read the same object as rope_scaling.
 Json rope_json(const ModelConfig& config) {
+  if (config.rope_scaling == RopeScaling::divisors) {
+    const auto llama3 = divisors_as_llama3(config);
+    if (llama3) return rope_json(*llama3);
+    fail(ErrorKind::usage,
+         "{}: its RoPE is scaled by one divisor a frequency (rope_freqs.weight), and these are no "
+         "llama3 scaling that a Hugging Face folder could name: start from the original folder",
+         config.name.empty() ? config.family : config.name);
+  }
   Json rope = {{"rope_type", rope_scaling_name(config.rope_scaling)},
                {"rope_theta", config.rope_theta}};
   if (config.rope_scaling == RopeScaling::none) return rope;
-  if (config.rope_scaling == RopeScaling::divisors) {
-    fail(ErrorKind::usage,
-         "{}: its RoPE is scaled by one divisor a frequency (rope_freqs.weight), which a Hugging "
-         "Face folder cannot say: start from the original folder",
-         config.name);
-  }
   rope["factor"] = config.rope_factor;
   if (config.rope_scaling == RopeScaling::llama3) {
     rope["low_freq_factor"] = config.rope_low_freq_factor;
@@ -37,47 +40,60 @@ Json rope_json(const ModelConfig& config) {
   return rope;
 }
 
+void add_window(const ModelConfig& config, const Family& family, Json* json) {
+  const bool windowed = config.sliding_window != 0;
+  if (family.reads_window || family.switched_window) {
+    (*json)["sliding_window"] = windowed ? Json(config.sliding_window) : Json(nullptr);
+  }
+  if (!family.switched_window) return;
+  (*json)["use_sliding_window"] = windowed;
+  Json types = Json::array();
+  int64_t first = config.num_layers;  // with a window: all that older transformers can be told
+  for (int64_t l = config.num_layers - 1; l >= 0; --l) {
+    if (config.window(l) != 0) first = l;
+  }
+  for (int64_t l = 0; l < config.num_layers; ++l) {
+    types.push_back(config.window(l) == 0 ? "full_attention" : "sliding_attention");
+  }
+  (*json)["max_window_layers"] = first;
+  (*json)["layer_types"] = types;
+}
+
 std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenizer,
                         const std::string& quantization_config_json) {
-  const Family* family = find_family(config.family);
-  CHECK(family != nullptr, "family {}", config.family);
-  // Llama's own files know no window; with one, the same layers are Mistral's.
-  const bool windowed = config.sliding_window != 0 && !family->reads_window;
-  family = find_family(windowed ? "mistral" : family->written_as);
+  const Family& family = written_family(config);
   const Json rope = rope_json(config);
-  const bool scaled = config.rope_scaling != RopeScaling::none;
+  const bool scaled = rope["rope_type"] != "default";
   const bool dynamic = config.rope_scaling == RopeScaling::dynamic;
-  Json json = {{"architectures", {family->architecture}},
-               {"model_type", family->name},
-               {"hidden_size", config.width},
-               {"intermediate_size", config.ffn_width},
-               {"num_hidden_layers", config.num_layers},
-               {"num_attention_heads", config.num_heads},
-               {"num_key_value_heads", config.num_kv_heads},
-               {"head_dim", config.head_dim},
-               {"hidden_act", "silu"},
-               {"rms_norm_eps", config.rms_eps},
-               {"rope_theta", config.rope_theta},
-               {"rope_scaling", scaled ? rope : Json(nullptr)},
-               {"rope_parameters", rope},
-               {"max_position_embeddings",
-                dynamic ? config.rope_original_context : config.max_context},
-               {"vocab_size", config.vocab_size},
-               {"tie_word_embeddings", config.tied_embedding},
-               {"attention_bias", false},
-               {"attention_dropout", 0.0},
-               {"mlp_bias", false},
-               {"bos_token_id", id_or_null(tokenizer.bos_id)},
-               {"eos_token_id", id_or_null(tokenizer.eos_id)},
-               {"pad_token_id", id_or_null(tokenizer.pad_id)},
-               {"initializer_range", 0.02},
-               {"pretraining_tp", 1},
-               {"use_cache", true},
-               {"torch_dtype", "bfloat16"},
-               {"dtype", "bfloat16"}};
-  if (family->reads_window) {
-    json["sliding_window"] = config.sliding_window == 0 ? Json(nullptr) : Json(config.sliding_window);
-  }
+  Json json = {
+      {"architectures", {family.architecture}},
+      {"model_type", family.name},
+      {"hidden_size", config.width},
+      {"intermediate_size", config.ffn_width},
+      {"num_hidden_layers", config.num_layers},
+      {"num_attention_heads", config.num_heads},
+      {"num_key_value_heads", config.num_kv_heads},
+      {"head_dim", config.head_dim},
+      {"hidden_act", "silu"},
+      {"rms_norm_eps", config.rms_eps},
+      {"rope_theta", config.rope_theta},
+      {"rope_scaling", scaled ? rope : Json(nullptr)},
+      {"rope_parameters", rope},
+      {"max_position_embeddings", dynamic ? config.rope_original_context : config.max_context},
+      {"vocab_size", config.vocab_size},
+      {"tie_word_embeddings", config.tied_embedding},
+      {"attention_bias", config.o_bias},
+      {"attention_dropout", 0.0},
+      {"mlp_bias", config.mlp_bias},
+      {"bos_token_id", id_or_null(tokenizer.bos_id)},
+      {"eos_token_id", id_or_null(tokenizer.eos_id)},
+      {"pad_token_id", id_or_null(tokenizer.pad_id)},
+      {"initializer_range", 0.02},
+      {"pretraining_tp", 1},
+      {"use_cache", true},
+      {"torch_dtype", "bfloat16"},
+      {"dtype", "bfloat16"}};
+  add_window(config, family, &json);
   if (!config.name.empty()) json["_name_or_path"] = config.name;
   if (!quantization_config_json.empty()) {
     json["quantization_config"] = parse_json(quantization_config_json, "quantization_config");

@@ -32,8 +32,12 @@ struct ModelConfig {
   double rms_eps = 1e-5;
   bool tied_embedding = false;  // lm_head is the embedding
   bool qkv_bias = false;        // q, k and v add a bias
+  bool o_bias = false;          // so does o
+  bool mlp_bias = false;        // so do gate, up and down
   bool qk_norm = false;         // an RMS norm over each head of q and of k, before RoPE
   int64_t sliding_window = 0;   // keys a token sees, itself included; 0: all
+  // [L]: layers that see all keys in spite of the window; empty: none.
+  std::vector<bool> full_layers;
 
   RopeScaling rope_scaling = RopeScaling::none;
   double rope_factor = 1.0;
@@ -41,6 +45,11 @@ struct ModelConfig {
   double rope_high_freq_factor = 4.0;  // llama3
   int64_t rope_original_context = 0;   // dynamic, llama3
   std::vector<float> rope_divisors;    // [D / 2], divisors only
+
+  // Keys a token sees in layer l; 0: all.
+  int64_t window(int64_t l) const {
+    return !full_layers.empty() && full_layers[static_cast<size_t>(l)] ? 0 : sliding_window;
+  }
 };
 
 }  // namespace tandem

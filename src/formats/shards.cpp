@@ -22,25 +22,6 @@ bool lies_in(const fs::path& file, const fs::path& folder) {
   return end == folder.end();
 }
 
-// The file that `dir`/`name` is, links followed. Never opened when it lies elsewhere.
-fs::path resolve(const fs::path& dir, const std::string& name) {
-  std::error_code error;
-  const fs::path folder = fs::canonical(dir, error);
-  const fs::path file = error ? fs::path() : fs::canonical(dir / name, error);
-  if (error) {
-    fail(ErrorKind::bad_file, "{}: cannot be read: {}", (dir / name).string(), error.message());
-  }
-  // The cache keeps models--ORG--NAME/snapshots/REVISION/FILE as links into models--ORG--NAME/blobs.
-  const fs::path root = folder.parent_path().parent_path();
-  const bool is_snapshot = folder.parent_path().filename() == "snapshots" &&
-                           root.filename().string().starts_with("models--");
-  if (!lies_in(file, folder) && !(is_snapshot && lies_in(file, root / "blobs"))) {
-    fail(ErrorKind::bad_file, "{}: is a link to {}, expected a file inside the model's folder",
-         (dir / name).string(), quote(file.string(), 400));
-  }
-  return file;
-}
-
 void check_basename(const std::string& name, std::string_view tensor, const std::string& where) {
   const bool plain =
       !name.empty() && name.size() <= kMaxNameBytes && name.front() != '.' &&
@@ -94,7 +75,8 @@ FolderWeights open_shards(const fs::path& dir, const fs::path& index_path) {
     fail(ErrorKind::bad_file, "{}: {} files, at most {} are read", out.where, shards.size(),
          kMaxShards);
   }
-  for (auto& [name, path] : shards) path = resolve(dir, name);  // all, before any is opened
+  for (auto& [name, path] : shards)
+    path = resolve_weight_file(dir, name);  // all, before any is opened
   for (const auto& [name, path] : shards) add_file(path, &out);
   check_fits(out.where, out.file_bytes);
 
@@ -129,6 +111,25 @@ FolderWeights open_shards(const fs::path& dir, const fs::path& index_path) {
 
 }  // namespace
 
+fs::path resolve_weight_file(const fs::path& dir, const std::string& name) {
+  std::error_code error;
+  const fs::path folder = fs::canonical(dir, error);
+  const fs::path file = error ? fs::path() : fs::canonical(dir / name, error);
+  if (error) {
+    fail(ErrorKind::bad_file, "{}: cannot be read: {}", (dir / name).string(), error.message());
+  }
+  // The cache keeps models--ORG--NAME/snapshots/REVISION/FILE as links into
+  // models--ORG--NAME/blobs.
+  const fs::path root = folder.parent_path().parent_path();
+  const bool is_snapshot = folder.parent_path().filename() == "snapshots" &&
+                           root.filename().string().starts_with("models--");
+  if (!lies_in(file, folder) && !(is_snapshot && lies_in(file, root / "blobs"))) {
+    fail(ErrorKind::bad_file, "{}: is a link to {}, expected a file inside the model's folder",
+         (dir / name).string(), quote(file.string(), 400));
+  }
+  return file;
+}
+
 FolderWeights open_folder_weights(const fs::path& dir) {
   const fs::path single = dir / "model.safetensors", index = dir / "model.safetensors.index.json";
   if (!fs::exists(fs::symlink_status(single)) && fs::exists(index)) return open_shards(dir, index);
@@ -143,7 +144,7 @@ FolderWeights open_folder_weights(const fs::path& dir) {
   }
   FolderWeights out;
   out.where = single.string();
-  add_file(resolve(dir, "model.safetensors"), &out);
+  add_file(resolve_weight_file(dir, "model.safetensors"), &out);
   out.tensors = parse_safetensors(out.files.front()->bytes(), out.where);
   check_fits(out.where, out.file_bytes);
   return out;

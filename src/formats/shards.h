@@ -20,8 +20,13 @@ struct FolderWeights {
   std::vector<std::string> warnings;
 };
 
-// A file of weights must lie inside the folder, links followed; in a snapshot of the Hugging Face
-// cache also in that model's blobs. Throws bad_file, no_memory when the weights cannot fit.
+// The file that `dir`/`name` is, links followed, for a file of weights that a folder or another
+// file names. It must lie inside the folder; in a snapshot of the Hugging Face cache also in that
+// model's blobs. Throws bad_file, before anything is opened.
+std::filesystem::path resolve_weight_file(const std::filesystem::path& dir,
+                                          const std::string& name);
+
+// Throws bad_file, no_memory when the weights cannot fit.
 FolderWeights open_folder_weights(const std::filesystem::path& dir);
 
 }  // namespace tandem

@@ -7,7 +7,10 @@
 
 namespace tandem {
 
-// Reads a GGUF file of any architecture, or a folder with tokenizer.json.
+// tokenizer.json of a folder, or tokenizer.model when that is absent. Throws bad_file.
+TokenizerSpec read_folder_tokenizer(const std::filesystem::path& dir);
+
+// Reads a GGUF file of any architecture, or a folder.
 // Throws bad_file for anything else.
 TokenizerSpec read_tokenizer(const std::filesystem::path& path);
 

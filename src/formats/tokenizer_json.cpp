@@ -1,73 +1,42 @@
 #include "formats/tokenizer_json.h"
 
 #include <algorithm>
-#include <unordered_map>
+#include <map>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
+#include "formats/tokenizer_config.h"
 #include "formats/tokenizer_pipeline.h"
 
 namespace tandem {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = 256 << 20;
-constexpr uint64_t kMaxTokens = 16 << 20;
-
-using Ids = std::unordered_map<std::string, int32_t>;
-
-const SortedJson& member(const SortedJson& json, const char* key, const std::string& where) {
-  const auto it = json.is_object() ? json.find(key) : json.end();
-  if (!json.is_object() || it == json.end()) {
-    fail(ErrorKind::bad_file, "{}: '{}' is missing", where, key);
-  }
-  return *it;
-}
-
-std::string printed(const SortedJson& json) {
-  return quote(json.dump(-1, ' ', false, SortedJson::error_handler_t::replace), 160);
-}
-
-// Absent, null, false and "" all say the same of an option.
-bool is_off(const SortedJson& json, const char* key) {
-  const auto it = json.find(key);
-  return it == json.end() || it->is_null() || *it == false || *it == "";
-}
-
 const SortedJson& array(const SortedJson& json, const char* key, const std::string& where) {
-  const SortedJson& value = member(json, key, where);
+  const SortedJson& value = required_member(json, key, where);
   if (!value.is_array()) fail(ErrorKind::bad_file, "{}: '{}' is not an array", where, key);
   return value;
 }
 
-void check_model(const SortedJson& json, TokenizerSpec* spec, const std::string& where) {
-  const SortedJson& model = member(json, "model", where);
-  if (!model.is_object() || model.value("type", SortedJson()) != "BPE") {
-    fail(ErrorKind::bad_file, "{}: only models of type BPE are supported by this version", where);
+void read_model_options(const SortedJson& model, TokenizerSpec* spec, const std::string& where) {
+  std::vector<const char*> unknown{"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
+  if (spec->kind == TokenizerKind::byte_bpe) {
+    unknown.insert(unknown.end(), {"fuse_unk", "byte_fallback"});
   }
-  for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix",
-                             "fuse_unk", "byte_fallback"}) {
-    if (!is_off(model, option)) {
-      fail(ErrorKind::bad_file,
-           "{}: option '{}' of the BPE model is {}, which is not supported by this "
-           "version",
-           where, option, printed(model[option]));
-    }
+  for (const char* option : unknown) {
+    if (is_off(model, option)) continue;
+    fail(ErrorKind::bad_file,
+         "{}: option '{}' of the model is {}, which is not supported by this version", where,
+         option, printed(model[option]));
   }
   spec->ignores_merges = !is_off(model, "ignore_merges");
+  spec->falls_back_to_bytes = !is_off(model, "byte_fallback");
+  spec->fuses_unknown = !is_off(model, "fuse_unk");
 }
 
-int32_t token_id(const SortedJson& value, std::string_view token, const std::string& where) {
-  if (!value.is_number_unsigned() || value.get<uint64_t>() >= kMaxTokens) {
-    fail(ErrorKind::bad_file, "{}: token {} has id {}, expected an integer below {}", where,
-         quote(token), printed(value), kMaxTokens);
-  }
-  return static_cast<int32_t>(value.get<uint64_t>());
-}
+using Pairs = std::vector<std::pair<int32_t, std::string_view>>;
 
 // Every id from 0 up names exactly one token.
-void fill_tokens(const std::vector<std::pair<int32_t, std::string_view>>& pairs,
-                 TokenizerSpec* spec, const std::string& where) {
+void fill_tokens(const Pairs& pairs, TokenizerSpec* spec, const std::string& where) {
   spec->tokens.resize(pairs.size());
   std::vector<bool> taken(pairs.size(), false);
   for (const auto& [id, token] : pairs) {
@@ -82,39 +51,90 @@ void fill_tokens(const std::vector<std::pair<int32_t, std::string_view>>& pairs,
   }
 }
 
-void read_vocabulary(const SortedJson& json, TokenizerSpec* spec, const std::string& where) {
-  const SortedJson& vocab = member(json["model"], "vocab", where);
+Pairs bpe_pairs(const SortedJson& vocab, const std::string& where) {
   if (!vocab.is_object()) fail(ErrorKind::bad_file, "{}: 'vocab' is not an object", where);
-  std::vector<std::pair<int32_t, std::string_view>> pairs;
+  Pairs pairs;
   for (auto it = vocab.begin(); it != vocab.end(); ++it) {
     pairs.emplace_back(token_id(it.value(), it.key(), where), it.key());
   }
+  return pairs;
+}
+
+// A list of [piece, score].
+Pairs unigram_pairs(const SortedJson& vocab, TokenizerSpec* spec, const std::string& where) {
+  if (!vocab.is_array() || vocab.size() >= kMaxTokenId) {
+    fail(ErrorKind::bad_file, "{}: 'vocab' is not a list of fewer than {} pieces", where,
+         kMaxTokenId);
+  }
+  Pairs pairs;
+  for (const SortedJson& entry : vocab) {
+    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
+      fail(ErrorKind::bad_file, "{}: piece {} is {}, expected a text and a score", where,
+           pairs.size(), printed(entry));
+    }
+    pairs.emplace_back(static_cast<int32_t>(pairs.size()), entry[0].get_ref<const std::string&>());
+    spec->unigram_scores.push_back(entry[1].get<double>());
+  }
+  return pairs;
+}
+
+bool is_byte_token(std::string_view token) {
+  return token.size() == 6 && token.starts_with("<0x") && token.ends_with('>') &&
+         token.find_first_not_of("0123456789ABCDEF", 3) == 5;
+}
+
+void read_vocabulary(const SortedJson& json, TokenizerSpec* spec, const std::string& where) {
+  const SortedJson& vocab = required_member(json["model"], "vocab", where);
+  const bool unigram = spec->kind == TokenizerKind::unigram;
+  Pairs pairs = unigram ? unigram_pairs(vocab, spec, where) : bpe_pairs(vocab, where);
   std::vector<std::pair<int32_t, TokenType>> added;
   if (!is_off(json, "added_tokens")) {
+    std::map<std::string_view, int32_t> known;
+    for (const auto& [id, token] : pairs) known.emplace(token, id);
     for (const SortedJson& token : array(json, "added_tokens", where)) {
-      const SortedJson& content = member(token, "content", where);
+      const SortedJson& content = required_member(token, "content", where);
       if (!content.is_string()) fail(ErrorKind::bad_file, "{}: an added token is not text", where);
       const auto& text = content.get_ref<const std::string&>();
-      for (const char* option : {"single_word", "lstrip", "rstrip"}) {
-        if (is_off(token, option)) continue;
-        fail(ErrorKind::bad_file, "{}: '{}' of added token {} is not supported by this version",
-             where, option, quote(text));
-      }
-      const int32_t id = token_id(member(token, "id", where), text, where);
-      const auto known = vocab.find(text);
-      if (known == vocab.end()) {
-        pairs.emplace_back(id, text);
-      } else if (*known != id) {
+      const int32_t id = token_id(required_member(token, "id", where), text, where);
+      const auto [same, is_new] = known.emplace(text, id);
+      if (is_new) pairs.emplace_back(id, text);
+      if (same->second != id) {
         fail(ErrorKind::bad_file, "{}: added token {} has id {} and, in the vocabulary, {}", where,
-             quote(text), id, printed(*known));
+             quote(text), id, same->second);
       }
-      const bool special = token.value("special", SortedJson()) == true;
+      const bool special = member_or_null(token, "special") == true;
       added.emplace_back(id, special ? TokenType::control : TokenType::user_defined);
+      const AddedToken flags = added_token_flags(token, id);
+      if (has_flags(flags)) spec->added.push_back(flags);
     }
   }
   fill_tokens(pairs, spec, where);
+  if (unigram) spec->unigram_scores.resize(spec->tokens.size());
   spec->types.assign(spec->tokens.size(), TokenType::normal);
+  for (size_t id = 0; id < spec->tokens.size() && spec->falls_back_to_bytes; ++id) {
+    if (is_byte_token(spec->tokens[id])) spec->types[id] = TokenType::byte;
+  }
   for (const auto& [id, type] : added) spec->types[static_cast<size_t>(id)] = type;
+}
+
+// The token that stands for what the model does not know.
+void read_unknown(const SortedJson& model, TokenizerSpec* spec, const std::string& where) {
+  if (spec->kind == TokenizerKind::byte_bpe) return;
+  const bool unigram = spec->kind == TokenizerKind::unigram;
+  const SortedJson& unknown = member_or_null(model, unigram ? "unk_id" : "unk_token");
+  if (unknown.is_null()) return;
+  if (unigram) {
+    spec->unk_id = token_id(unknown, "unk_id", where);
+  } else if (unknown.is_string()) {
+    const auto token = std::ranges::find(spec->tokens, unknown.get_ref<const std::string&>());
+    spec->unk_id = static_cast<int32_t>(token - spec->tokens.begin());
+  }
+  if (spec->unk_id < 0 || static_cast<size_t>(spec->unk_id) >= spec->tokens.size()) {
+    fail(ErrorKind::bad_file, "{}: the unknown token is {}, which is not in the vocabulary", where,
+         printed(unknown));
+  }
+  TokenType& type = spec->types[static_cast<size_t>(spec->unk_id)];
+  if (type == TokenType::normal) type = TokenType::unknown;
 }
 
 void read_merges(const SortedJson& json, TokenizerSpec* spec, const std::string& where) {
@@ -140,63 +160,20 @@ void read_merges(const SortedJson& json, TokenizerSpec* spec, const std::string&
   }
 }
 
-// The id of a special token that tokenizer_config.json names by its text; -1 when it names none.
-int32_t special_id(const SortedJson& config, const char* key, const Ids& ids,
-                   const std::string& where) {
-  const auto it = config.find(key);
-  if (it == config.end() || it->is_null()) return -1;
-  const SortedJson& text = it->is_object() ? member(*it, "content", where) : *it;
-  if (!text.is_string()) fail(ErrorKind::bad_file, "{}: '{}' is not text", where, key);
-  const auto id = ids.find(text.get_ref<const std::string&>());
-  if (id == ids.end()) {
-    fail(ErrorKind::bad_file, "{}: '{}' {} is not in the vocabulary", where, key, printed(text));
-  }
-  return id->second;
-}
-
-void read_config(const std::filesystem::path& dir, TokenizerSpec* spec) {
-  const std::filesystem::path path = dir / "tokenizer_config.json";
-  const std::string where = path.string();
-  const SortedJson config = parse_sorted_json(read_text_file(path, kMaxFileBytes), where);
-  if (!config.is_object()) fail(ErrorKind::bad_file, "{}: not a JSON object", where);
-  Ids ids;
-  for (size_t id = 0; id < spec->tokens.size(); ++id) {
-    ids.emplace(spec->tokens[id], static_cast<int32_t>(id));
-  }
-  spec->bos_id = special_id(config, "bos_token", ids, where);
-  spec->eos_id = special_id(config, "eos_token", ids, where);
-  spec->pad_id = special_id(config, "pad_token", ids, where);
-  spec->unk_id = special_id(config, "unk_token", ids, where);
-  spec->add_bos = config.value("add_bos_token", SortedJson()) == true;
-  const std::filesystem::path jinja = dir / "chat_template.jinja";
-  if (std::filesystem::exists(jinja)) {
-    spec->chat_template = read_text_file(jinja, kMaxFileBytes);
-  } else if (!is_off(config, "chat_template")) {
-    const SortedJson& text = config["chat_template"];
-    if (!text.is_string()) {
-      fail(ErrorKind::bad_file,
-           "{}: 'chat_template' is a list; only one template is supported by this "
-           "version",
-           where);
-    }
-    spec->chat_template = text.get<std::string>();
-  }
-}
-
 }  // namespace
 
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& dir) {
   const std::filesystem::path path = dir / "tokenizer.json";
   const std::string where = path.string();
-  const SortedJson json = parse_sorted_json(read_text_file(path, kMaxFileBytes), where);
-  if (!json.is_object()) fail(ErrorKind::bad_file, "{}: not a JSON object", where);
+  const SortedJson json = read_json_object(path);
   TokenizerSpec spec;
-  spec.kind = TokenizerKind::byte_bpe;
+  const SortedJson& model = required_member(json, "model", where);
   const std::string bos = read_tokenizer_pipeline(json, &spec, where);
-  check_model(json, &spec, where);
+  read_model_options(model, &spec, where);
   read_vocabulary(json, &spec, where);
-  read_merges(json, &spec, where);
-  read_config(dir, &spec);
+  if (spec.kind != TokenizerKind::unigram) read_merges(json, &spec, where);
+  read_unknown(model, &spec, where);
+  read_tokenizer_config(dir, read_json_object(dir / "tokenizer_config.json"), &spec);
   if (!bos.empty()) {
     const auto token = std::ranges::find(spec.tokens, bos);
     if (token == spec.tokens.end()) {

@@ -3,16 +3,20 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/json.h"
 #include "formats/tokenizer_spec.h"
 
 namespace tandem {
 
-// Sets pre_tokenizer and normalizes_nfc. Returns the spelling of the token that the post-processor
-// puts in front of a text; empty: none. Throws bad_file printing a step that is none of the
-// published ones: of SmolLM, GPT-2, Llama 3 and Qwen2.
+// Sets the kind, the pre-tokenizer and the normalizer. Returns the spelling of the token that the
+// post-processor puts in front of a text; empty: none. Throws bad_file printing a step that is not
+// known.
 std::string read_tokenizer_pipeline(const SortedJson& json, TokenizerSpec* spec,
                                     const std::string& where);
+
+// The pattern of the Split step that a pre-tokenizer of this name has; nullptr: none has one.
+const char* split_pattern(std::string_view name);
 
 }  // namespace tandem

@@ -154,6 +154,9 @@ void validate_config(const ModelConfig& config, const std::string& where) {
   check_positive(where, "the RoPE base frequency", config.rope_theta, 1e15);
   check_positive(where, "the RMS norm epsilon", config.rms_eps, 1.0);
   check_range(where, "the sliding window", config.sliding_window, 0, kMaxContext);
+  CHECK(config.full_layers.empty() ||
+            static_cast<int64_t>(config.full_layers.size()) == config.num_layers,
+        "{} layers, {} kinds", config.num_layers, config.full_layers.size());
   check_rope_scaling(config, where);
 }
 
@@ -173,24 +176,33 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& c) {
     const auto add = [&](std::string_view name, int64_t N, int64_t K) {
       tensors.push_back({fmt::format("model.layers.{}.{}.weight", l, name), N, K});
     };
+    const auto add_bias = [&](std::string_view name, int64_t rows) {
+      tensors.push_back({fmt::format("model.layers.{}.{}.bias", l, name), 1, rows});
+    };
     add("input_layernorm", 1, c.width);
     add("self_attn.q_proj", q_rows, c.width);
     add("self_attn.k_proj", kv_rows, c.width);
     add("self_attn.v_proj", kv_rows, c.width);
     if (c.qkv_bias) {
-      for (const auto& [name, rows] : {std::pair("q", q_rows), {"k", kv_rows}, {"v", kv_rows}}) {
-        tensors.push_back({fmt::format("model.layers.{}.self_attn.{}_proj.bias", l, name), 1, rows});
-      }
+      add_bias("self_attn.q_proj", q_rows);
+      add_bias("self_attn.k_proj", kv_rows);
+      add_bias("self_attn.v_proj", kv_rows);
     }
     if (c.qk_norm) {
       add("self_attn.q_norm", 1, c.head_dim);
       add("self_attn.k_norm", 1, c.head_dim);
     }
     add("self_attn.o_proj", c.width, q_rows);
+    if (c.o_bias) add_bias("self_attn.o_proj", c.width);
     add("post_attention_layernorm", 1, c.width);
     add("mlp.gate_proj", c.ffn_width, c.width);
     add("mlp.up_proj", c.ffn_width, c.width);
     add("mlp.down_proj", c.width, c.ffn_width);
+    if (c.mlp_bias) {
+      add_bias("mlp.gate_proj", c.ffn_width);
+      add_bias("mlp.up_proj", c.ffn_width);
+      add_bias("mlp.down_proj", c.width);
+    }
   }
   tensors.push_back({"model.norm.weight", 1, c.width});
   if (!c.tied_embedding) tensors.push_back({"lm_head.weight", c.vocab_size, c.width});

@@ -11,6 +11,7 @@ namespace tandem {
 
 struct Footprint {
   uint64_t weight_bytes = 0;       // all weights as stored
+  uint64_t resident_bytes = 0;     // the same as the CPU kernels keep them: some in wider codes
   uint64_t step_read_bytes = 0;    // weights that a decode step reads (embedding rows left out unless tied)
   uint64_t linear_macs_per_token = 0;   // multiply-adds of the layers' linears for one token
   uint64_t lm_head_macs_per_token = 0;

@@ -18,6 +18,17 @@ void linear(const Context& context, const LinearGroup& group, const Activations&
   }
 }
 
+// y[T, N] += bias; nothing when it is empty.
+void add_bias(const Context& context, const std::vector<float>& bias, int64_t T, float* y) {
+  if (bias.empty()) return;
+  const int64_t N = static_cast<int64_t>(bias.size());
+  context.pool->parallel_for(T, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t n = 0; n < N; ++n) y[t * N + n] += bias[static_cast<size_t>(n)];
+    }
+  });
+}
+
 // Cosines and sines of the step's positions. Angles are fp32 products, as the models were trained with.
 void fill_cos_sin(const Context& context, const Batch& batch, const Rope& rope, float* scratch,
                   float* cos_sin) {
@@ -68,22 +79,27 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
   for (int64_t l = 0; l < config_.num_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const HeadTransform transform{layer.qkv_bias, layer.q_norm, layer.k_norm, eps};
+    KvCache layer_cache = cache;
+    layer_cache.layout.window = layer.window;
 
     Activations act = ws.activations(layer.qkv.act_type(), T, C);
     ops_->rms_norm(context, x, T, C, layer.attn_norm, eps, act);
     linear(context, layer.qkv, act, qkv);
-    ops_->rope_append(context, qkv, transform, batch, H, cos_sin, cache, l);
-    ops_->attention(context, qkv, batch, H, cache, l, ws.scratch.as<float>(), attended);
+    ops_->rope_append(context, qkv, transform, batch, H, cos_sin, layer_cache, l);
+    ops_->attention(context, qkv, batch, H, layer_cache, l, ws.scratch.as<float>(), attended);
     act = ws.activations(layer.o.act_type(), T, H * D);
     ops_->quantize(context, attended, H * D, act);
     linear(context, layer.o, act, x, /*accumulate=*/true);
+    add_bias(context, layer.o_bias, T, x);
 
     act = ws.activations(layer.gate_up.act_type(), T, C);
     ops_->rms_norm(context, x, T, C, layer.ffn_norm, eps, act);
     linear(context, layer.gate_up, act, gate_up);
+    add_bias(context, layer.gate_up_bias, T, gate_up);
     act = ws.activations(layer.down.act_type(), T, F);
     ops_->act_mul(context, gate_up, T, F, act);
     linear(context, layer.down, act, x, /*accumulate=*/true);
+    add_bias(context, layer.down_bias, T, x);
   }
   if (num_logits == 0) return;
 

@@ -73,6 +73,9 @@ void check_runs_on_cuda(const Checkpoint& checkpoint) {
     fail(ErrorKind::no_device, "{}: {} query heads share a kv head; the CUDA kernels run at most 16",
          checkpoint.path.string(), config.num_heads / config.num_kv_heads);
   }
+  if (config.o_bias || config.mlp_bias) {
+    fail(ErrorKind::no_device, "{}: biases of o and of the feed-forward do not run on cuda", checkpoint.path.string());
+  }
   if (config.rope_scaling == RopeScaling::dynamic) {
     fail(ErrorKind::no_device, "{}: RoPE scaling 'dynamic' does not run on cuda", checkpoint.path.string());
   }
@@ -141,9 +144,22 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
     layer.attn_norm = pack_vectors({p + "input_layernorm.weight"});
     layer.qkv = pack_group({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
                             p + "self_attn.v_proj.weight"});
+    const auto add_bias = [&](std::string_view name, std::vector<float>* out) {
+      const auto bias = load_vector(checkpoint, fmt::format("{}{}_proj.bias", p, name));
+      out->insert(out->end(), bias.begin(), bias.end());
+      weight_bytes_ += bias.size() * sizeof(float);
+      step_read_bytes_ += bias.size() * sizeof(float);
+    };
+    layer.window = config_.window(l);
     if (config_.qkv_bias) {
       layer.qkv_bias = pack_vectors({p + "self_attn.q_proj.bias", p + "self_attn.k_proj.bias",
                                      p + "self_attn.v_proj.bias"});
+    }
+    if (config_.o_bias) add_bias("self_attn.o", &layer.o_bias);
+    if (config_.mlp_bias) {
+      add_bias("mlp.gate", &layer.gate_up_bias);
+      add_bias("mlp.up", &layer.gate_up_bias);
+      add_bias("mlp.down", &layer.down_bias);
     }
     if (config_.qk_norm) {
       layer.q_norm = pack_vectors({p + "self_attn.q_norm.weight"});
@@ -179,7 +195,7 @@ std::vector<std::string> Model::kernels_in_use() const {
 }
 
 KvLayout Model::kv_layout(KvType type) const {
-  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim, config_.sliding_window};
+  return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
 }
 
 Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits, int64_t max_pages) const {

@@ -31,9 +31,13 @@ struct Layer {
   const float* q_norm = nullptr;     // [D]; null: none
   const float* k_norm = nullptr;     // [D]; null: none
   LinearGroup o;                     // [C, H D]
+  std::vector<float> o_bias;         // [C]; empty: none. These biases: the host's only
   const float* ffn_norm = nullptr;   // [C]
   LinearGroup gate_up;           // [2F, C]
+  std::vector<float> gate_up_bias;  // [2F]; empty: none
   LinearGroup down;              // [C, F]
+  std::vector<float> down_bias;  // [C]; empty: none
+  int64_t window = 0;            // keys a token sees; 0: all
 };
 
 class Model {

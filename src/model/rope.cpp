@@ -1,9 +1,9 @@
 #include "model/rope.h"
 
 #include <cmath>
-#include <numbers>
 
 #include "base/error.h"
+#include "formats/rope_scaling.h"
 
 namespace tandem {
 namespace {
@@ -12,23 +12,13 @@ double inverse_frequency(double theta, int64_t d, int64_t half) {
   return 1.0 / std::pow(theta, static_cast<double>(d) / static_cast<double>(half));
 }
 
-// Waves longer than the original context / low_freq_factor turn slower by the factor, those shorter
-// than context / high_freq_factor stay, and a linear ramp joins the two.
-double llama3(double inv_freq, const ModelConfig& c) {
-  const double turns = static_cast<double>(c.rope_original_context) * inv_freq / (2 * std::numbers::pi);
-  if (turns < c.rope_low_freq_factor) return inv_freq / c.rope_factor;
-  if (turns > c.rope_high_freq_factor) return inv_freq;
-  const double smooth = (turns - c.rope_low_freq_factor) /
-                        (c.rope_high_freq_factor - c.rope_low_freq_factor);
-  return (1 - smooth) * inv_freq / c.rope_factor + smooth * inv_freq;
-}
-
 double scaled(double inv_freq, int64_t d, const ModelConfig& c) {
   switch (c.rope_scaling) {
     case RopeScaling::none:
     case RopeScaling::dynamic: return inv_freq;
     case RopeScaling::linear: return inv_freq / c.rope_factor;
-    case RopeScaling::llama3: return llama3(inv_freq, c);
+    case RopeScaling::llama3:
+      return inv_freq / llama3_divisor(inv_freq, c);
     case RopeScaling::divisors: return inv_freq / c.rope_divisors[static_cast<size_t>(d)];
   }
   return inv_freq;

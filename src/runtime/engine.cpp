@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <exception>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "runtime/kv_store.h"
@@ -62,7 +63,14 @@ struct Sequence {
   int64_t max_length;           // prompt and answer
   bool fills_context;           // max_length is the context's, not the request's
   std::vector<int32_t> tokens;  // prompt and answer so far
+  int64_t num_reused = -1;      // of the prompt, from another request's cache; -1: not begun
   bool cancelled = false;
+};
+
+// What is known of a request whose cache is kept.
+struct Kept {
+  std::vector<int32_t> tokens;  // prompt and answer
+  int64_t cached = 0;           // of them, from the front, in the cache
 };
 
 }  // namespace
@@ -88,7 +96,9 @@ struct Engine::Impl {
   std::span<const int32_t> greedy_tokens(std::span<const ScheduledSlice> slices);
   void sample(std::span<const ScheduledSlice> slices, const TokenSink& sink);
   FinishReason commit(Sequence& sequence, int32_t token) const;
-  void finish(uint64_t id) {
+  std::optional<Continuation> find_continuation(const Request& request) const;
+  void finish(uint64_t id);
+  void drop(uint64_t id) {
     scheduler.remove(id);
     sequences.erase(id);
   }
@@ -99,7 +109,8 @@ struct Engine::Impl {
   Scheduler scheduler;
   Model::WorkspacePtr workspace;
   std::map<uint64_t, Sequence> sequences;  // waiting and running
-  int64_t num_cancelled = 0;               // of them, marked and not yet dropped
+  std::map<uint64_t, Kept> kept;           // the scheduler's, and some that it has let go since
+  int64_t num_cancelled = 0;               // of the sequences, marked and not yet dropped
   std::vector<int32_t> tokens, positions;  // [max_step_tokens]
   Batch batch;
 };
@@ -125,10 +136,40 @@ void Engine::Impl::submit(Request request) {
          max_length, scheduler.pages_needed(max_length), options.kv_pages);
   }
   const uint64_t id = request.id;
-  if (sequences.contains(id)) fail(ErrorKind::usage, "request {} is already in the engine", id);
+  if (sequences.contains(id) || scheduler.is_kept(id)) {
+    fail(ErrorKind::usage, "request {} is already in the engine", id);
+  }
+  const std::optional<Continuation> continuation = find_continuation(request);
   sequences.try_emplace(id, std::move(request), max_length, fills_context,
                         model.config().vocab_size);
-  scheduler.submit(id, num_prompt, max_length);
+  scheduler.submit(id, num_prompt, max_length, continuation);
+}
+
+// The tokens that the prompt and the request it continues begin with, as far as they are in the
+// cache; the prompt's last is computed in any case, for its logits.
+std::optional<Continuation> Engine::Impl::find_continuation(const Request& request) const {
+  if (!request.continues || !scheduler.is_kept(*request.continues)) return std::nullopt;
+  const Kept& before = kept.at(*request.continues);
+  const ModelConfig& config = model.config();
+  const size_t longer = std::max(before.tokens.size(), request.prompt.size());
+  if (config.rope_scaling == RopeScaling::dynamic &&
+      static_cast<int64_t>(longer) > config.rope_original_context) {
+    return std::nullopt;  // its keys turn with the length of the whole prompt
+  }
+  const auto most = std::min<int64_t>(before.cached, std::ssize(request.prompt) - 1);
+  const auto differs =
+      std::mismatch(before.tokens.begin(), before.tokens.begin() + most, request.prompt.begin());
+  return Continuation{*request.continues, differs.first - before.tokens.begin()};
+}
+
+// Takes an ended request out, and keeps its cache if it asked for that.
+void Engine::Impl::finish(uint64_t id) {
+  Sequence& sequence = sequences.at(id);
+  if (!sequence.request.keep) return drop(id);
+  std::erase_if(kept, [&](const auto& entry) { return !scheduler.is_kept(entry.first); });
+  const int64_t cached = scheduler.keep(id);
+  if (cached > 0) kept[id] = {std::move(sequence.tokens), cached};
+  sequences.erase(id);
 }
 
 bool Engine::Impl::drop_cancelled(const TokenSink& sink) {
@@ -139,7 +180,7 @@ bool Engine::Impl::drop_cancelled(const TokenSink& sink) {
     const bool cancelled = (it++)->second.cancelled;
     if (!cancelled) continue;
     finish(id);
-    sink({id, -1, FinishReason::cancelled});
+    sink({id, -1, FinishReason::cancelled, 0});
   }
   return true;
 }
@@ -149,16 +190,16 @@ void Engine::Impl::fill_batch(std::span<const ScheduledSlice> slices) {
   batch.sequences.clear();
   batch.logit_rows.clear();
   for (const ScheduledSlice& slice : slices) {
-    const Sequence& sequence = sequences.at(slice.id);
+    Sequence& sequence = sequences.at(slice.id);
+    if (sequence.num_reused < 0) sequence.num_reused = slice.first_position;
     const int64_t first_row = batch.T;
     for (int64_t i = 0; i < slice.num_tokens; ++i) {
       tokens[first_row + i] = sequence.tokens[slice.first_position + i];
       positions[first_row + i] = static_cast<int32_t>(slice.first_position + i);
     }
     batch.T += slice.num_tokens;
-    batch.sequences.push_back(
-        {first_row, slice.num_tokens, slice.first_position + slice.num_tokens, slice.pages.data(),
-         static_cast<int64_t>(sequence.tokens.size())});
+    batch.sequences.push_back({first_row, slice.num_tokens, slice.first_position + slice.num_tokens,
+                               slice.pages.data(), static_cast<int64_t>(sequence.tokens.size())});
     if (slice.samples) batch.logit_rows.push_back(static_cast<int32_t>(batch.T - 1));
   }
 }
@@ -205,9 +246,10 @@ void Engine::Impl::sample(std::span<const ScheduledSlice> slices, const TokenSin
       const std::string message = fmt::format("request {}: {}", slice.id, error.what());
       failure = std::make_exception_ptr(Error(error.kind, message));
       num_cancelled -= sequence.cancelled;
-      finish(slice.id);
+      drop(slice.id);
       continue;
     }
+    const int64_t num_reused = sequence.num_reused;
     const FinishReason reason = commit(sequence, token);
     if (reason == FinishReason::none) {
       scheduler.append(slice.id);
@@ -215,7 +257,7 @@ void Engine::Impl::sample(std::span<const ScheduledSlice> slices, const TokenSin
       num_cancelled -= sequence.cancelled;
       finish(slice.id);
     }
-    sink({slice.id, reason == FinishReason::stop_token ? -1 : token, reason});
+    sink({slice.id, reason == FinishReason::stop_token ? -1 : token, reason, num_reused});
   }
   if (failure) std::rethrow_exception(failure);
 }
@@ -255,6 +297,7 @@ Engine::Stats Engine::stats() const {
   Stats stats;
   stats.running = impl_->scheduler.num_running();
   stats.waiting = impl_->scheduler.num_waiting();
+  stats.kept = impl_->scheduler.num_kept();
   stats.pages_total = pages.total();
   stats.pages_free = pages.num_free();
   stats.kv_bytes_used = static_cast<uint64_t>((pages.total() - pages.num_free()) *

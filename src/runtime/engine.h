@@ -29,7 +29,8 @@ class Engine {
 
   // Throws usage when the prompt is empty, holds an id outside the vocabulary, does not fit the
   // context (both numbers in the message) or a sampling parameter is out of range. An answer that
-  // max_tokens would let grow past the context ends there, with context_full.
+  // max_tokens would let grow past the context ends there, with context_full. The id must be
+  // neither that of a request in the engine nor that of one whose cache is kept.
   void submit(Request request);
   // Ends the request before the next step, with its own event; nothing when it has finished
   // already.
@@ -43,6 +44,7 @@ class Engine {
 
   struct Stats {
     int64_t running = 0, waiting = 0;
+    int64_t kept = 0;  // ended, their cache kept; their pages are neither free nor lost
     int64_t pages_total = 0, pages_free = 0;
     uint64_t kv_bytes_used = 0;  // pages in use
     uint64_t workspace_bytes = 0;

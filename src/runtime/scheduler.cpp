@@ -18,7 +18,8 @@ int64_t Scheduler::pages_needed(int64_t tokens) const {
   return (tokens - 1 + limits_.page_tokens - 1) / limits_.page_tokens;
 }
 
-void Scheduler::submit(uint64_t id, int64_t num_prompt, int64_t max_length) {
+void Scheduler::submit(uint64_t id, int64_t num_prompt, int64_t max_length,
+                       const std::optional<Continuation>& continuation) {
   CHECK(0 < num_prompt && num_prompt < max_length, "num_prompt {} max_length {}", num_prompt,
         max_length);
   CHECK(pages_needed(max_length) <= limits_.num_pages, "max_length {} num_pages {}", max_length,
@@ -27,15 +28,47 @@ void Scheduler::submit(uint64_t id, int64_t num_prompt, int64_t max_length) {
   sequence.id = id;
   sequence.max_length = max_length;
   sequence.length = num_prompt;
+  if (continuation) {
+    const auto kept = std::ranges::find(kept_, continuation->id, &Sequence::id);
+    CHECK(kept != kept_.end() && continuation->num_tokens <= kept->cached &&
+              continuation->num_tokens < num_prompt,
+          "{} of {} tokens continue {}", continuation->num_tokens, num_prompt, continuation->id);
+    sequence.continuation = continuation;
+  }
   sequence.pages.reserve(static_cast<size_t>(pages_needed(max_length)));
   waiting_.push_back(std::move(sequence));
+}
+
+// All pages that the sequence can need: first those it takes over, then free ones, then those of
+// kept sequences. False, with nothing changed, when running sequences hold too many.
+bool Scheduler::take_pages(Sequence& sequence) {
+  const int64_t needed = pages_needed(sequence.max_length);
+  int64_t obtainable = pages_.num_free();
+  for (const Sequence& kept : kept_) obtainable += static_cast<int64_t>(kept.pages.size());
+  if (obtainable < needed) return false;
+  if (sequence.continuation) {
+    const auto kept = std::ranges::find(kept_, sequence.continuation->id, &Sequence::id);
+    if (kept != kept_.end()) {
+      sequence.cached = sequence.continuation->num_tokens;
+      const int64_t shared = (sequence.cached + limits_.page_tokens - 1) / limits_.page_tokens;
+      sequence.pages.assign(kept->pages.begin(), kept->pages.begin() + shared);
+      pages_.give_back(std::span(kept->pages).subspan(static_cast<size_t>(shared)));
+      kept_.erase(kept);
+    }
+  }
+  const int64_t missing = needed - static_cast<int64_t>(sequence.pages.size());
+  while (pages_.num_free() < missing) {
+    pages_.give_back(kept_.front().pages);
+    kept_.erase(kept_.begin());
+  }
+  return pages_.take(missing, sequence.pages);
 }
 
 void Scheduler::admit() {
   // Strictly in order: passing over a large request for a small one could starve it.
   while (!waiting_.empty() && num_running() < limits_.max_sequences) {
     Sequence& next = waiting_.front();
-    if (!pages_.take(pages_needed(next.max_length), next.pages)) return;
+    if (!take_pages(next)) return;
     running_.push_back(std::move(next));
     waiting_.pop_front();
   }
@@ -92,6 +125,25 @@ void Scheduler::remove(uint64_t id) {
   const auto waiting = std::ranges::find(waiting_, id, &Sequence::id);
   CHECK(waiting != waiting_.end(), "sequence {} is neither running nor waiting", id);
   waiting_.erase(waiting);
+}
+
+int64_t Scheduler::keep(uint64_t id) {
+  const auto running = std::ranges::find(running_, id, &Sequence::id);
+  if (running == running_.end() || running->cached == 0) {
+    remove(id);
+    return 0;
+  }
+  const auto used =
+      static_cast<size_t>((running->cached + limits_.page_tokens - 1) / limits_.page_tokens);
+  pages_.give_back(std::span(running->pages).subspan(used));
+  running->pages.resize(used);
+  kept_.push_back(std::move(*running));
+  running_.erase(running);
+  return kept_.back().cached;
+}
+
+bool Scheduler::is_kept(uint64_t id) const {
+  return std::ranges::find(kept_, id, &Sequence::id) != kept_.end();
 }
 
 }  // namespace tandem

@@ -56,6 +56,8 @@ Row row_of(const Record& r) {
                     {"perplexity_stderr", number(r.quality.perplexity_stderr)},
                     {"kl_divergence", number(r.quality.kl_divergence)},
                     {"kl_stderr", number(r.quality.kl_stderr)},
+                    {"log_ratio", number(r.quality.log_ratio)},
+                    {"log_ratio_stderr", number(r.quality.log_ratio_stderr)},
                     {"top1_agreement", number(r.quality.top1_agreement)},
                     {"scored_tokens", fmt::format("{}", r.quality.scored_tokens)},
                     {"model_path", r.model_path},

@@ -24,6 +24,7 @@ struct ScoredWindow {
 // Per position, in the order of the text.
 struct Scores {
   std::vector<double> nll;
+  std::vector<double> nll_differences;  // from the baseline's
   std::vector<double> kl;
   int64_t num_same_top = 0;
 };
@@ -43,17 +44,28 @@ ScoredWindow score_window(Scorer& scorer, const std::vector<int32_t>& window, in
   return scored;
 }
 
+// Negative log-likelihood of the token after scored position p.
+double nll_at(const ScoredWindow& scored, const std::vector<int32_t>& window, int64_t V,
+              int64_t p) {
+  const int32_t next = window[static_cast<size_t>(kFirstScored + p + 1)];
+  return scored.log_sums[static_cast<size_t>(p)] -
+         static_cast<double>(scored.logits[static_cast<size_t>(p * V + next)]);
+}
+
 void add_nll(const ScoredWindow& scored, const std::vector<int32_t>& window, int64_t V,
              Scores& scores) {
   for (int64_t p = 0; p < kScoredPerWindow; ++p) {
-    const int32_t next = window[static_cast<size_t>(kFirstScored + p + 1)];
-    scores.nll.push_back(scored.log_sums[static_cast<size_t>(p)] -
-                         static_cast<double>(scored.logits[static_cast<size_t>(p * V + next)]));
+    scores.nll.push_back(nll_at(scored, window, V, p));
   }
 }
 
-void add_agreement(const ScoredWindow& baseline, const ScoredWindow& variant, int64_t V,
-                   ThreadPool& pool, Scores& scores) {
+void add_agreement(const ScoredWindow& baseline, const ScoredWindow& variant,
+                   const std::vector<int32_t>& window, int64_t V, ThreadPool& pool,
+                   Scores& scores) {
+  for (int64_t p = 0; p < kScoredPerWindow; ++p) {
+    scores.nll_differences.push_back(nll_at(variant, window, V, p) -
+                                     nll_at(baseline, window, V, p));
+  }
   std::vector<PositionAgreement> positions(kScoredPerWindow);
   pool.parallel_for(kScoredPerWindow, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t p = begin; p < end; ++p) {
@@ -78,6 +90,9 @@ Quality quality_of(const Scores& scores) {
     const MeanError kl = mean_error(scores.kl);
     quality.kl_divergence = kl.mean;
     quality.kl_stderr = kl.error;
+    const MeanError log_ratio = mean_error(scores.nll_differences);
+    quality.log_ratio = log_ratio.mean;
+    quality.log_ratio_stderr = log_ratio.error;
     quality.top1_agreement =
         static_cast<double>(scores.num_same_top) / static_cast<double>(scores.kl.size());
   }
@@ -155,7 +170,7 @@ QualityByKv measure_quality(const Task& task) {
       }
       const ScoredWindow scored = score_window(*scorers[k], window, V, pool);
       add_nll(scored, window, V, scores[k]);
-      add_agreement(reference, scored, V, pool, scores[k]);
+      add_agreement(reference, scored, window, V, pool, scores[k]);
     }
   }
   QualityByKv qualities;

@@ -45,6 +45,8 @@ void visit_quality(Q& q, F&& f) {
   f("perplexity_stderr", q.perplexity_stderr);
   f("kl_divergence", q.kl_divergence);
   f("kl_stderr", q.kl_stderr);
+  f("log_ratio", q.log_ratio);
+  f("log_ratio_stderr", q.log_ratio_stderr);
   f("top1_agreement", q.top1_agreement);
   f("scored_tokens", q.scored_tokens);
   f("sample_answers", q.sample_answers);
@@ -125,8 +127,8 @@ struct Reader {
 
   void operator()(const char* name, double& value) { value = number(in.at(name)); }
   void operator()(const char* name, std::optional<double>& value) {
-    const Json& field = in.at(name);
-    if (!field.is_null()) value = number(field);
+    const auto field = in.find(name);  // records of an older version may not have it
+    if (field != in.end() && !field->is_null()) value = number(*field);
   }
   void operator()(const char* name, Samples& samples) {
     for (const Json& value : in.at(name)) samples.values.push_back(number(value));

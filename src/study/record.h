@@ -30,7 +30,10 @@ struct Samples {
 struct Quality {
   double perplexity = 0, perplexity_stderr = 0;
   std::optional<double> kl_divergence,
-      kl_stderr;                         // mean KL(bf16 || this), nats; absent for bf16 itself
+      kl_stderr;  // mean KL(bf16 || this), nats; absent for bf16 itself
+  // ln(perplexity / bf16's): the mean difference of the same tokens' negative log-likelihoods, with
+  // the error of that paired difference; absent for bf16 itself.
+  std::optional<double> log_ratio, log_ratio_stderr;
   std::optional<double> top1_agreement;  // share of positions with bf16's most likely token
   int64_t scored_tokens = 0;
   std::vector<std::string> sample_answers;  // one for each of the study's prompts

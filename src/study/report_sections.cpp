@@ -170,6 +170,15 @@ constexpr Column kColumns[] = {
        return fixed(q.perplexity, 3) + " <small>\u00b1" + fixed(q.perplexity_stderr, 2) +
               "</small>";
      }},
+    {"against bf16 %<br>\u00b1 paired error",
+     [](const Record& r) {
+       const Quality& q = r.quality;
+       if (!q.log_ratio || !std::isfinite(*q.log_ratio)) return std::string();
+       // exp(x) - 1 and its error, in percent
+       const double ratio = std::exp(*q.log_ratio);
+       return fmt::format("{:+.2f} <small>\u00b1{:.2f}</small>", 100 * (ratio - 1),
+                          100 * ratio * q.log_ratio_stderr.value_or(0));
+     }},
     {"KL<br>nats", [](const Record& r) { return fixed_or_blank(r.quality.kl_divergence, 4); }},
     {"same top<br>token %",
      [](const Record& r) { return fixed_or_blank(r.quality.top1_agreement, 2, 100); }},

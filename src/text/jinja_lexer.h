@@ -18,7 +18,8 @@ enum class TokenKind : uint8_t {
   name,
   string,
   integer,
-  op,  // == != <= >= < > + - * % ~ ( ) [ ] , . : | =
+  real,
+  op,  // == != <= >= < > + - * / // % ** ~ ( ) [ ] { } , . : | =
   end,
 };
 
@@ -26,11 +27,12 @@ struct Token {
   TokenKind kind;
   std::string text;  // of a string: without quotes, escapes resolved
   int64_t number = 0;
+  double real = 0;
   int line = 1;
 };
 
 // Throws bad_file with the line: source too large or not UTF-8, an unknown character, operator,
-// escape or kind of number, an open tag, string or comment. The last token is `end`.
+// escape or kind of number, an open tag, bracket, string or comment. The last token is `end`.
 std::vector<Token> tokenize(std::string_view source);
 
 }  // namespace tandem::jinja

@@ -1,445 +1,293 @@
 #include "text/jinja_parse.h"
 
-#include <algorithm>
-
-#include "text/jinja_builtins.h"
-#include "text/jinja_lexer.h"
-#include "text/jinja_work.h"
+#include "text/jinja_expression.h"
 
 namespace tandem::jinja {
 namespace {
 
-constexpr std::string_view kReserved[] = {"and", "or",   "not",  "in", "is",
-                                          "if",  "else", "elif", "for"};
-constexpr std::string_view kLoopAttributes[] = {"index", "index0", "first", "last", "length"};
+// Whether the variable is read anywhere in the body.
+bool reads(const Body& body, std::string_view name);
 
-template <typename Range>
-bool contains(const Range& range, std::string_view wanted) {
-  return std::ranges::find(range, wanted) != std::end(range);
+bool reads(const Expr& expr, std::string_view name) {
+  if (expr.kind == ExprKind::name && expr.text == name) return true;
+  return std::ranges::any_of(expr.parts,
+                             [&](const ExprPtr& part) { return part && reads(*part, name); });
 }
 
-struct OperatorRow {
-  std::string_view spelling;
-  ExprKind kind;
-};
-constexpr OperatorRow kComparisons[] = {
-    {"==", ExprKind::equal},  {"!=", ExprKind::not_equal},  {"<", ExprKind::less},
-    {">", ExprKind::greater}, {"<=", ExprKind::less_equal}, {">=", ExprKind::greater_equal},
-};
+bool reads(const ExprPtr& expr, std::string_view name) { return expr && reads(*expr, name); }
 
-// One function a level of precedence, loosest first; the levels are Jinja's, not Python's: '~'
-// binds tighter than '+', and filters and tests tighter than any operator.
+bool reads(const Body& body, std::string_view name) {
+  return std::ranges::any_of(body, [&](const Node& node) {
+    if (reads(node.value, name) || reads(node.condition, name)) return true;
+    for (const Parameter& parameter : node.parameters) {
+      if (reads(parameter.value, name)) return true;
+    }
+    return std::ranges::any_of(node.arms, [&](const Arm& arm) {
+      return reads(arm.condition, name) || reads(arm.body, name);
+    });
+  });
+}
+
 class Parser {
  public:
-  explicit Parser(std::string_view source) : tokens_(tokenize(source)) {}
+  explicit Parser(std::string_view source) : cursor_(tokenize(source)), expressions_(cursor_) {}
 
   Body run() {
     Body body = parse_body();
-    if (peek().kind != TokenKind::end) refuse_tag(tokens_[at_ + 1]);
+    if (cursor_.peek().kind != TokenKind::end) refuse_tag(cursor_.peek(1));
     return body;
   }
 
  private:
-  struct Nesting {
-    explicit Nesting(Parser& parser) : parser_(parser) {
-      if (++parser_.nesting_ > kMaxNesting) {
-        fail_at(parser_.peek().line, "nested deeper than {}", kMaxNesting);
-      }
-    }
-    ~Nesting() { --parser_.nesting_; }
-    Parser& parser_;
+  using ParseTag = void (Parser::*)(Node& node);
+  struct TagRow {
+    std::string_view name;
+    ParseTag parse;
   };
 
-  const Token& peek(size_t ahead = 0) const {
-    return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
-  }
-  Token take() { return at_ + 1 < tokens_.size() ? std::move(tokens_[at_++]) : tokens_.back(); }
-  bool next_is(TokenKind kind, std::string_view text, size_t ahead = 0) const {
-    return peek(ahead).kind == kind && peek(ahead).text == text;
-  }
-  bool next_is_op(std::string_view op) const { return next_is(TokenKind::op, op); }
-  bool next_is_word(std::string_view word) const { return next_is(TokenKind::name, word); }
-  bool take_op(std::string_view op) { return next_is_op(op) && (++at_, true); }
-  bool take_word(std::string_view word) { return next_is_word(word) && (++at_, true); }
-
-  [[noreturn]] void refuse(std::string_view expected) const {
-    const Token& token = peek();
-    const std::string_view end = "the end of the tag";
-    fail_at(token.line, "found {}, expected {}", token.text.empty() ? end : quote(token.text),
-            expected);
-  }
   [[noreturn]] void refuse_tag(const Token& tag) const {
     fail_at(tag.line, "tag {} is not known here", quote(tag.text));
   }
-  void expect_op(std::string_view op) {
-    if (!take_op(op)) refuse(op);
-  }
-  void expect(TokenKind kind, std::string_view what) {
-    if (peek().kind != kind) refuse(what);
-    ++at_;
-  }
-  std::string take_name() {
-    if (peek().kind != TokenKind::name || contains(kReserved, peek().text)) refuse("a name");
-    return take().text;
-  }
-
-  // Fills in the depth, once the parts are there.
-  ExprPtr checked(ExprPtr expr) const {
-    for (const ExprPtr& part : expr->parts) {
-      if (part) expr->depth = std::max(expr->depth, part->depth + 1);
-    }
-    if (expr->depth > kMaxNesting) fail_at(expr->line, "nested deeper than {}", kMaxNesting);
-    return expr;
-  }
-  ExprPtr make(ExprKind kind) const {
-    auto expr = std::make_unique<Expr>();
-    expr->kind = kind;
-    expr->line = peek().line;
-    return expr;
-  }
-  ExprPtr make(ExprKind kind, ExprPtr first, ExprPtr second) const {
-    ExprPtr expr = make(kind);
-    expr->line = first->line;
-    expr->parts.push_back(std::move(first));
-    expr->parts.push_back(std::move(second));
-    return checked(std::move(expr));
-  }
-
-  // --- statements
 
   // Up to a block that no statement begins with, which is left to the caller.
   Body parse_body() {
-    const Nesting nesting(*this);
+    const TokenCursor::Nesting nesting(cursor_);
     Body body;
     for (;;) {
       Node node{};
-      node.line = peek().line;
-      if (peek().kind == TokenKind::text) {
+      node.line = cursor_.peek().line;
+      if (cursor_.peek().kind == TokenKind::text) {
         node.kind = NodeKind::text;
-        node.name = take().text;
-      } else if (peek().kind == TokenKind::print_begin) {
-        ++at_;
+        node.constant = std::make_shared<const TaggedText>(cursor_.take().text, true);
+      } else if (cursor_.peek().kind == TokenKind::print_begin) {
+        cursor_.take();
         node.kind = NodeKind::print;
-        node.value = parse_expression();
-        expect(TokenKind::print_end, "}}");
-      } else if (peek().kind != TokenKind::block_begin || !parse_block(node)) {
+        node.value = expressions_.parse_tuple();
+        cursor_.expect(TokenKind::print_end, "}}");
+      } else if (cursor_.peek().kind != TokenKind::block_begin || !parse_block(node)) {
         return body;
       }
       body.push_back(std::move(node));
     }
   }
 
-  bool next_is_tag(std::string_view name) const {
-    return peek().kind == TokenKind::block_begin && next_is(TokenKind::name, name, 1);
+  // The body of a statement with variables of its own: below it, an unknown filter is an error
+  // even when an `if` is around it.
+  Body parse_scope() {
+    const bool was_below_if = std::exchange(expressions_.is_below_if, false);
+    Body body = parse_body();
+    expressions_.is_below_if = was_below_if;
+    return body;
   }
 
   // False when the block ends or divides an enclosing statement.
   bool parse_block(Node& node) {
-    if (next_is_tag("if")) {
-      parse_if(node);
-    } else if (next_is_tag("for")) {
-      parse_for(node);
-    } else if (next_is_tag("set")) {
-      parse_set(node);
-    } else {
-      for (const char* tag : {"elif", "else", "endif", "endfor"}) {
-        if (next_is_tag(tag)) return false;
-      }
-      refuse_tag(peek(1));
+    static constexpr TagRow kTags[] = {
+        {"if", &Parser::parse_if},      {"for", &Parser::parse_for},
+        {"set", &Parser::parse_set},    {"macro", &Parser::parse_macro},
+        {"call", &Parser::parse_call},  {"filter", &Parser::parse_filter},
+        {"with", &Parser::parse_with},  {"generation", &Parser::parse_generation},
+        {"break", &Parser::parse_jump}, {"continue", &Parser::parse_jump},
+    };
+    const std::string name = cursor_.peek(1).kind == TokenKind::name ? cursor_.peek(1).text : "";
+    const auto row = std::ranges::find(kTags, name, &TagRow::name);
+    if (row != std::end(kTags)) {
+      cursor_.take();
+      if (row->parse != &Parser::parse_jump) cursor_.take();
+      (this->*row->parse)(node);
+      return true;
     }
-    return true;
+    if (name == "elif" || name == "else" || name.starts_with("end")) return false;
+    refuse_tag(cursor_.peek(1));
   }
 
-  void end_block() { expect(TokenKind::block_end, "%}"); }
+  void end_block() { cursor_.expect(TokenKind::block_end, "%}"); }
   void take_end_tag(std::string_view name) {
-    if (!next_is_tag(name)) fail_at(peek().line, "expected the tag {}", name);
-    at_ += 2;
+    if (!cursor_.next_is_tag(name)) fail_at(cursor_.peek().line, "expected the tag {}", name);
+    cursor_.take();
+    cursor_.take();
     end_block();
   }
 
   void parse_if(Node& node) {
     node.kind = NodeKind::branch;
-    do {
-      at_ += 2;
-      ExprPtr condition = parse_or();
+    const bool was_below_if = std::exchange(expressions_.is_below_if, true);
+    for (;;) {
+      ExprPtr condition = expressions_.parse_tuple(false);
       end_block();
-      node.arms.push_back({std::move(condition), parse_body()});
-    } while (next_is_tag("elif"));
+      Body body = parse_body();
+      node.arms.push_back({std::move(condition), std::move(body)});
+      if (!cursor_.next_is_tag("elif")) break;
+      cursor_.take();
+      cursor_.take();
+    }
     parse_else(node);
+    expressions_.is_below_if = was_below_if;
     take_end_tag("endif");
   }
 
   void parse_else(Node& node) {
-    if (!next_is_tag("else")) return;
-    at_ += 2;
+    if (!cursor_.next_is_tag("else")) return;
+    cursor_.take();
+    cursor_.take();
     end_block();
     node.arms.push_back({nullptr, parse_body()});
   }
 
   void parse_for(Node& node) {
-    at_ += 2;
     node.kind = NodeKind::loop;
-    node.name = take_name();
-    if (!take_word("in")) refuse("in");
-    node.value = parse_or();
+    ++num_fors_;
+    node.target = parse_target(false);
+    if (!cursor_.take_word("in")) cursor_.refuse("in");
+    node.value = expressions_.parse_tuple(false);
+    const bool was_below_if = std::exchange(expressions_.is_below_if, false);
+    if (cursor_.take_word("if")) node.condition = expressions_.parse_expression();
+    node.is_recursive = cursor_.take_word("recursive");
     end_block();
+    ++num_loops_;
     node.arms.push_back({nullptr, parse_body()});
+    --num_loops_;
     parse_else(node);
+    expressions_.is_below_if = was_below_if;
+    --num_fors_;
     take_end_tag("endfor");
   }
 
+  // "a", "a, b", "(a, b)", or, where attributes are allowed, "a.b".
+  Target parse_target(bool with_attributes) {
+    Target target = parse_one_target(with_attributes);
+    if (!cursor_.next_is_op(",")) return target;
+    Target several;
+    several.parts.push_back(std::move(target));
+    while (cursor_.take_op(",")) {
+      if (cursor_.peek().kind != TokenKind::name && !cursor_.next_is_op("(")) break;
+      if (cursor_.next_is_word("in")) break;
+      several.parts.push_back(parse_one_target(with_attributes));
+    }
+    return several;
+  }
+
+  Target parse_one_target(bool with_attributes) {
+    const TokenCursor::Nesting nesting(cursor_);
+    if (cursor_.take_op("(")) {
+      Target inner = parse_target(with_attributes);
+      cursor_.expect_op(")");
+      return inner;
+    }
+    Target target;
+    target.name = cursor_.take_name();
+    static constexpr std::string_view kConstants[] = {"true",  "True", "false",
+                                                      "False", "none", "None"};
+    const bool is_constant = std::ranges::find(kConstants, target.name) != std::end(kConstants);
+    if (is_constant || (num_fors_ > 0 && target.name == "loop")) {
+      fail_at(cursor_.peek().line, "a value cannot be given to {}", target.name);
+    }
+    if (with_attributes && cursor_.take_op(".")) target.attribute = cursor_.take_name();
+    return target;
+  }
+
   void parse_set(Node& node) {
-    at_ += 2;
-    node.kind = NodeKind::assign;
-    node.name = take_name();
-    if (take_op(".")) node.attribute = take_name();
-    expect_op("=");
-    node.value = parse_expression();
+    node.target = parse_target(true);
+    if (cursor_.take_op("=")) {
+      node.kind = NodeKind::assign;
+      node.value = expressions_.parse_tuple();
+      return end_block();
+    }
+    node.kind = NodeKind::capture;
+    if (cursor_.take_op("|")) node.value = expressions_.parse_captured_filters();
+    end_block();
+    node.arms.push_back({nullptr, parse_scope()});
+    take_end_tag("endset");
+  }
+
+  // "(a, b=1)" of a macro or a call block, after the "(".
+  void parse_signature(Node& node) {
+    while (!cursor_.take_op(")")) {
+      Parameter parameter;
+      parameter.target.name = cursor_.take_name();
+      if (cursor_.take_op("=")) {
+        parameter.value = expressions_.parse_expression();
+      } else if (!node.parameters.empty() && node.parameters.back().value) {
+        cursor_.refuse("a parameter with a default, like the one before it");
+      }
+      node.parameters.push_back(std::move(parameter));
+      if (!cursor_.next_is_op(")")) cursor_.expect_op(",");
+    }
+  }
+
+  // A body that runs on its own, so that no loop around it can be left from it.
+  void parse_function_body(Node& node) {
+    const int outer_loops = std::exchange(num_loops_, 0);
+    node.arms.push_back({nullptr, parse_scope()});
+    num_loops_ = outer_loops;
+    node.reads_caller = reads(node.arms[0].body, "caller");
+    node.reads_varargs = reads(node.arms[0].body, "varargs");
+    node.reads_kwargs = reads(node.arms[0].body, "kwargs");
+  }
+
+  void parse_macro(Node& node) {
+    node.kind = NodeKind::macro;
+    node.text = cursor_.take_name();
+    cursor_.expect_op("(");
+    parse_signature(node);
+    end_block();
+    parse_function_body(node);
+    take_end_tag("endmacro");
+  }
+
+  void parse_call(Node& node) {
+    node.kind = NodeKind::call;
+    node.text = "caller";
+    if (cursor_.take_op("(")) parse_signature(node);
+    node.value = expressions_.parse_expression();
+    if (node.value->kind != ExprKind::call) fail_at(node.line, "expected a call in the tag call");
+    end_block();
+    parse_function_body(node);
+    take_end_tag("endcall");
+  }
+
+  void parse_filter(Node& node) {
+    node.kind = NodeKind::filter;
+    node.value = expressions_.parse_captured_filters();
+    end_block();
+    node.arms.push_back({nullptr, parse_scope()});
+    take_end_tag("endfilter");
+  }
+
+  void parse_with(Node& node) {
+    node.kind = NodeKind::scope;
+    while (cursor_.peek().kind != TokenKind::block_end) {
+      if (!node.parameters.empty()) cursor_.expect_op(",");
+      Parameter variable;
+      variable.target = parse_one_target(false);
+      cursor_.expect_op("=");
+      variable.value = expressions_.parse_expression();
+      node.parameters.push_back(std::move(variable));
+    }
+    end_block();
+    node.arms.push_back({nullptr, parse_scope()});
+    take_end_tag("endwith");
+  }
+
+  void parse_generation(Node& node) {
+    node.kind = NodeKind::scope;
+    end_block();
+    parse_function_body(node);
+    take_end_tag("endgeneration");
+  }
+
+  // The tag's name is still to be taken.
+  void parse_jump(Node& node) {
+    const std::string name = cursor_.take().text;
+    if (num_loops_ == 0) fail_at(node.line, "{} outside of a loop", name);
+    node.kind = name == "break" ? NodeKind::break_loop : NodeKind::continue_loop;
     end_block();
   }
 
-  // --- expressions
-
-  ExprPtr parse_expression() {
-    const Nesting nesting(*this);
-    ExprPtr value = parse_or();
-    while (take_word("if")) {
-      ExprPtr expr = make(ExprKind::conditional, std::move(value), parse_or());
-      expr->parts.push_back(take_word("else") ? parse_expression() : nullptr);
-      value = checked(std::move(expr));
-    }
-    return value;
-  }
-
-  ExprPtr parse_or() {
-    ExprPtr left = parse_and();
-    while (take_word("or")) left = make(ExprKind::logical_or, std::move(left), parse_and());
-    return left;
-  }
-
-  ExprPtr parse_and() {
-    ExprPtr left = parse_not();
-    while (take_word("and")) left = make(ExprKind::logical_and, std::move(left), parse_not());
-    return left;
-  }
-
-  ExprPtr parse_not() {
-    if (!next_is_word("not")) return parse_comparison();
-    const Nesting nesting(*this);
-    ExprPtr expr = make(ExprKind::logical_not);
-    ++at_;
-    expr->parts.push_back(parse_not());
-    return checked(std::move(expr));
-  }
-
-  bool take_comparison(ExprKind& kind) {
-    for (const OperatorRow& row : kComparisons) {
-      if (!take_op(row.spelling)) continue;
-      kind = row.kind;
-      return true;
-    }
-    const bool negated = next_is_word("not") && next_is(TokenKind::name, "in", 1);
-    if (!negated && !next_is_word("in")) return false;
-    at_ += negated ? 2 : 1;
-    kind = negated ? ExprKind::not_in : ExprKind::in;
-    return true;
-  }
-
-  ExprPtr parse_comparison() {
-    ExprPtr left = parse_sum();
-    ExprKind kind;
-    if (!take_comparison(kind)) return left;
-    left = make(kind, std::move(left), parse_sum());
-    if (take_comparison(kind)) fail_at(peek().line, "chained comparisons are not known");
-    return left;
-  }
-
-  ExprPtr parse_sum() {
-    ExprPtr left = parse_concatenation();
-    for (;;) {
-      if (take_op("+")) {
-        left = make(ExprKind::add, std::move(left), parse_concatenation());
-      } else if (take_op("-")) {
-        left = make(ExprKind::subtract, std::move(left), parse_concatenation());
-      } else {
-        return left;
-      }
-    }
-  }
-
-  ExprPtr parse_concatenation() {
-    ExprPtr left = parse_product();
-    while (take_op("~")) left = make(ExprKind::concatenate, std::move(left), parse_product());
-    return left;
-  }
-
-  ExprPtr parse_product() {
-    ExprPtr left = parse_unary();
-    for (;;) {
-      if (take_op("*")) {
-        left = make(ExprKind::multiply, std::move(left), parse_unary());
-      } else if (take_op("%")) {
-        left = make(ExprKind::modulo, std::move(left), parse_unary());
-      } else {
-        return left;
-      }
-    }
-  }
-
-  ExprPtr parse_unary() { return parse_filters(parse_negation()); }
-
-  ExprPtr parse_negation() {
-    if (!next_is_op("-")) return parse_postfix(parse_primary());
-    const Nesting nesting(*this);
-    ExprPtr expr = make(ExprKind::negate);
-    ++at_;
-    expr->parts.push_back(parse_negation());
-    return checked(std::move(expr));
-  }
-
-  ExprPtr parse_filters(ExprPtr value) {
-    for (;;) {
-      if (take_op("|")) {
-        const std::string name = take_name();
-        value = parse_builtin("filter", name, find_filter(name), std::move(value));
-      } else if (take_word("is")) {
-        const bool negated = take_word("not");
-        const std::string name = take_name();
-        value = parse_builtin("test", name, find_test(name), std::move(value));
-        if (!negated) continue;
-        ExprPtr expr = make(ExprKind::logical_not);
-        expr->parts.push_back(std::move(value));
-        value = checked(std::move(expr));
-      } else {
-        return value;
-      }
-    }
-  }
-
-  // The arguments of a filter, test or method whose name has just been taken.
-  ExprPtr parse_builtin(const char* what, const std::string& name, const Builtin* builtin,
-                        ExprPtr self) {
-    if (builtin == nullptr) fail_at(peek().line, "{} {} is not known", what, quote(name));
-    ExprPtr expr = make(ExprKind::builtin);
-    expr->builtin = builtin;
-    expr->parts.push_back(std::move(self));
-    if (take_op("(")) parse_items(*expr, ")");
-    const int num_args = static_cast<int>(expr->parts.size()) - 1;
-    if (num_args < builtin->min_args || num_args > builtin->max_args) {
-      fail_at(expr->line, "{} {} with {} arguments is not known", what, name, num_args);
-    }
-    return checked(std::move(expr));
-  }
-
-  // Expressions divided by commas up to `end`, which is taken.
-  void parse_items(Expr& expr, std::string_view end) {
-    while (!take_op(end)) {
-      expr.parts.push_back(parse_expression());
-      if (!next_is_op(end)) expect_op(",");
-    }
-  }
-
-  ExprPtr parse_postfix(ExprPtr value) {
-    for (;;) {
-      if (take_op(".")) {
-        value = parse_member(std::move(value));
-      } else if (take_op("[")) {
-        value = parse_subscript(std::move(value));
-      } else if (next_is_op("(")) {
-        fail_at(peek().line, "function {} is not known",
-                value->kind == ExprKind::name ? quote(value->text) : "of this form");
-      } else {
-        return value;
-      }
-    }
-  }
-
-  ExprPtr parse_member(ExprPtr object) {
-    const std::string name = take_name();
-    if (next_is_op("(")) {
-      return parse_builtin("method", name, find_method(name), std::move(object));
-    }
-    if (name.starts_with("__")) fail_at(peek().line, "attribute {} is not known", quote(name));
-    const bool of_loop = object->kind == ExprKind::name && object->text == "loop";
-    if (of_loop && !contains(kLoopAttributes, name)) {
-      fail_at(peek().line, "loop.{} is not known", name);
-    }
-    ExprPtr expr = make(ExprKind::attribute);
-    expr->text = name;
-    expr->parts.push_back(std::move(object));
-    return checked(std::move(expr));
-  }
-
-  ExprPtr parse_subscript(ExprPtr object) {
-    ExprPtr begin = next_is_op(":") ? nullptr : parse_expression();
-    if (!take_op(":")) {
-      expect_op("]");
-      return make(ExprKind::subscript, std::move(object), std::move(begin));
-    }
-    ExprPtr expr = make(ExprKind::slice, std::move(object), std::move(begin));
-    if (next_is_op(":")) fail_at(peek().line, "slices with a step are not known");
-    expr->parts.push_back(next_is_op("]") ? nullptr : parse_expression());
-    if (next_is_op(":")) fail_at(peek().line, "slices with a step are not known");
-    expect_op("]");
-    return checked(std::move(expr));
-  }
-
-  ExprPtr parse_primary() {
-    ExprPtr expr = make(ExprKind::string);
-    switch (peek().kind) {
-      case TokenKind::string:
-        while (peek().kind == TokenKind::string) expr->text += take().text;
-        return expr;
-      case TokenKind::integer:
-        expr->kind = ExprKind::integer;
-        expr->number = take().number;
-        return expr;
-      case TokenKind::name:
-        return parse_named(std::move(expr));
-      default:
-        break;
-    }
-    if (take_op("(")) {
-      expr = parse_expression();
-      if (next_is_op(",")) fail_at(peek().line, "tuples are not known");
-      expect_op(")");
-      return expr;
-    }
-    if (!take_op("[")) refuse("an expression");
-    expr->kind = ExprKind::list;
-    parse_items(*expr, "]");
-    return checked(std::move(expr));
-  }
-
-  ExprPtr parse_named(ExprPtr expr) {
-    expr->text = take_name();
-    const std::string& name = expr->text;
-    if (name == "true" || name == "True" || name == "false" || name == "False") {
-      expr->kind = ExprKind::boolean;
-      expr->number = name == "true" || name == "True";
-    } else if (name == "none" || name == "None") {
-      expr->kind = ExprKind::none;
-    } else if (name == "raise_exception" && take_op("(")) {
-      expr->kind = ExprKind::raise_exception;
-      parse_items(*expr, ")");
-      if (expr->parts.size() != 1) fail_at(expr->line, "raise_exception takes one argument");
-    } else if (name == "namespace" && take_op("(")) {
-      expr->kind = ExprKind::new_namespace;
-      while (!take_op(")")) {
-        expr->names.push_back(take_name());
-        expect_op("=");
-        expr->parts.push_back(parse_expression());
-        if (!next_is_op(")")) expect_op(",");
-      }
-    } else {
-      expr->kind = ExprKind::name;
-    }
-    return checked(std::move(expr));
-  }
-
-  std::vector<Token> tokens_;
-  size_t at_ = 0;
-  int nesting_ = 0;
+  TokenCursor cursor_;
+  ExpressionParser expressions_;
+  int num_fors_ = 0;   // around
+  int num_loops_ = 0;  // the same that a break could leave
 };
 
 }  // namespace

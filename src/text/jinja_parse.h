@@ -1,4 +1,4 @@
-// The tokens of a template -> its syntax tree.
+// The source of a template -> its syntax tree.
 #pragma once
 
 #include <string_view>
@@ -7,8 +7,8 @@
 
 namespace tandem::jinja {
 
-// Throws bad_file with the line for what is not Jinja and for what this version does not know: a
-// tag, filter, test, method, function, loop variable, or nesting deeper than kMaxNesting.
+// Throws bad_file with the line for what is not Jinja, for tags, filters and tests that are not
+// known, and for nesting deeper than kMaxNesting.
 Body parse(std::string_view source);
 
 }  // namespace tandem::jinja

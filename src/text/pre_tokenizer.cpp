@@ -7,6 +7,35 @@
 namespace tandem {
 namespace {
 
+// Those that are matched by hand, under all their names.
+struct Known {
+  const char* name;
+  bool splits_digits;  // as smollm does
+  int max_digits;      // of llama-bpe's numbers; 0: like gpt-2
+};
+constexpr Known kKnown[] = {
+    {"gpt-2", false, 0},    {"mpt", false, 0},      {"smollm", true, 0},     {"starcoder", true, 0},
+    {"refact", true, 0},    {"command-r", true, 0}, {"llama-bpe", false, 3}, {"llama3", false, 3},
+    {"llama-v3", false, 3}, {"qwen2", false, 1},
+};
+
+constexpr const char* kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+struct KnownPatterns {
+  const char* name;
+  const char* patterns[5];  // null: fewer
+};
+constexpr KnownPatterns kKnownPatterns[] = {
+    {"falcon", {R"([\p{P}$+<=>^~|`]+)", kGpt2Pattern, "[0-9][0-9][0-9]"}},
+    {"deepseek-coder",
+     {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
+      R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)", R"(\p{N})"}},
+    {"qwen35",
+     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
+      R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+};
+
 struct Char {
   size_t bytes;
   CharClass char_class;
@@ -80,20 +109,28 @@ SpaceRun space_run(std::string_view text) {
 
 }  // namespace
 
-PreTokenizer::PreTokenizer(const std::string& name)
-    : like_llama3_(name == "llama-bpe" || name == "qwen2"),
-      splits_digits_(name == "smollm"),
-      max_digits_(name == "llama-bpe" ? 3 : 1) {
-  if (!like_llama3_ && !splits_digits_ && name != "gpt-2") {
-    fail(ErrorKind::bad_file,
-         "tokenizer: pre-tokenizer {} is not known, expected gpt-2, smollm, llama-bpe or qwen2",
-         quote(name));
+PreTokenizer::PreTokenizer(const std::string& name, const std::vector<std::string>& patterns) {
+  for (const std::string& pattern : patterns) patterns_.emplace_back(pattern);
+  if (!patterns.empty()) return;
+  for (const Known& known : kKnown) {
+    if (name != known.name) continue;
+    hand_ = known.max_digits > 0 ? Hand::llama3 : Hand::gpt2;
+    splits_digits_ = known.splits_digits;
+    max_digits_ = known.max_digits;
+    return;
   }
-}
-
-size_t PreTokenizer::word_bytes(std::string_view text) const {
-  DCHECK(!text.empty(), "no text");
-  return like_llama3_ ? llama3_word_bytes(text) : gpt2_word_bytes(text);
+  for (const KnownPatterns& known : kKnownPatterns) {
+    if (name != known.name) continue;
+    for (const char* pattern : known.patterns) {
+      if (pattern != nullptr) patterns_.emplace_back(pattern);
+    }
+    return;
+  }
+  std::string names;
+  for (const Known& known : kKnown) names.append(names.empty() ? "" : ", ").append(known.name);
+  for (const KnownPatterns& known : kKnownPatterns) names.append(", ").append(known.name);
+  fail(ErrorKind::bad_file, "tokenizer: pre-tokenizer {} is not known, expected one of {}",
+       quote(name), names);
 }
 
 size_t PreTokenizer::gpt2_word_bytes(std::string_view text) const {

@@ -6,10 +6,11 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "text/byte_bpe.h"
-#include "text/normalize.h"
+#include "text/piece_bpe.h"
 #include "text/pre_tokenizer.h"
-#include "text/sentencepiece.h"
 #include "text/special_tokens.h"
+#include "text/text_preparation.h"
+#include "text/unigram.h"
 #include "text/vocabulary.h"
 
 namespace tandem {
@@ -26,31 +27,65 @@ void check_id(const char* what, int32_t id, int32_t vocab_size) {
   }
 }
 
+// The tokens that are cut out of the text as it comes, or those that are cut out of the normalized
+// text and so are spelled as the normalizer spells them.
+std::vector<SpecialTokens::Token> special_tokens(const TokenizerSpec& spec, bool normalized,
+                                                 const TextPreparation& preparation) {
+  std::vector<AddedToken> flags(spec.tokens.size());
+  for (const AddedToken& added : spec.added) {
+    CHECK(added.id >= 0 && static_cast<size_t>(added.id) < flags.size(), "id {}", added.id);
+    flags[static_cast<size_t>(added.id)] = added;
+  }
+  std::vector<bool> inner(spec.tokens.size(), false);
+  if (spec.rules) {
+    for (const int32_t id : spec.rules->symbols) inner[static_cast<size_t>(id)] = true;
+  }
+  std::vector<SpecialTokens::Token> tokens;
+  for (size_t id = 0; id < spec.tokens.size(); ++id) {
+    const TokenType type = spec.types[id];
+    if ((type != TokenType::control && type != TokenType::user_defined) || inner[id]) continue;
+    if (flags[id].normalized != normalized) continue;
+    std::string spelling = spec.tokens[id], no_markup;
+    if (normalized) preparation.normalize(spelling, no_markup);
+    if (spelling.empty()) continue;
+    flags[id].id = static_cast<int32_t>(id);
+    tokens.push_back({flags[id], std::move(spelling), type == TokenType::user_defined});
+  }
+  return tokens;
+}
+
 }  // namespace
 
 struct Tokenizer::Impl {
   explicit Impl(const TokenizerSpec& spec);
 
-  void encode_segment(std::string_view text, std::vector<int32_t>& ids) const;
+  // at_start: nothing stands before the text.
+  void encode_text(std::string_view text, std::string_view is_markup, bool at_start,
+                   std::vector<int32_t>& ids) const;
+  void encode_normalized(std::string text, bool at_start, std::vector<int32_t>& ids) const;
   std::vector<int32_t> encode(std::string_view text, std::string_view is_markup) const;
 
   Vocabulary vocabulary;
-  SpecialTokens special;
+  TextPreparation preparation;
+  SpecialTokens special, special_normalized;
   std::optional<PreTokenizer> pre_tokenizer;  // these two: byte_bpe
   std::optional<ByteBpe> byte_bpe;
-  std::optional<SentencePiece> sentencepiece;  // sentencepiece
+  std::optional<PieceBpe> piece_bpe;  // sentencepiece, piece_bpe
+  std::optional<Unigram> unigram;     // unigram
   int32_t bos_id, eos_id;
-  bool add_bos, normalizes_nfc;
+  bool add_bos, strips_leading_space;
   std::vector<int32_t> stop_ids;
 };
 
 Tokenizer::Impl::Impl(const TokenizerSpec& spec)
     : vocabulary(spec),
-      special(vocabulary),
+      preparation(spec, vocabulary),
+      special(special_tokens(spec, false, preparation)),
+      special_normalized(special_tokens(spec, true, preparation)),
       bos_id(spec.bos_id),
       eos_id(spec.eos_id),
       add_bos(spec.add_bos),
-      normalizes_nfc(spec.normalizes_nfc) {
+      strips_leading_space(spec.strips_leading_space) {
   check_id("BOS", spec.bos_id, vocabulary.size());
   check_id("EOS", spec.eos_id, vocabulary.size());
   check_id("padding", spec.pad_id, vocabulary.size());
@@ -58,11 +93,18 @@ Tokenizer::Impl::Impl(const TokenizerSpec& spec)
   if (add_bos && bos_id < 0) {
     fail(ErrorKind::bad_file, "tokenizer: add_bos is set, but there is no BOS id");
   }
-  if (spec.kind == TokenizerKind::byte_bpe) {
-    pre_tokenizer.emplace(spec.pre_tokenizer);
-    byte_bpe.emplace(spec, vocabulary);
-  } else {
-    sentencepiece.emplace(spec, vocabulary);
+  switch (spec.kind) {
+    case TokenizerKind::byte_bpe:
+      pre_tokenizer.emplace(spec.pre_tokenizer, spec.split_patterns);
+      byte_bpe.emplace(spec, vocabulary);
+      break;
+    case TokenizerKind::sentencepiece:
+    case TokenizerKind::piece_bpe:
+      piece_bpe.emplace(spec, vocabulary);
+      break;
+    case TokenizerKind::unigram:
+      unigram.emplace(spec, vocabulary);
+      break;
   }
   if (eos_id >= 0) stop_ids.push_back(eos_id);
   for (const std::string_view spelling : kEndSpellings) {
@@ -73,14 +115,37 @@ Tokenizer::Impl::Impl(const TokenizerSpec& spec)
   }
 }
 
-void Tokenizer::Impl::encode_segment(std::string_view text, std::vector<int32_t>& ids) const {
-  if (sentencepiece) return sentencepiece->encode(text, ids);
-  std::string normalized;
-  if (normalizes_nfc && !is_surely_nfc(text)) text = normalized = to_nfc(text);
-  while (!text.empty()) {
-    const size_t bytes = pre_tokenizer->word_bytes(text);
-    byte_bpe->encode_word(text.substr(0, bytes), ids);
-    text.remove_prefix(bytes);
+void Tokenizer::Impl::encode_normalized(std::string text, bool at_start,
+                                        std::vector<int32_t>& ids) const {
+  text = preparation.prepare(std::move(text), at_start);
+  preparation.each_word(text, [&](std::string_view word) {
+    if (unigram) return unigram->encode(word, ids);
+    piece_bpe->encode(word, ids);
+  });
+}
+
+void Tokenizer::Impl::encode_text(std::string_view text, std::string_view is_markup, bool at_start,
+                                  std::vector<int32_t>& ids) const {
+  const auto to_words = [&](std::string_view part) {
+    pre_tokenizer->each_word(part,
+                             [&](std::string_view word) { byte_bpe->encode_word(word, ids); });
+  };
+  const bool splits = !special_normalized.empty();
+  if (byte_bpe && !splits && preparation.normalizes_nothing(text)) return to_words(text);
+  std::string normalized(text), markup(splits ? is_markup : "");
+  preparation.normalize(normalized, markup);
+  std::vector<SpecialTokens::Part> parts{{0, normalized.size(), -1}};
+  if (splits) parts = special_normalized.split(normalized, markup);
+  for (const SpecialTokens::Part& part : parts) {
+    const std::string_view piece =
+        std::string_view(normalized).substr(part.begin, part.end - part.begin);
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+    } else if (byte_bpe) {
+      to_words(piece);
+    } else if (!piece.empty()) {
+      encode_normalized(std::string(piece), at_start && part.begin == 0, ids);
+    }
   }
 }
 
@@ -88,11 +153,14 @@ std::vector<int32_t> Tokenizer::Impl::encode(std::string_view text,
                                              std::string_view is_markup) const {
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 4 + 1);
-  for (size_t at = 0; at < text.size();) {
-    const SpecialTokens::Match match = special.find(text, is_markup, at);
-    encode_segment(text.substr(at, match.begin - at), ids);
-    if (match.id >= 0) ids.push_back(match.id);
-    at = match.end;
+  for (const SpecialTokens::Part& part : special.split(text, is_markup)) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+      continue;
+    }
+    const size_t bytes = part.end - part.begin;
+    const auto markup = is_markup.empty() ? is_markup : is_markup.substr(part.begin, bytes);
+    encode_text(text.substr(part.begin, bytes), markup, part.begin == 0, ids);
   }
   return ids;
 }
@@ -152,6 +220,6 @@ int32_t Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
 int32_t Tokenizer::bos_id() const { return impl_->bos_id; }
 int32_t Tokenizer::eos_id() const { return impl_->eos_id; }
 const std::vector<int32_t>& Tokenizer::stop_ids() const { return impl_->stop_ids; }
-bool Tokenizer::adds_leading_space() const { return impl_->sentencepiece.has_value(); }
+bool Tokenizer::adds_leading_space() const { return impl_->strips_leading_space; }
 
 }  // namespace tandem

@@ -29,8 +29,8 @@ class Tokenizer {
 
   // Ids of plain text: no control token is recognised, no BOS is added. Any bytes are accepted,
   // ill-formed UTF-8 byte by byte. Bytes for which a byte-level vocabulary has no token at all are
-  // left out, as the reference does (SmolLM2's lacks U+0004 and a few more). SentencePiece puts a
-  // space in front.
+  // left out, as the reference does (SmolLM2's lacks U+0004 and a few more). SentencePiece models
+  // may put a space in front. Throws usage when a pattern out of the file takes too many steps.
   std::vector<int32_t> encode(std::string_view text) const;
   // Ids of text whose markup spans may hold special tokens; consecutive spans are joined before the
   // pre-tokenizer sees them, so a boundary between spans does not split a word.

@@ -83,4 +83,24 @@ bool is_python_space(uint32_t c) {
   return char_class(c) == CharClass::space || (c >= 0x1C && c <= 0x1F);
 }
 
+bool is_word_character(uint32_t c) {
+  // Letters, numbers and marks aside, Alphabetic has only these circled and squared capitals.
+  if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+      (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189)) {
+    return true;
+  }
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_NO:
+      return false;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_PC:
+      return true;
+    default:
+      return c == 0x200C || c == 0x200D || char_class(c) == CharClass::letter ||
+             char_class(c) == CharClass::number;
+  }
+}
+
 }  // namespace tandem

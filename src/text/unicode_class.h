@@ -18,4 +18,7 @@ CharClass char_class(uint32_t code_point);
 // Python's str.isspace: White_Space and the four information separators U+001C..U+001F.
 bool is_python_space(uint32_t code_point);
 
+// \w of Rust's regular expressions: Alphabetic, marks, decimal digits, connectors and joiners.
+bool is_word_character(uint32_t code_point);
+
 }  // namespace tandem

@@ -142,21 +142,20 @@ void Vocabulary::add_bytes(int32_t id, TokenizerKind kind) {
     }
     case TokenType::normal:
       if (kind == TokenizerKind::byte_bpe) {
-        if (!append_stand_ins(text, arena_)) {
-          fail(ErrorKind::bad_file,
-               "tokenizer: token {} has a character that stands for no byte: {}", id, quote(text));
-        }
-        return;
+        if (append_stand_ins(text, arena_)) return;
+        // No bytes merge to this one: it is spelled as it reads and comes from no text.
+        arena_.resize(arena_begin_.back());
+        types_[static_cast<size_t>(id)] = TokenType::unused;
       }
       break;
     case TokenType::user_defined:
     case TokenType::unused:
       break;
   }
-  if (kind == TokenizerKind::sentencepiece) {
-    append_marked(text, arena_);
-  } else {
+  if (kind == TokenizerKind::byte_bpe) {
     arena_.append(text);  // added tokens are spelled as they read
+  } else {
+    append_marked(text, arena_);
   }
 }
 

@@ -18,8 +18,8 @@ const std::array<uint16_t, 256>& byte_stand_ins();
 class Vocabulary {
  public:
   // Throws bad_file on tables of different lengths, more than 4 Mi tokens, an empty, repeated or
-  // ill-formed spelling, a normal token of a byte-level BPE with a character that stands for no
-  // byte, and a byte token not spelled <0xHH>.
+  // ill-formed spelling, and a byte token not spelled <0xHH>. A normal token of a byte-level BPE
+  // with a character that stands for no byte counts as unused.
   explicit Vocabulary(const TokenizerSpec& spec);
 
   int32_t size() const { return static_cast<int32_t>(spellings_.size()); }

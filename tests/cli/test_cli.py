@@ -5,16 +5,20 @@ when it has not been fetched.
 """
 
 import csv
+import fcntl
 import io
 import json
 import os
 import pathlib
 import pty
+import re
 import resource
+import select
 import shutil
 import signal
 import sqlite3
 import subprocess
+import termios
 import time
 
 import pytest
@@ -52,24 +56,31 @@ def run_json(*args):
 
 # Help, version, usage
 
+VERBS = ["run", "chat", "inspect", "info", "compress", "study", "report", "bench", "eval", "completion"]
+
+
+def assert_one_screen(text):
+    assert text.endswith("\n")
+    assert len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 100
+
 
 def test_help_fits_one_screen_and_shows_examples():
     result = tandem("--help")
     assert result.returncode == 0
     assert result.stderr == ""
-    assert len(result.stdout.splitlines()) <= 30
+    assert_one_screen(result.stdout)
     assert result.stdout.count("\n  tandem ") == 3
-    for verb in ["run", "inspect", "info", "compress", "study", "report", "bench", "eval", "chat", "completion"]:
+    for verb in VERBS:
         assert f"\n  {verb} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "inspect", "info", "compress", "study", "report"])
-def test_verbs_have_help_of_their_own(verb):
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_on_one_screen_with_examples(verb):
     result = tandem(verb, "--help")
     assert result.returncode == 0
     assert "Exit codes" not in result.stdout
-    if verb != "run":
-        assert f"\n  tandem {verb} " in result.stdout
+    assert f"tandem {verb} " in result.stdout.partition("Example")[2] or f"tandem {verb}\n" in result.stdout
+    assert_one_screen(result.stdout)
 
 
 def test_version_names_version_commit_and_compiler():
@@ -93,17 +104,25 @@ def test_version_names_version_commit_and_compiler():
         (["run", "--zzzzzzzz", "-p", "hi"], "unknown option '--zzzzzzzz'"),
         (["run", "a", "b", "-p", "hi"], "unknown argument 'b'"),
         (["run", "\x1b[2J\n", "x\x1b[2J\ny", "-p", "hi"], "'x\\x1b[2J\\x0ay'"),
-        (["run", "-p"], "--prompt"),
-        (["run", "-p", "hi", "--ctx=-5"], "--ctx"),
+        (["info", "--js"], "did you mean --json?"),
+        (["chat", "--sytem", "x"], "did you mean --system?"),
+        (["bench", "-ngl", "9"], "unknown option '-ngl'; did you mean -npl?"),
+        (["bench", "--reps", "3"], "unknown option '--reps'"),
+        (["eval", "--base-line", "x"], "did you mean --baseline?"),
+        (["run", "-p"], "--prompt: no value given, expected TEXT"),
+        (["run", "-p", "hi", "--json=3"], "--json takes no value"),
+        (["run", "-p", "hi", "--json", "--json"], "--json: given 2 times, expected once"),
+        (["run", "-p", "hi", "--kv", "\x1b[2J"], "found '\\x1b[2J', expected bf16 or int8"),
+        (["run", "-p", "hi", "--ctx=-5"], "--ctx: found '-5', expected 2 to 1073741824"),
         (["run", "-p", "hi", "-n", "0"], "--max-tokens"),
         (["run", "-p", "hi", "-n", "1e3"], "--max-tokens"),
         (["run", "-p", "hi", "-n", "4k"], "--max-tokens"),
-        (["run", "-p", "hi", "-n", "3", "-n", "4"], "--max-tokens"),
+        (["run", "-p", "hi", "-n", "3", "-n", "4"], "--max-tokens: given 2 times, expected once"),
         (["run", "-p", "hi", "--seed", "-1"], "--seed"),
         (["run", "-p", "hi", "--seed", "18446744073709551616"], "--seed"),
         (["run", "-p", "hi", "--temperature", "nan"], "temperature"),
         (["run", "-p", "hi", "--temperature", "-1"], "temperature"),
-        (["run", "-p", "hi", "--temperature", "0,5"], "temperature"),
+        (["run", "-p", "hi", "--temperature", "0,5"], "--temperature: found '0,5', expected a number"),
         (["run", "-p", "hi", "--top-p", "0"], "top-p"),
         (["run", "-p", "hi", "--top-k", "-1"], "top-k"),
         (["run", "-p", "hi", "--min-p", "2"], "min-p"),
@@ -115,13 +134,16 @@ def test_version_names_version_commit_and_compiler():
         (["run", "-p", "hi", "--file", "x"], "both"),
         (["run"], "no prompt"),
         (["info", "--threads", "x"], "--threads"),
-        (["inspect"], "MODEL"),
-        (["compress", "x"], "--recipe"),
+        (["inspect"], "no MODEL given; see tandem inspect --help"),
+        (["chat", "--seed", "-1"], "--seed: found '-1', expected 0 to 18446744073709551615"),
+        (["compress", "x"], "no --recipe given"),
+        (["compress", "x", "--recipe", "int4", "-o", "y", "--group", "x"], "found 'x', expected a number that"),
         (["compress", "x", "--recipe", "int3", "-o", "y"], "int3"),
         (["study", "--seed", "-1"], "--seed"),
         (["study", "--profile", "fast"], "smoke, quick or full"),
         (["study", "--variants", "int3"], "int3"),
         (["study", "--batches", "0"], "--batches"),
+        (["study", "--batches", "x"], "--batches: found 'x', expected a number"),
         (["study", "--quality-floor", "top1=101"], "--quality-floor"),
         (["report"], "STUDY"),
     ],
@@ -135,8 +157,33 @@ def test_missing_default_model_says_how_to_get_it(tmp_path):
     assert_error(result, 2, "make study", str(tmp_path))
 
 
-def test_missing_isa_exits_5():
-    assert_error(tandem("run", "-p", "hi", "--isa", "neon"), 5, "neon", "ref")
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_exits_2_in_every_verb(verb):
+    assert_error(tandem(verb, "--no-such-option"), 2, "unknown option '--no-such-option'")
+
+
+MODEL_VERBS = {  # what each needs besides a model, and how it takes one
+    "run": ["-p", "hi"], "chat": [], "inspect": [], "compress": ["--recipe", "int8", "-o", "OUT"],
+    "study": ["--text", "TEXT", "-o", "OUT"], "bench": [], "eval": ["--text", "TEXT"], "info": []}
+
+
+def with_model(verb, model, tmp_path, *more):
+    text = tmp_path / "text.txt"
+    text.write_text("Some text.\n")
+    places = {"OUT": tmp_path / "out", "TEXT": text}
+    named = ["-m", model] if verb == "bench" else ["--model", model] if verb == "info" else [model]
+    return tandem(verb, *named, *[places.get(arg, arg) for arg in MODEL_VERBS[verb]], *more)
+
+
+@pytest.mark.parametrize("verb", MODEL_VERBS)
+def test_a_missing_model_exits_3_in_every_verb(verb, tmp_path):
+    assert_error(with_model(verb, "/no/such/model", tmp_path), 3, "/no/such/model")
+
+
+@needs_model
+@pytest.mark.parametrize("verb", ["run", "chat", "study", "bench", "eval"])
+def test_a_missing_instruction_set_exits_5_in_every_verb(verb, tmp_path):
+    assert_error(with_model(verb, MODEL, tmp_path, "--isa", "neon"), 5, "neon", "ref")
 
 
 @pytest.mark.parametrize("verb", [["run", "-p", "hi"], ["eval", "--text", __file__], ["bench"]])
@@ -246,7 +293,9 @@ def test_prompt_from_file_and_stdin(tmp_path):
     path.write_text("The capital of France is")
     from_file = tandem("run", "--file", path, "-n", "8")
     from_stdin = tandem("run", "-p", "-", "-n", "8", stdin=None, input="The capital of France is")
-    assert from_file.stdout == from_stdin.stdout == tandem(*FRANCE).stdout
+    from_pipe = tandem("run", "-n", "8", stdin=None, input="The capital of France is\n")
+    expected = tandem(*FRANCE).stdout
+    assert [from_file.stdout, from_stdin.stdout, from_pipe.stdout] == [expected] * 3
 
 
 @needs_model
@@ -444,9 +493,8 @@ def test_bench_usage_errors(args, part):
 
 
 @needs_model
-def test_bench_beyond_the_context_is_refused():
-    result = tandem("bench", "-p", "8000", "-d", "8000", "-n", "0")
-    assert result.returncode == 2 and "8192" in result.stderr
+def test_bench_beyond_the_context_is_refused_before_anything_is_printed():
+    assert_error(tandem("bench", "-p", "8000", "-d", "0,8000", "-n", "0"), 2, "depth 8000", "8192")
 
 
 # eval
@@ -469,7 +517,8 @@ def test_eval_reports_texts_and_tasks_with_errors(tmp_path):
     b, e = document["texts"]
     assert 1 < b["perplexity"]["value"] < e["perplexity"]["value"] and b["perplexity"]["stderr"] > 0
     assert b["kl_divergence"]["value"] == 0 and b["top1_agreement"]["value"] == 1
-    assert "kl_divergence" not in e
+    assert b["log_ratio"] == {"value": 0, "stderr": 0}, "the same model"
+    assert "kl_divergence" not in e and "log_ratio" not in e
     own, last_word = document["tasks"]
     assert own["items"] == 2 and own["acc"] == {"value": 1.0, "stderr": 0.0}
     assert own["acc_norm"] == {"value": 0.5, "stderr": 0.5}, "a sum over one character is not made smaller"
@@ -477,7 +526,8 @@ def test_eval_reports_texts_and_tasks_with_errors(tmp_path):
 
 
 @pytest.mark.parametrize("args, part", [
-    ([], "nothing to evaluate"), (["--ppl", "B"], "--text"), (["--text", "x", "--ppl", "D"], "A, B, C or E"),
+    ([], "nothing to evaluate"), (["--ppl", "B"], "--text"), (["--text", "x", "--ppl", "F"], "A, B, C, D or E"),
+    (["--ppl", "D"], "--text"), (["--ppl", "D", "--text", "x", "--baseline", "y"], "protocol B"),
     (["--task", "piqa"], "NAME=FILE"), (["--baseline", "x", "--text", "y", "--ppl", "A"], "protocol B")])
 def test_eval_usage_errors(args, part):
     assert_error(tandem("eval", *args), 2, part)
@@ -503,15 +553,78 @@ def test_bash_completes_verbs_and_options():
     assert {"--npl", "--no-warmup"} <= set(complete("tandem", "bench", "--n"))
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_get_every_verb_and_option(shell):
-    text = tandem("completion", shell).stdout
-    for word in ["inspect", "bench", "temperature", "cache-type-k"]:
-        assert word in text
+needs_zsh = pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+needs_fish = pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+
+
+@needs_fish
+def test_fish_completes_verbs_and_options(tmp_path):
+    def complete(line):
+        script = f'"{BIN}" completion fish | source; complete -C "{line}"'
+        result = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True,
+                                env={**os.environ, "HOME": str(tmp_path)})
+        return [entry.split("\t")[0] for entry in result.stdout.splitlines()]
+
+    assert complete("tandem in") == ["info", "inspect"]
+    assert complete("tandem run --temp") == ["--temperature"]
+    assert {"--npl", "--no-warmup"} <= set(complete("tandem bench --n"))
+
+
+class Screen:
+    """What a program writes to a terminal of its own."""
+
+    def __init__(self, args, env=(), wait=120):
+        self.parent, child = pty.openpty()
+        self.process = subprocess.Popen(args, stdin=child, stdout=child, stderr=child, start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                                        env={**os.environ, "TERM": "xterm", **dict(env)})
+        os.close(child)
+        self.text, self.wait = "", wait
+
+    def type(self, keys):
+        self.text = ""
+        os.write(self.parent, keys.encode())
+
+    def until(self, part):
+        end = time.monotonic() + self.wait
+        while part not in self.text:
+            ready, _, _ = select.select([self.parent], [], [], max(0, end - time.monotonic()))
+            assert ready, f"no {part!r} in {self.text!r}"
+            try:
+                block = os.read(self.parent, 1 << 16)
+            except OSError:  # the other side is closed
+                block = b""
+            assert block, f"no {part!r} in {self.text!r}"
+            self.text += block.decode(errors="replace")
+        return self.text
+
+    def modes(self):
+        return termios.tcgetattr(self.parent)
+
+    def end(self):
+        code = self.process.wait(60)
+        os.close(self.parent)
+        return code
+
+
+@needs_zsh
+def test_zsh_completes_verbs_and_options(tmp_path):
+    screen = Screen(["zsh", "-f", "-i"], {"HOME": str(tmp_path), "PS1": "$ "}, wait=30)
+    screen.type("autoload -Uz compinit; compinit -D -u; setopt no_beep\n"
+                f"alias tandem='{BIN}'; source <('{BIN}' completion zsh); print rea''dy\n")
+    screen.until("ready")
+    screen.type("tandem insp\t")
+    screen.until("tandem inspect")
+    screen.type("\x15tandem run --temp\t")
+    screen.until("--temperature")
+    screen.type("\x15tandem bench --no-w\t")
+    screen.until("--no-warmup")
+    screen.type("\x15exit\n")
+    assert screen.end() == 0
 
 
 def test_an_unknown_shell_is_a_usage_error():
-    assert_error(tandem("completion", "tcsh"), 2, "SHELL")
+    assert_error(tandem("completion", "tcsh"), 2, "SHELL: found 'tcsh', expected bash, zsh or fish")
 
 
 @needs_model
@@ -519,7 +632,7 @@ def test_inspect_says_what_fits_here():
     footprint = json.loads(tandem("inspect", MODEL, "--json").stdout)["footprint"]
     needs = {(n["kv"], n["context"]): n for n in footprint["one_sequence"]}
     assert list(needs) == [("bf16", 1024), ("bf16", 8192), ("int8", 1024), ("int8", 8192)]
-    cache = needs["bf16", 8192]["bytes"] - footprint["weight_bytes"]
+    cache = needs["bf16", 8192]["bytes"] - footprint["resident_bytes"]
     assert cache == 8192 * footprint["kv_bytes_per_token"]["bf16"]
     assert all(n["fits"] == (n["bytes"] <= footprint["available_memory_bytes"]) for n in needs.values())
     assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
@@ -562,7 +675,7 @@ def test_chat_saves_and_loads(tmp_path):
 def test_chat_says_when_the_context_is_full_and_goes_on():
     result = chat(["word " * 200, "Hi"], "--ctx", "100")
     assert result.returncode == 0
-    assert "context is full" in result.stderr and "100 fit" in result.stderr and "/system" in result.stderr
+    assert "context is full" in result.stderr and "100 fit" in result.stderr and "/clear" in result.stderr
     assert result.stdout.strip(), "the next message is answered"
     assert "ends at token 44" in chat(["Hi"], "--ctx", "44", new_tokens=100).stderr
 
@@ -573,7 +686,7 @@ def test_chat_command_errors_do_not_end_it(tmp_path):
     bad.write_text("{}")
     result = chat(["/frob", "/regen", "/save", "/load /no/such", f"/load {bad}", "/help", "/quit", "never read"])
     assert result.returncode == 0 and result.stdout == ""
-    for part in ["'/frob'", "/regen: nothing", "/save: no file", "/no/such", "bad.json", "/load FILE"]:
+    for part in ["'/frob'", "/clear", "/regen: nothing", "/save: no file", "/no/such", "bad.json", "/load FILE"]:
         assert part in result.stderr
 
 
@@ -592,18 +705,91 @@ def test_chat_interrupt_stops_the_answer_and_not_the_program():
 
 @needs_model
 def test_chat_on_a_terminal_prompts_and_shows_fill_and_speed():
-    parent, child = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}  # a dumb one gets no prompt
-    with subprocess.Popen([BIN, "chat", "-n", "4"], stdin=child, stdout=subprocess.PIPE, stderr=child,
-                          env=environment) as process:
-        os.close(child)
-        os.write(parent, b"Hello\n/quit\n")
-        answer = process.stdout.read()
-        process.wait(60)
-        shown = os.read(parent, 1 << 16).decode()
-    os.close(parent)
-    assert process.returncode == 0 and answer.strip()
-    assert "> " in shown and "/8192 tokens" in shown and "tok/s" in shown
+    screen = Screen([BIN, "chat", "-n", "4"])
+    screen.until("> ")
+    before = screen.modes()
+    screen.type("Hello\n")
+    shown = screen.until("tok/s")
+    assert "/8192 tokens" in shown and "prompt tokens computed" in shown
+    screen.until("> ")
+    screen.type("/quit\n")
+    assert screen.modes() == before, "the terminal is left as it was"
+    assert screen.end() == 0
+
+
+@needs_model
+def test_chat_on_a_terminal_counts_interrupts():
+    screen = Screen([BIN, "chat", "-n", "8000"])
+    screen.until("> ")
+    screen.type("half a message\x03")
+    screen.until("Ctrl-C again ends the program")
+    screen.type("Write a long story about a lighthouse.\n")
+    screen.until("lighthouse.\r\n")
+    screen.text = ""
+    screen.until(" the ")
+    screen.type("\x03")
+    screen.until("stopped]")
+    screen.until("> ")
+    screen.type("\x03")
+    screen.until("Ctrl-C again")
+    screen.type("\x03")
+    assert screen.end() == 130
+
+
+@needs_model
+def test_chat_ends_with_its_input():
+    screen = Screen([BIN, "chat"])
+    screen.until("> ")
+    screen.type("\x04")
+    assert screen.end() == 0
+    assert tandem("chat").returncode == 0
+
+
+@needs_model
+def test_chat_says_when_the_terminal_cuts_a_line():
+    screen = Screen([BIN, "chat", "-n", "4"])
+    screen.until("> ")
+    screen.type("x" * 4200 + "\n")
+    screen.until("the message is not sent")
+    screen.until("> ")
+    screen.type("\x04")
+    assert screen.end() == 0
+
+
+@needs_model
+def test_chat_computes_only_what_is_new_of_a_turn():
+    lines = ["My name is Ada. Say hello.", "What is my name?", "/regen", "/clear", "My name is Ada. Say hello."]
+    result = chat(lines, "--verbose")
+    turns = re.findall(r"context (\d+)/8192 tokens \(\d+ %\), (\d+) of (\d+) prompt tokens computed", result.stderr)
+    (_, computed, prompt), (_, computed2, prompt2), (_, computed3, prompt3), (_, computed4, prompt4) = \
+        [tuple(map(int, turn)) for turn in turns]
+    assert computed == prompt
+    assert 0 < computed2 < prompt2 - prompt, "the first turn and its answer are in the cache"
+    assert (computed3, prompt3) == (1, prompt2)
+    assert prompt4 == prompt and 0 < computed4 < prompt, "the template's opening is still there"
+
+
+@needs_model
+def test_chat_continues_with_the_answers_of_a_fresh_cache(tmp_path):
+    path = tmp_path / "talk.json"
+    continued = chat(["My name is Ada. Say hello.", f"/save {path}", "What is my name?"]).stdout
+    fresh = chat([f"/load {path}", "What is my name?"]).stdout
+    assert continued.endswith(fresh) and len(continued) > len(fresh) > 1
+
+
+@needs_model
+def test_chat_takes_messages_of_several_lines(tmp_path):
+    path = tmp_path / "talk.json"
+    chat(['"""', "/one", "", "two", '"""', "three\\", "four", f"/save {path}"], new_tokens=2)
+    messages = json.loads(path.read_text())["messages"]
+    assert [m["content"] for m in messages if m["role"] == "user"] == ["/one\n\ntwo", "three\nfour"]
+
+
+@needs_model
+def test_chat_refuses_a_message_that_is_too_long():
+    result = chat(["x" * (1 << 20) + "y", "Hi"], new_tokens=2)
+    assert result.returncode == 0 and "more than 1048576 bytes is not sent" in result.stderr
+    assert result.stdout.strip()
 
 
 def test_chat_without_the_model_or_with_bad_flags():

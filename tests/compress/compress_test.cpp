@@ -57,6 +57,7 @@ struct ToyModel {
                          .vocab_size = 3,
                          .max_context = 128,
                          .tied_embedding = true,
+                         .full_layers = {},
                          .rope_divisors = {}};
     checkpoint.tokenizer.pre_tokenizer = "smollm";
     checkpoint.tokenizer.tokens = {"<|endoftext|>", "a", "b"};
@@ -130,7 +131,8 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(recipe_from_name("int4").encoding, int4_group(64, ScaleType::bf16));
   EXPECT_EQ(recipe_from_name("int4", 32).group, 32);
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int3"); }),
-            "recipe 'int3': unknown, expected one of bf16, int8, int4");
+            "recipe 'int3': unknown, expected one of bf16, int8, int4; for GGUF bf16, "
+            "f16, q8_0, q6_k, q4_k, q4_1, q4_0");
   for (int64_t group : {1, 8, 48, -64}) {
     message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
   }

@@ -106,7 +106,7 @@ const Case kCases[] = {
     {"offset gap", "expected 192", [](auto& b) { b.tensors[1].offset = 224; }},
     {"offset equal", "expected 192", [](auto& b) { b.tensors[1].offset = 0; }},
     {"offset beyond the file", "expected 192", [](auto& b) { b.tensors[1].offset = 1ull << 60; }},
-    {"split", "split GGUF file (3 parts)", key("split.count", raw<uint32_t>(2) + raw<uint16_t>(3))},
+    {"split", "key 'split.no' is missing", key("split.count", raw<uint32_t>(2) + raw<uint16_t>(3))},
     {"no architecture", "'general.architecture' is missing",
      [](auto& b) { b.erase("general.architecture"); }},
     {"architecture unknown", "supported: llama", key("general.architecture", text_value("mamba"))},
@@ -127,8 +127,12 @@ const Case kCases[] = {
     {"RoPE base NaN", "RoPE base", key("llama.rope.freq_base", f32_value(NAN))},
     {"partial RoPE", "llama.rope.dimension_count", key("llama.rope.dimension_count", u32_value(2))},
     {"RoPE scaling", "RoPE scaling 'yarn'", key("llama.rope.scaling.type", text_value("yarn"))},
-    {"RoPE factor", "rope.scaling.factor", key("llama.rope.scaling.factor", f32_value(2))},
+    {"RoPE factor", "the RoPE scaling factor is -2", key("llama.rope.scaling.factor", f32_value(-2))},
+    {"older RoPE factor", "the RoPE scaling factor is nan", key("llama.rope.scale_linear", f32_value(NAN))},
+    {"attention scale", "llama.attention.scale", key("llama.attention.scale", f32_value(0.5f))},
     {"RoPE factors", "RoPE divisors", [](auto& b) { b.tensors[10].name = "rope_freqs.weight"; }},
+    {"longrope", "RoPE scaling 'longrope'",
+     [](auto& b) { b.tensors[10].name = "rope_factors_long.weight"; }},
     {"experts", "llama.expert_count", key("llama.expert_count", u32_value(8))},
     {"epsilon 0", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(0))},
     {"epsilon negative", "epsilon", key("llama.attention.layer_norm_rms_epsilon", f32_value(-1))},
@@ -325,6 +329,54 @@ TEST(Gguf, AVocabularyWithoutTensorsIsATokenizerAndNoModel) {
   const auto path = folder.write("vocabulary.gguf", builder.bytes());
   EXPECT_EQ(read_gguf_vocabulary(path).tokens.size(), 6u);
   EXPECT_THROW(load_checkpoint(path), Error);
+}
+
+// llama.cpp scales linearly when no type is named, takes the older key, and reads 0 as 1.
+TEST(Gguf, ReadsLinearRopeScalingInEverySpelling) {
+  const TemporaryFolder folder;
+  const auto config_with = [&](const Spoil& change) {
+    GgufBuilder b = GgufBuilder::tiny();
+    change(b);
+    return load_checkpoint(folder.write("tiny.gguf", b.bytes())).config;
+  };
+  const Spoil linear = key("llama.rope.scaling.type", text_value("linear"));
+  const Spoil none = key("llama.rope.scaling.type", text_value("none"));
+  const Spoil factor = key("llama.rope.scaling.factor", f32_value(4));
+  for (const Spoil& spelling : {factor, key("llama.rope.scale_linear", f32_value(4)),
+                                Spoil([&](GgufBuilder& b) { linear(b), factor(b); })}) {
+    const ModelConfig config = config_with(spelling);
+    EXPECT_EQ(config.rope_scaling, RopeScaling::linear);
+    EXPECT_EQ(config.rope_factor, 4);
+  }
+  for (const Spoil& spelling : {linear, key("llama.rope.scale_linear", f32_value(0)),
+                                Spoil([&](GgufBuilder& b) { none(b), factor(b); })}) {
+    EXPECT_EQ(config_with(spelling).rope_scaling, RopeScaling::none);
+  }
+}
+
+TEST(Gguf, BiasesComeWithTheirTensors) {
+  GgufBuilder b = GgufBuilder::tiny();
+  const auto add = [&](const char* name, std::initializer_list<float> values) {
+    std::string data;
+    for (const float value : values) data += raw(value);
+    b.tensors.push_back({name, {static_cast<int64_t>(values.size())}, 0, data, {}, {}});
+  };
+  add("blk.0.attn_q.bias", {0, 1, 2, 3, 4, 5, 6, 7});
+  const TemporaryFolder folder;
+  const auto load = [&] { return load_checkpoint(folder.write("tiny.gguf", b.bytes())); };
+  EXPECT_NE(error_of(load).find("'model.layers.0.self_attn.k_proj.bias' is missing"),
+            std::string::npos);
+  add("blk.0.attn_k.bias", {0, 1, 2, 3});
+  add("blk.0.attn_v.bias", {0, 1, 2, 3});
+  const Checkpoint checkpoint = load();
+  EXPECT_TRUE(checkpoint.config.qkv_bias);
+  EXPECT_FALSE(checkpoint.config.o_bias);
+  // Rows of a llama file's q and k are interleaved, and so are their biases.
+  std::vector<float> q(8), v(4);
+  decode_row(checkpoint.weight("model.layers.0.self_attn.q_proj.bias"), 0, q.data());
+  decode_row(checkpoint.weight("model.layers.0.self_attn.v_proj.bias"), 0, v.data());
+  EXPECT_EQ(q, (std::vector<float>{0, 2, 1, 3, 4, 6, 5, 7}));
+  EXPECT_EQ(v, (std::vector<float>{0, 1, 2, 3}));
 }
 
 }  // namespace

@@ -162,16 +162,23 @@ TEST(HfFolder, LeavesNothingBehindWhenItCannotWrite) {
   const auto dir = write(folder.path() / "model", Kind::bf16);
   EXPECT_NE(error_of([&] { write(dir, Kind::bf16); }).find("exit 2"), std::string::npos);
   TokenizerSpec spec = tiny_tokenizer();
-  spec.pre_tokenizer = "llama-bpe";
+  spec.pre_tokenizer = "falcon";
   const auto other = folder.path() / "other";
   const auto write_other = [&] { write_hf_folder(other, tiny_config(), spec, {}, "", ""); };
-  EXPECT_NE(error_of(write_other).find("llama-bpe"), std::string::npos);
+  EXPECT_NE(error_of(write_other).find("falcon"), std::string::npos);
   const auto fail_inside = [&] {
     TensorSource bad{"x", "U8", {1}, 1, [](const ByteSink&) { fail(ErrorKind::system, "disk"); }};
     write_hf_folder(other, tiny_config(), tiny_tokenizer(), {bad}, "", "");
   };
   EXPECT_NE(error_of(fail_inside).find("disk"), std::string::npos);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1);
+}
+
+Json& as_qwen3(Json& json) {
+  json["model_type"] = "qwen3";
+  json["architectures"] = {"Qwen3ForCausalLM"};
+  json["use_sliding_window"] = true;
+  return json;
 }
 
 struct Case {
@@ -199,7 +206,9 @@ const Case kCases[] = {
     {"longrope", "RoPE scaling 'longrope' is not supported", Kind::bf16, "config.json",
      [](Json& j) { j["rope_parameters"]["rope_type"] = "longrope"; }},
     {"rope factor", "the RoPE scaling factor is 0", Kind::bf16, "config.json",
-     [](Json& j) { j["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 0}}; }},
+     [](Json& j) {
+       j["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 0}};
+     }},
     {"rope ramp", "high_freq_factor is 1", Kind::bf16, "config.json",
      [](Json& j) {
        j["rope_parameters"] = {{"rope_type", "llama3"},      {"factor", 8},
@@ -208,8 +217,24 @@ const Case kCases[] = {
      }},
     {"layer types", "'layer_types'", Kind::bf16, "config.json",
      [](Json& j) { j["layer_types"] = {"sliding_attention"}; }},
-    {"bias", "attention_bias", Kind::bf16, "config.json",
+    {"bias", "'model.layers.0.self_attn.q_proj.bias' is missing", Kind::bf16, "config.json",
      [](Json& j) { j["attention_bias"] = true; }},
+    {"bias that the family does not have", "'attention_bias' is 'true'", Kind::bf16, "config.json",
+     [](Json& j) {
+       j["model_type"] = "mistral";
+       j["architectures"] = {"MistralForCausalLM"};
+       j["attention_bias"] = true;
+     }},
+    {"window of some llama layers", "'use_sliding_window' is 'true'", Kind::bf16, "config.json",
+     [](Json& j) { j["use_sliding_window"] = true; }},
+    {"kinds of layers", "expected 1 layers", Kind::bf16, "config.json",
+     [](Json& j) {
+       as_qwen3(j)["layer_types"] = {"full_attention", "sliding_attention"};
+     }},
+    {"kind of a layer", "only \"full_attention\" and", Kind::bf16, "config.json",
+     [](Json& j) { as_qwen3(j)["layer_types"] = {"chunked_attention"}; }},
+    {"kinds of layers are no list", "'layer_types' is '1'", Kind::bf16, "config.json",
+     [](Json& j) { as_qwen3(j)["layer_types"] = 1; }},
     {"vocabulary", "expected [5, 64]", Kind::bf16, "config.json",
      [](Json& j) { j["vocab_size"] = 5; }},
     {"quantized, unsaid", "does not say so", Kind::int8, "config.json",
@@ -235,7 +260,7 @@ const Case kCases[] = {
     {"ignored, yet quantized", "does not say so", Kind::int4, "config.json",
      [](Json& j) { j["quantization_config"]["ignore"] = {"model.layers.0.mlp.down_proj"}; }},
     {"pre-tokenizer", "pre_tokenizer", Kind::bf16, "tokenizer.json",
-     [](Json& j) { j["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = false; }},
+     [](Json& j) { j["pre_tokenizer"]["pretokenizers"][0] = {{"type", "UnicodeScripts"}}; }},
     {"normalizer", "normalizer", Kind::bf16, "tokenizer.json",
      [](Json& j) {
        j["normalizer"] = {{"type", "Lowercase"}};
@@ -244,17 +269,13 @@ const Case kCases[] = {
      [](Json& j) {
        j["decoder"] = {{"type", "Fuse"}};
      }},
-    {"added token that strips", "'rstrip' of added token 'a'", Kind::bf16, "tokenizer.json",
-     [](Json& j) {
-       j["added_tokens"] = Json::array({{{"id", 0}, {"content", "a"}, {"rstrip", true}}});
-     }},
     {"byte fallback", "byte_fallback", Kind::bf16, "tokenizer.json",
      [](Json& j) { j["model"]["byte_fallback"] = true; }},
-    {"split pattern", "pre_tokenizer", Kind::bf16, "tokenizer.json",
+    {"split that removes", "pre_tokenizer", Kind::bf16, "tokenizer.json",
      [](Json& j) {
        j["pre_tokenizer"]["pretokenizers"][0] = {{"type", "Split"},
-                                                 {"pattern", {{"Regex", "(a+)+$"}}},
-                                                 {"behavior", "Isolated"},
+                                                 {"pattern", {{"Regex", "a+"}}},
+                                                 {"behavior", "Removed"},
                                                  {"invert", false}};
      }},
     {"two in front", "post_processor", Kind::bf16, "tokenizer.json",
@@ -413,6 +434,73 @@ TEST(HfFolder, ReadsThePipelinesOfLlama3AndQwen2) {
   EXPECT_TRUE(spec.ignores_merges);
   EXPECT_TRUE(spec.add_bos);
   EXPECT_EQ(spec.tokens[static_cast<size_t>(spec.bos_id)], "a");
+}
+
+TEST(HfFolder, WindowsOfSomeLayersAreReadAndWritten) {
+  const TemporaryFolder folder;
+  ModelConfig config = tiny_config();
+  config.family = "qwen3";
+  config.qk_norm = true;
+  config.num_layers = 3;
+  config.sliding_window = 7;
+  std::vector<TensorSource> tensors;
+  for (const auto& [name, N, K] : expected_tensors(config)) {
+    std::vector<int64_t> shape = {N, K};
+    if (N == 1) shape = {K};
+    tensors.push_back(source(name, "BF16", shape, repeated(kOne, N * K)));
+  }
+  const auto dir = folder.path() / "model";
+  const auto read_back = [&](const std::vector<bool>& full_layers) {
+    config.full_layers = full_layers;
+    fs::remove_all(dir);
+    write_hf_folder(dir, config, tiny_tokenizer(), tensors, "", "");
+    return load_checkpoint(dir).config;
+  };
+  EXPECT_TRUE(read_back({}).full_layers.empty());
+  EXPECT_EQ(read_back({}).sliding_window, 7);
+  EXPECT_EQ(read_back({false, true, false}).full_layers, (std::vector<bool>{false, true, false}));
+  EXPECT_EQ(read_back({true, true, true}).sliding_window, 0);
+  // Without layer_types, max_window_layers says as much where the last layers have the window.
+  read_back({true, true, false});
+  Json json = parse_json(read_text_file(dir / "config.json", 1 << 20), "x");
+  json.erase("layer_types");
+  write_file_atomic(dir / "config.json", dump_json(json));
+  EXPECT_EQ(load_checkpoint(dir).config.full_layers, (std::vector<bool>{true, true, false}));
+}
+
+TEST(HfFolder, CopiesOfWhatIsKnownAreIgnored) {
+  const TemporaryFolder folder;
+  const int64_t V = tiny_config().vocab_size, C = tiny_config().width;
+  const auto load_with = [&](const std::string& lm_head) {
+    auto tensors = tensors_of(Kind::bf16);
+    tensors.push_back(source("lm_head.weight", "BF16", {V, C}, lm_head));
+    tensors.push_back(
+        source("model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {4}, repeated(raw(1.0f), 4)));
+    fs::remove_all(folder.path() / "model");
+    write_hf_folder(folder.path() / "model", tiny_config(), tiny_tokenizer(), tensors, "", "");
+    return load_checkpoint(folder.path() / "model");
+  };
+  const Checkpoint same = load_with(repeated(kOne, V * C));
+  EXPECT_TRUE(same.config.tied_embedding);
+  EXPECT_EQ(same.find("lm_head.weight"), nullptr);
+  EXPECT_EQ(same.warnings.size(), 2u);
+  const Checkpoint other = load_with(repeated(kHalf, V * C));  // as transformers does
+  EXPECT_FALSE(other.config.tied_embedding);
+  EXPECT_EQ(first_of(other, "lm_head.weight"), 0.5f);
+}
+
+TEST(HfFolder, RefusesToWriteWhatNoFamilyIs) {
+  const TemporaryFolder folder;
+  const auto error_with = [&](const std::function<void(ModelConfig&)>& change) {
+    ModelConfig config = tiny_config();
+    change(config);
+    return error_of(
+        [&] { write_hf_folder(folder.path() / "model", config, tiny_tokenizer(), {}, "", ""); });
+  };
+  EXPECT_NE(error_with([](auto& c) { c.o_bias = true; }).find("llama with a bias of o"),
+            std::string::npos);
+  EXPECT_NE(error_with([](auto& c) { c.mlp_bias = c.qkv_bias = true; }).find("is no model"),
+            std::string::npos);
 }
 
 TEST(HfFolder, NamesWhatIsMissing) {

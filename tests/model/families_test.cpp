@@ -83,8 +83,10 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values("ref", "avx2", "avx512"),
                      testing::Values("llama", "llama_tied", "llama_llama3", "llama_linear",
                                      "llama_dynamic", "mistral", "qwen2", "qwen2_sharded", "qwen3",
-                                     "phi3", "llama_llama3/model.gguf", "qwen2/model.gguf",
-                                     "qwen3/model.gguf", "phi3/model.gguf")),
+                                     "phi3", "llama_bias", "llama_old", "qwen15", "qwen2_window",
+                                     "qwen3_window", "llama_llama3/model.gguf",
+                                     "llama_linear/model.gguf", "llama_bias/model.gguf",
+                                     "qwen2/model.gguf", "qwen3/model.gguf", "phi3/model.gguf")),
     [](const auto& test) {
       std::string name = fmt::format("{}_{}", std::get<0>(test.param), std::get<1>(test.param));
       std::replace_if(name.begin(), name.end(), [](char c) { return c == '/' || c == '.'; }, '_');

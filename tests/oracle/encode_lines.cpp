@@ -1,7 +1,8 @@
-// Developer program of tokenizer_oracle.py: encode_lines FILE reads a tokenizer (a GGUF
+// Developer program of the tokenizer oracles: encode_lines [--markup] FILE reads a tokenizer (a GGUF
 // file, or a folder of tokenizer files), then texts on stdin, each as a
 // uint32 of its bytes and the bytes, and writes for each an int32 count and the int32 ids (little
-// endian). The time of the tokenizer's construction and of all encoding goes to stderr.
+// endian). With --markup special tokens are recognised. The time of the tokenizer's construction and
+// of all encoding goes to stderr.
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -12,12 +13,13 @@
 #include "text/tokenizer.h"
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fputs("usage: encode_lines FILE < texts > ids\n", stderr);
+  const bool markup = argc == 3 && std::string_view(argv[1]) == "--markup";
+  if (argc != (markup ? 3 : 2)) {
+    std::fputs("usage: encode_lines [--markup] FILE < texts > ids\n", stderr);
     return 2;
   }
   try {
-    const tandem::TokenizerSpec spec = tandem::read_tokenizer(argv[1]);
+    const tandem::TokenizerSpec spec = tandem::read_tokenizer(argv[argc - 1]);
     const int64_t construction_start_ns = tandem::now_ns();
     const tandem::Tokenizer tokenizer(spec);
     const double construction_seconds = tandem::seconds_since(construction_start_ns);
@@ -30,7 +32,7 @@ int main(int argc, char** argv) {
       text.resize(length);
       if (std::fread(text.data(), 1, length, stdin) != length) return 1;
       const int64_t start_ns = tandem::now_ns();
-      const std::vector<int32_t> ids = tokenizer.encode(text);
+      const std::vector<int32_t> ids = tokenizer.encode(std::vector<tandem::TextSpan>{{text, markup}});
       encode_seconds += tandem::seconds_since(start_ns);
       num_bytes += length;
       const auto count = static_cast<int32_t>(ids.size());

@@ -39,13 +39,22 @@ MODELS = {
                                                    "factor": 2.5}}, 40, "old spelling"),
     "llama_dynamic": ("Llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0,
                                                     "factor": 3.0}}, 150, None),
-    "mistral": ("Mistral", {"sliding_window": 7}, 40, None),
+    "mistral": ("Mistral", {"sliding_window": 7, "head_dim": 14}, 40, None),
     "qwen2": ("Qwen2", {}, 40, None),
     "qwen2_sharded": ("Qwen2", {"tie_word_embeddings": True}, 40, "shards"),
     "qwen3": ("Qwen3", {"head_dim": 14}, 40, None),
     "phi3": ("Phi3", {"sliding_window": 9, "original_max_position_embeddings": 64}, 40, None),
+    "llama_bias": ("Llama", {"attention_bias": True, "mlp_bias": True}, 40, None),
+    "llama_old": ("Llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3}, 40, "old file"),
+    "qwen15": ("Qwen2", {"num_key_value_heads": 3}, 40, None),
+    "qwen2_window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 7,
+                               "max_window_layers": 1}, 40, "old spelling"),
+    "qwen3_window": ("Qwen3", {"attention_bias": True, "use_sliding_window": True,
+                               "sliding_window": 7,
+                               "layer_types": ["sliding_attention", "full_attention"]}, 40, None),
 }
-GGUF = {"llama_llama3": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3"}
+GGUF = {"llama_llama3": "llama", "llama_linear": "llama", "llama_bias": "llama", "qwen2": "qwen2",
+        "qwen3": "qwen3", "phi3": "phi3"}
 
 
 def alphabet():
@@ -91,13 +100,38 @@ def old_spelling(folder):
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
-    config["rope_scaling"] = {"type": rope.pop("rope_type"), **rope}
+    kind = rope.pop("rope_type")
+    config["rope_scaling"] = {"type": kind, **rope} if kind != "default" else None
     config["torch_dtype"] = config.pop("dtype")
+    types = config.get("layer_types", [])
+    if types == sorted(types):  # full layers first: max_window_layers says it
+        config.pop("layer_types", None)
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def write_gguf(folder, arch, config, path):
-    """As llama.cpp's converter names and orders things."""
+def old_file(folder):
+    """With what files of old hold twice: RoPE's frequencies, and the embedding as lm_head."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    for layer in range(SHAPE["num_hidden_layers"]):
+        tensors[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(5)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def load_weights(folder):
+    """All tensors of a folder that its model needs."""
+    tensors = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(path)
+    copies = [name for name in tensors if name.endswith("inv_freq")]
+    if json.loads((folder / "config.json").read_text())["tie_word_embeddings"]:
+        copies.append("lm_head.weight")
+    return {name: tensor for name, tensor in tensors.items() if name not in copies}
+
+
+def write_gguf(folder, arch, config, path, matrix_type=gguf.GGMLQuantizationType.BF16):
+    """As llama.cpp's converter names and orders things. The weights are bf16 in either type."""
     writer = gguf.GGUFWriter(path, arch)
     H, G = config.num_attention_heads, config.num_key_value_heads
     D = getattr(config, "head_dim", None) or config.hidden_size // H
@@ -121,20 +155,22 @@ def write_gguf(folder, arch, config, path):
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(256)
+    if config.rope_parameters["rope_type"] == "linear":
+        writer.add_float32("llama.rope.scale_linear", config.rope_parameters["factor"])
     if config.rope_parameters["rope_type"] == "llama3":
         inv_freq, _ = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
         plain = 1 / config.rope_parameters["rope_theta"] ** (torch.arange(0, D, 2).float() / D)
         writer.add_tensor("rope_freqs.weight", (plain / inv_freq).numpy())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], config.num_hidden_layers)
-    for name, tensor in load_file(folder / "model.safetensors").items():
+    for name, tensor in load_weights(folder).items():
         tensor = tensor.float()
         heads = H if "q_proj" in name else G
-        if arch == "llama" and ("q_proj" in name or "k_proj" in name):
+        if arch == "llama" and ("q_proj" in name or "k_proj" in name):  # weights and biases
             tensor = tensor.reshape(heads, 2, D // 2, -1).swapaxes(1, 2).reshape(tensor.shape)
         to = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if tensor.dim() == 2:  # bf16 holds the weights exactly
-            data = gguf.quants.quantize(tensor.numpy(), gguf.GGMLQuantizationType.BF16)
-            writer.add_tensor(to, data, raw_dtype=gguf.GGMLQuantizationType.BF16)
+        if tensor.dim() == 2:
+            data = gguf.quants.quantize(tensor.numpy(), matrix_type)
+            writer.add_tensor(to, data, raw_dtype=matrix_type)
         else:
             writer.add_tensor(to, tensor.numpy())
     writer.write_header_to_file()
@@ -160,8 +196,10 @@ def main():
         size = "40KB" if form == "shards" else "1GB"
         model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=size)
         (folder / "generation_config.json").unlink(missing_ok=True)
-        if form == "old spelling":
+        if form in ("old spelling", "old file"):
             old_spelling(folder)
+        if form == "old file":
+            old_file(folder)
         write_tokenizer(folder)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager").eval()

@@ -1,37 +1,35 @@
-// Developer program of tokenizer_chat_oracle.py: reads on stdin a JSON list of {template, messages,
-// add_generation_prompt, bos_token, eos_token} and writes for each one line: the spans as a JSON
-// list of [text, is_markup], or {"error": kind and message}.
+// Developer program of chat_template_oracle.py: render_chats [TOKENIZER] reads on stdin a JSON list
+// of {template, messages, tools, documents, variables, add_generation_prompt} and writes for each
+// one line: the spans as a JSON list of [text, is_markup], or {"error": kind and message}. With a
+// tokenizer (a GGUF file, or a folder of tokenizer files), the line is a list of token ids.
 #include <iostream>
 #include <iterator>
+#include <optional>
 
 #include "base/error.h"
-#include "base/json.h"
-#include "text/chat_template.h"
+#include "formats/tokenizer_file.h"
+#include "text/chat_case.h"
 
 namespace {
 
-tandem::Json render(const tandem::Json& chat) {
-  std::vector<tandem::ChatMessage> messages;
-  for (const auto& message : chat.at("messages")) {
-    messages.push_back({message.at("role"), message.at("content")});
-  }
-  tandem::Json spans = tandem::Json::array();
+tandem::Json render(const tandem::Json& chat, const std::optional<tandem::Tokenizer>& tokenizer) {
   const tandem::ChatTemplate chat_template(chat.at("template").get<std::string>());
-  for (const tandem::TextSpan& span :
-       chat_template.render(messages, chat.at("add_generation_prompt"), chat.at("bos_token"),
-                            chat.at("eos_token"))) {
-    spans.push_back({span.text, span.is_markup});
-  }
-  return spans;
+  const std::vector<tandem::TextSpan> spans = chat_template.render(tandem::chat_input(chat));
+  if (tokenizer) return tokenizer->encode(spans);
+  tandem::Json list = tandem::Json::array();
+  for (const tandem::TextSpan& span : spans) list.push_back({span.text, span.is_markup});
+  return list;
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  std::optional<tandem::Tokenizer> tokenizer;
+  if (argc > 1) tokenizer.emplace(tandem::read_tokenizer(argv[1]));
   const std::string input(std::istreambuf_iterator<char>(std::cin), {});
   for (const tandem::Json& chat : tandem::Json::parse(input)) {
     try {
-      std::cout << tandem::dump_json(render(chat)) << "\n";
+      std::cout << tandem::dump_json(render(chat, tokenizer)) << "\n";
     } catch (const tandem::Error& error) {
       const char* kind = error.kind == tandem::ErrorKind::usage ? "usage: " : "bad_file: ";
       std::cout << tandem::dump_json({{"error", std::string(kind) + error.what()}}) << "\n";

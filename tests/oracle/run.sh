@@ -17,6 +17,7 @@ esac
 model=$cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf
 wikitext=$root/../shared/data/wikitext-2/test.raw
 golden=$root/tests/golden
+llama=${LLAMA_CPP_BIN:-llama.cpp/build/bin}
 
 for needed in "$build/tandem" "$model"; do
   if [ ! -e "$needed" ]; then
@@ -63,24 +64,36 @@ every_type() {
   return $status
 }
 check "GGUF decode, every type" every_type
+check "files accepted" python "$oracle/accept_oracle.py" "$build/tests/fuzz/judge_files"
 check "token ids" python "$oracle/tokenizer_oracle.py" --model "$model" \
   --program "$build/tests/text/encode_lines" --write-golden "$golden/text/smollm2_ids.jsonl" \
   ${texts[@]+"${texts[@]}"}
 check "other vocabularies" python "$oracle/vocabulary_oracle.py" \
   --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
-check "chat templates" python "$oracle/tokenizer_chat_oracle.py" --model "$model" \
-  --program "$build/tests/text/render_chats" --write-golden "$golden/text/chats.json" \
+check "SentencePiece tokenizers" python "$oracle/piece_oracle.py" \
+  --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}" --program "$build/tests/text/encode_lines"
+check "chat templates" python "$oracle/chat_template_oracle.py" --model "$model" \
+  --program "$build/tests/text/render_chats" --write-golden "$golden/templates/chats.json" \
   --templates "${LLAMA_CPP_MODELS:-llama.cpp/models}/templates"
 check "logits" python "$oracle/logits_oracle.py" --model "$model"
 check "log-likelihoods" python "$oracle/loglikelihood_oracle.py" --model "$model"
 check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
+check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
+  --llama-cpp "$llama" ${texts[@]+"${texts[@]}"}
+check "written tokenizers" python "$oracle/tokenizer_write_oracle.py" --model "$model" \
+  --build "$build" --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}"
 check "families" python "$oracle/families_oracle.py"
+check "families, written and by llama.cpp" python "$oracle/families_check.py" --build "$build" \
+  --llama "$llama"
+check "quantized files by llama.cpp" python "$oracle/gguf_kquants.py" --build "$build" --llama "$llama"
 check "our families" "$build/tests/model/model_families_test" --gtest_brief=1
 check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" --gtest_brief=1
 check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1
+check "our pages" "$build/tests/study/study_documents_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
+check "our GGUF blocks" "$build/tests/compress/compress_quantize_test" --gtest_brief=1
 
 echo
 for i in "${!names[@]}"; do

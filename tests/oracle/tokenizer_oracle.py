@@ -105,9 +105,11 @@ def chosen(lines):
     return hand + [line for line in lines if len(line) <= 70][:600 - len(hand)]
 
 
-def ours(program, model, texts):
-    stdin = b"".join(struct.pack("<I", len(t)) + t for t in (t.encode() for t in texts))
-    result = subprocess.run([program, model], input=stdin, stdout=subprocess.PIPE, check=True)
+def ours(program, model, texts, markup=False):
+    texts = [t if isinstance(t, bytes) else t.encode() for t in texts]
+    stdin = b"".join(struct.pack("<I", len(t)) + t for t in texts)
+    command = [program] + ["--markup"] * markup + [model]
+    result = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True)
     values = array.array("i", result.stdout)
     ids, at = [], 0
     for _ in texts:
@@ -116,11 +118,15 @@ def ours(program, model, texts):
     return ids
 
 
-def compare(name, texts, reference, program, model):
+def compare(name, texts, reference, program, model, markup=False):
+    """reference: a Tokenizer of the wheel, or a function from texts to lists of ids."""
     start = time.perf_counter()
-    expected = [e.ids for e in reference.encode_batch(texts)]
+    if callable(reference):
+        expected = reference(texts)
+    else:
+        expected = [e.ids for e in reference.encode_batch(texts, add_special_tokens=False)]
     seconds = time.perf_counter() - start
-    found = ours(program, model, texts)
+    found = ours(program, model, texts, markup)
     wrong = [i for i in range(len(texts)) if expected[i] != found[i]]
     size = sum(len(t.encode()) for t in texts)
     print(f"{name}: {len(texts)} texts, {size} bytes, {sum(map(len, expected))} tokens, "

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compares tandem's tokenizers with the wheels and with llama.cpp's vectors, on llama.cpp's vocabularies.
 
-FOLDER holds ggml-vocab-NAME.gguf with .inp and .out (llama.cpp's models/). Byte-level BPE is rebuilt with
-`tokenizers` as the models' own tokenizer.json has it; a vocabulary that is absent is said and left out.
+FOLDER holds ggml-vocab-NAME.gguf with .inp and .out (llama.cpp's models/): all of them whose tokenizer is
+known are held against the vectors. Four byte-level BPEs are rebuilt with `tokenizers` as the models' own
+tokenizer.json has them, and Qwen3.5's pattern runs by PCRE2 on the characters that its Unicode has.
 
     vocabulary_oracle.py --folder FOLDER --program BUILD/tests/text/encode_lines
 """
@@ -10,6 +11,7 @@ import argparse
 import pathlib
 import sys
 import tempfile
+import unicodedata
 
 import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -18,6 +20,9 @@ from tokenizer_oracle import NUM_LINES, SEED, compare, every_code_point, generat
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN35 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+UNKNOWN = ("bert-bge", "gemma-4", "deepseek-llm")
 CASES = ["x'Sx'LLx'rEx'Vex'\u017fx'\u212a", "\u0344\u0958\ufb1d \u1e9b\u0323", "e" + "\u0301\u0323" * 50_000,
          " \r\n \n\t x", "12345678 1234 12\u00bd3", "!\r\n\n x", "\u00a0\n\u3000\u3000y"]
 
@@ -37,6 +42,11 @@ def reference(path):
                                      ignore_merges=pre == "llama-bpe"))
     if pre == "gpt-2":
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    elif pre == "starcoder":
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                           pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    elif pre == "qwen35":
+        tokenizer.pre_tokenizer = split(QWEN35)
     else:
         tokenizer.pre_tokenizer = split(LLAMA3 if pre == "llama-bpe" else LLAMA3.replace("{1,3}", ""))
     if pre == "qwen2":
@@ -75,16 +85,22 @@ def main():
     sets = [("generated", generate(SEED, NUM_LINES)), ("hostile", hostile() + CASES),
             ("every code point", every_code_point())]
     same, found = True, 0
-    for name in ("gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3"):
-        path = args.folder / f"ggml-vocab-{name}.gguf"
-        if not path.exists():
-            print(f"{path} is absent")
+    for path in sorted(args.folder.glob("ggml-vocab-*.gguf.inp")):
+        path = path.with_suffix("")
+        name = path.stem.removeprefix("ggml-vocab-")
+        if name in UNKNOWN:
+            print(f"{path.name}: a tokenizer that is not known")
             continue
         found += 1
         same = vectors(path, args.program) and same
-        if name in ("llama-spm", "phi-3"):
+        if name not in ("gpt-2", "llama-bpe", "qwen2", "starcoder", "qwen35"):
             continue
         tokenizer = reference(path)
+        if name == "qwen35":
+            texts = ["".join(c for c in t if unicodedata.category(c) != "Cn") for t in sets[0][1] + CASES]
+            same = from_json(name, tokenizer, texts, args.program) and same
+            same = compare(f"{name} generated", texts, tokenizer, args.program, str(path)) and same
+            continue
         same = from_json(name, tokenizer, sets[0][1] + CASES, args.program) and same
         for what, texts in sets:
             same = compare(f"{name} {what}", texts, tokenizer, args.program, str(path)) and same

@@ -161,6 +161,92 @@ TEST_F(EngineTest, CancelEndsOnlyItsOwn) {
   EXPECT_EQ(engine.stats().pages_free, engine.stats().pages_total);
 }
 
+// The next turn of a conversation: what was said, a token that differs, and more.
+Request next_turn(const Request& before, const Answer& answer, uint64_t id, size_t same) {
+  Request turn = make_request(id, 12, 20);
+  std::vector<int32_t> prompt = before.prompt;
+  prompt.insert(prompt.end(), answer.tokens.begin(), answer.tokens.end());
+  prompt.resize(same);
+  prompt.insert(prompt.end(), turn.prompt.begin(), turn.prompt.end());
+  turn.prompt = std::move(prompt);
+  return turn;
+}
+
+TEST_F(EngineTest, AContinuedRequestGivesTheTokensOfAFreshOne) {
+  for (const KvType kv_type : {KvType::bf16, KvType::int8}) {
+    SCOPED_TRACE(kv_type_name(kv_type));
+    const EngineOptions options{
+        .kv_type = kv_type, .max_context = 512, .max_sequences = 1, .max_step_tokens = 48};
+    // The beginnings end before, at and after a page's end, in the prompt and in the answer; of the
+    // 90 + 30 tokens before, the last was never computed.
+    for (const size_t same : {1, 63, 64, 65, 90, 100, 119, 120}) {
+      SCOPED_TRACE(same);
+      Engine engine(*model_, options);
+      Request first = make_request(1, 90, 30);
+      first.keep = true;
+      engine.submit(first);
+      const Answer said = run_all(engine).at(1);
+      EXPECT_EQ(engine.stats().kept, 1);
+      Request turn = next_turn(first, said, 2, same);
+      Engine fresh(*model_, options);
+      fresh.submit(turn);
+      turn.continues = 1;
+      engine.submit(turn);
+      int64_t num_reused = -1;
+      std::vector<int32_t> tokens;
+      engine.run([&](const TokenEvent& event) {
+        num_reused = event.num_reused;
+        tokens.push_back(event.token);
+      });
+      EXPECT_EQ(tokens, run_all(fresh).at(2).tokens);
+      EXPECT_EQ(num_reused, std::min<int64_t>(static_cast<int64_t>(same), 119));
+      EXPECT_EQ(engine.stats().kept, 0);
+      EXPECT_EQ(engine.stats().pages_free, engine.stats().pages_total);
+    }
+  }
+}
+
+TEST_F(EngineTest, TheSamePromptAgainComputesItsLastTokenOnly) {
+  Engine engine(*model_, {.max_context = 256, .max_sequences = 1});
+  Request request = make_request(1, 70, 10);
+  request.keep = true;
+  engine.submit(request);
+  const Answer first = run_all(engine).at(1);
+  EXPECT_THROW(engine.submit(request), Error) << "its cache is still there";
+  request.id = 2;
+  request.continues = 1;
+  engine.submit(request);
+  std::vector<int32_t> tokens;
+  engine.run([&](const TokenEvent& event) {
+    EXPECT_EQ(event.num_reused, 69);
+    tokens.push_back(event.token);
+  });
+  EXPECT_EQ(tokens, first.tokens);
+}
+
+TEST_F(EngineTest, ACancelledRequestIsKeptAsFarAsItCame) {
+  Engine engine(*model_, {.max_context = 256, .max_sequences = 1, .max_step_tokens = 32});
+  Request request = make_request(1, 100, 10);
+  request.keep = true;
+  engine.submit(request);
+  const TokenSink ignore = [](const TokenEvent&) {};
+  engine.step(ignore);
+  engine.cancel(1);
+  engine.run(ignore);
+  EXPECT_EQ(engine.stats().kept, 1);
+  request.id = 2;
+  request.continues = 1;
+  Engine fresh(*model_, {.max_context = 256, .max_sequences = 1});
+  fresh.submit(request);
+  engine.submit(request);
+  std::vector<int32_t> tokens;
+  engine.run([&](const TokenEvent& event) {
+    EXPECT_EQ(event.num_reused, 32);
+    tokens.push_back(event.token);
+  });
+  EXPECT_EQ(tokens, run_all(fresh).at(2).tokens);
+}
+
 TEST_F(EngineTest, RefusesWithBothNumbers) {
   Engine engine(*model_, {.max_context = 64, .max_sequences = 1});
   const auto refusal = [&](const Request& request) -> std::string {
@@ -206,6 +292,40 @@ TEST_F(EngineTest, ScorerAgreesWithTheEngine) {
       EXPECT_EQ(best, tokens[position + 1]) << "position " << position;
     });
     EXPECT_EQ(expected_position, static_cast<int64_t>(tokens.size()));
+  }
+}
+
+// Dynamic RoPE turns every key of a prompt by the whole prompt's length: beyond the original
+// context nothing of a shorter prompt's cache holds.
+TEST(EngineDynamicRope, ContinuesWithinTheOriginalContextOnly) {
+  const Checkpoint checkpoint =
+      load_checkpoint(std::filesystem::path(TANDEM_TEST_DIR) / "golden/families/llama_dynamic");
+  const int64_t original = checkpoint.config.rope_original_context;
+  ASSERT_GT(checkpoint.config.max_context, original + 4);
+  ThreadPool pool(1);
+  const Model model(checkpoint, pool, "ref");
+  const auto V = static_cast<int32_t>(checkpoint.config.vocab_size);
+  for (const int64_t length : {original - 2, original + 2}) {
+    const EngineOptions options{.max_sequences = 1};
+    Request first;
+    for (int32_t i = 0; i < original / 2; ++i) first.prompt.push_back(i * 7 % V);
+    first.max_tokens = 1;
+    first.keep = true;
+    Request second = first;
+    for (int64_t i = original / 2; i < length; ++i) {
+      second.prompt.push_back(static_cast<int32_t>(i * 11 % V));
+    }
+    second.id = 1;
+    Engine fresh(model, options), engine(model, options);
+    fresh.submit(second);
+    engine.submit(first);
+    run_all(engine);
+    second.continues = 0;
+    engine.submit(second);
+    TokenEvent last;
+    engine.run([&](const TokenEvent& event) { last = event; });
+    EXPECT_EQ(last.num_reused, length <= original ? original / 2 : 0);
+    EXPECT_EQ(last.token, run_all(fresh).at(1).tokens.back());
   }
 }
 

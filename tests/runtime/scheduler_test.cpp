@@ -63,19 +63,79 @@ TEST(Scheduler, WaitsForPagesInOrder) {
   EXPECT_EQ(slices[0].id, 2u);
 }
 
+// Runs the only sequence's prompt.
+void prefill(Scheduler& scheduler) {
+  while (!scheduler.plan().front().samples) scheduler.advance();
+  scheduler.advance();
+}
+
+TEST(Scheduler, AContinuationTakesOverThePagesOfItsBeginning) {
+  Scheduler scheduler(
+      {.max_sequences = 2, .max_step_tokens = 64, .num_pages = 6, .page_tokens = 16});
+  scheduler.submit(1, 40, 90);  // 6 pages
+  const auto before = scheduler.plan().front().pages;
+  const std::vector<int32_t> pages(before.begin(), before.end());
+  scheduler.advance();
+  EXPECT_EQ(scheduler.keep(1), 40);
+  EXPECT_TRUE(scheduler.is_kept(1));
+  EXPECT_EQ(scheduler.pages().num_free(), 3);
+  scheduler.submit(2, 60, 90, Continuation{1, 20});
+  const auto slices = scheduler.plan();
+  ASSERT_EQ(slices.size(), 1u);
+  EXPECT_EQ(slices[0].first_position, 20);
+  EXPECT_EQ(slices[0].num_tokens, 40);
+  ASSERT_EQ(slices[0].pages.size(), 6u);
+  EXPECT_EQ(slices[0].pages[0], pages[0]);
+  EXPECT_EQ(slices[0].pages[1], pages[1]);
+  EXPECT_FALSE(scheduler.is_kept(1));
+  scheduler.remove(2);
+  EXPECT_EQ(scheduler.pages().num_free(), 6);
+}
+
+TEST(Scheduler, KeptPagesYieldToAnAdmissionOldestFirst) {
+  Scheduler scheduler(
+      {.max_sequences = 1, .max_step_tokens = 64, .num_pages = 4, .page_tokens = 16});
+  for (const uint64_t id : {1, 2, 3}) {
+    scheduler.submit(id, 10, 12);
+    prefill(scheduler);
+    EXPECT_EQ(scheduler.keep(id), 10);
+  }
+  scheduler.submit(4, 30, 33);  // 2 pages, 1 is free
+  scheduler.submit(5, 20, 22, Continuation{1, 10});
+  prefill(scheduler);
+  EXPECT_FALSE(scheduler.is_kept(1));
+  EXPECT_TRUE(scheduler.is_kept(2) && scheduler.is_kept(3));
+  scheduler.remove(4);
+  EXPECT_EQ(scheduler.plan().front().first_position, 0) << "what it continues is gone";
+  scheduler.remove(5);
+  EXPECT_EQ(scheduler.num_kept(), 2);
+  EXPECT_EQ(scheduler.pages().num_free(), 2);
+}
+
+TEST(Scheduler, NothingIsKeptOfASequenceThatNeverRan) {
+  Scheduler scheduler(
+      {.max_sequences = 1, .max_step_tokens = 4, .num_pages = 2, .page_tokens = 16});
+  scheduler.submit(1, 10, 12);
+  EXPECT_EQ(scheduler.keep(1), 0);
+  EXPECT_EQ(scheduler.num_kept() + scheduler.num_waiting(), 0);
+}
+
 TEST(SchedulerDeathTest, RefusesWhatCanNeverRun) {
   Scheduler scheduler(
       {.max_sequences = 1, .max_step_tokens = 4, .num_pages = 2, .page_tokens = 16});
   EXPECT_DEATH(scheduler.submit(1, 10, 34), "num_pages");
   EXPECT_DEATH(scheduler.submit(1, 10, 10), "num_prompt");
   EXPECT_DEATH(scheduler.remove(1), "neither");
+  EXPECT_DEATH(scheduler.submit(1, 10, 12, Continuation{7, 3}), "continue 7");
 }
 
-// A stream of requests with random lengths, stops and cancellations, checked after every plan.
+// A stream of requests with random lengths, stops, cancellations and continuations, checked after
+// every plan.
 class RandomStream {
  public:
   explicit RandomStream(uint64_t seed)
       : random_(seed),
+        steps_between_(seed % 2 == 0 ? 3 : 60),
         limits_{.max_sequences = 1 + static_cast<int64_t>(random_.below(8)),
                 .max_step_tokens = 8 + static_cast<int64_t>(random_.below(40)),
                 .num_pages = 4 + static_cast<int64_t>(random_.below(30)),
@@ -86,24 +146,39 @@ class RandomStream {
     int submitted = 0;
     for (int step = 0; submitted < num_requests || !live_.empty(); ++step) {
       ASSERT_LT(step, 100000) << "no progress";
-      while (submitted < num_requests && random_.below(3) == 0) submit(submitted++);
+      while (submitted < num_requests && random_.below(steps_between_) == 0) submit(submitted++);
       if (!live_.empty() && random_.below(50) == 0) {
         const auto it =
             std::next(live_.begin(), static_cast<std::ptrdiff_t>(random_.below(live_.size())));
-        scheduler_.remove(it->first);
-        live_.erase(it);
+        end(it->first);
       }
       run_step();
       if (::testing::Test::HasFatalFailure()) return;
     }
     EXPECT_EQ(scheduler_.num_running() + scheduler_.num_waiting(), 0);
-    EXPECT_EQ(scheduler_.pages().num_free(), limits_.num_pages);
+    int64_t kept_pages = 0;
+    for (const auto& [id, cached] : kept_) {
+      if (scheduler_.is_kept(id)) kept_pages += (cached + 15) / limits_.page_tokens;
+    }
+    EXPECT_EQ(scheduler_.pages().num_free() + kept_pages, limits_.num_pages);
   }
+  int num_continued() const { return num_continued_; }
 
  private:
   struct Live {
     int64_t num_prompt, max_length, length, cached;
+    int64_t continued = 0;  // tokens that another sequence may have computed
   };
+
+  void end(uint64_t id) {
+    if (random_.below(2) == 0) {
+      scheduler_.remove(id);
+    } else if (const int64_t cached = scheduler_.keep(id); cached > 0) {
+      ASSERT_EQ(cached, live_.at(id).cached);
+      kept_[id] = cached;
+    }
+    live_.erase(id);
+  }
 
   void submit(int id) {
     const int64_t most = limits_.num_pages * limits_.page_tokens + 1;
@@ -111,8 +186,17 @@ class RandomStream {
         2 + static_cast<int64_t>(random_.below(static_cast<uint64_t>(most - 1)));
     const int64_t num_prompt =
         1 + static_cast<int64_t>(random_.below(static_cast<uint64_t>(max_length - 1)));
-    scheduler_.submit(static_cast<uint64_t>(id), num_prompt, max_length);
-    live_[static_cast<uint64_t>(id)] = {num_prompt, max_length, num_prompt, 0};
+    std::optional<Continuation> continuation;
+    std::erase_if(kept_, [&](const auto& entry) { return !scheduler_.is_kept(entry.first); });
+    if (!kept_.empty() && num_prompt > 1) {
+      const auto& [before, cached] = *kept_.rbegin();  // the newest: the last to yield
+      const int64_t most_shared = std::min(cached, num_prompt - 1);
+      continuation = {before,
+                      static_cast<int64_t>(random_.below(static_cast<uint64_t>(most_shared + 1)))};
+    }
+    scheduler_.submit(static_cast<uint64_t>(id), num_prompt, max_length, continuation);
+    live_[static_cast<uint64_t>(id)] = {num_prompt, max_length, num_prompt, 0,
+                                        continuation ? continuation->num_tokens : 0};
   }
 
   void run_step() {
@@ -123,7 +207,12 @@ class RandomStream {
     std::set<uint64_t> ids;
     std::set<int32_t> pages;
     for (const ScheduledSlice& slice : slices) {
-      const Live& live = live_.at(slice.id);
+      Live& live = live_.at(slice.id);
+      if (live.continued > 0 && slice.first_position == live.continued) {
+        live.cached = live.continued;
+        ++num_continued_;
+      }
+      live.continued = 0;
       ASSERT_TRUE(ids.insert(slice.id).second) << "two slices of one sequence";
       ASSERT_EQ(slice.first_position, live.cached);
       ASSERT_GT(slice.num_tokens, 0);
@@ -141,8 +230,7 @@ class RandomStream {
       live.cached += slice.num_tokens;
       if (!slice.samples) continue;
       if (live.length + 1 == live.max_length || random_.below(40) == 0) {
-        scheduler_.remove(slice.id);
-        live_.erase(slice.id);
+        end(slice.id);
       } else {
         scheduler_.append(slice.id);
         ++live.length;
@@ -151,17 +239,24 @@ class RandomStream {
   }
 
   Random random_;
+  uint64_t steps_between_;  // submissions: a crowd, or few enough that kept pages last
   SchedulerLimits limits_;
   Scheduler scheduler_;
   std::map<uint64_t, Live> live_;
+  std::map<uint64_t, int64_t> kept_;  // computed tokens; some may be gone since
+  int num_continued_ = 0;
 };
 
 TEST(Scheduler, RandomStreamsFinishWithoutLeaks) {
+  int num_continued = 0;
   for (uint64_t seed = 0; seed < 60; ++seed) {
     SCOPED_TRACE(seed);
-    RandomStream(seed).run(60);
+    RandomStream stream(seed);
+    stream.run(60);
     if (HasFatalFailure()) return;
+    num_continued += stream.num_continued();
   }
+  EXPECT_GT(num_continued, 100);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "study/evals/agreement.h"
+#include "study/evals/evaluate.h"
 #include "study/evals/perplexity.h"
 
 namespace tandem {
@@ -98,6 +99,28 @@ TEST(Perplexity, LargeLogitsDoNotOverflow) {
 PositionAgreement compare(const std::vector<float>& a, const std::vector<float>& b) {
   const auto V = static_cast<int64_t>(a.size());
   return agreement(a.data(), log_sum_exp(a.data(), V), b.data(), log_sum_exp(b.data(), V), V);
+}
+
+// Two models that miss by the same tokens differ by far less than each of them varies.
+TEST(Agreement, TheRatioOfPerplexitiesIsPaired) {
+  std::vector<int32_t> text = counting_text(512);
+  Random random(3);
+  for (int32_t& token : text) {
+    if (random.below(4) == 0) token = static_cast<int32_t>(random.below(kVocabulary));
+  }
+  const std::vector<ScoredSpan> windows = {{text, 256}};
+  const TextResult result =
+      evaluate_text(next_token_source(0.5), next_token_source(0.6), windows, kVocabulary, {});
+  const TextResult baseline =
+      evaluate_text(next_token_source(0.6), nullptr, windows, kVocabulary, {});
+  const double apart = std::log(result.perplexity.mean / baseline.perplexity.mean);
+  ASSERT_TRUE(result.log_ratio.has_value());
+  EXPECT_NEAR(result.log_ratio->mean, apart, 1e-9);
+  const double unpaired = std::hypot(result.perplexity.error / result.perplexity.mean,
+                                     baseline.perplexity.error / baseline.perplexity.mean);
+  EXPECT_GT(result.log_ratio->error, 0);
+  EXPECT_LT(result.log_ratio->error, 0.3 * unpaired);
+  EXPECT_FALSE(baseline.log_ratio.has_value());
 }
 
 TEST(Agreement, IdenticalAndShiftedLogitsHaveNoDivergence) {

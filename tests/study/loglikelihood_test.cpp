@@ -1,4 +1,4 @@
-// Tasks and protocols: arithmetic by hand, and log-likelihoods against transformers in fp32.
+// Tasks and protocols: arithmetic by hand, and log-likelihoods against lm-eval over transformers in fp32.
 #include "study/evals/loglikelihood.h"
 
 #include <gtest/gtest.h>
@@ -107,7 +107,7 @@ fs::path default_model() {
   return root / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
-TEST(LogLikelihood, EqualsTransformersInFp32) {
+TEST(LogLikelihood, EqualsLmEvalInFp32) {
   const fs::path path = default_model();
   if (!fs::exists(path)) GTEST_SKIP() << "no default model at " << path;
   const fs::path golden = fs::path(TANDEM_TEST_DIR) / "golden/loglikelihood/smollm2.json";

@@ -23,6 +23,8 @@ Record sample_record() {
   record.weight_bytes = (uint64_t{1} << 53) + 1;
   record.joules_per_token = 0.1 + 0.2;
   record.quality.perplexity = std::numeric_limits<double>::infinity();
+  record.quality.log_ratio = -1e-4;
+  record.quality.log_ratio_stderr = 2e-5;
   record.quality.top1_agreement = 0.9;
   record.quality.sample_answers = {"a \"quoted\"\nanswer", "caf\xC3\xA9"};
   record.extra = {{"order", 3}};
@@ -67,6 +69,13 @@ TEST(RecordJson, NanSurvives) {
   record.quality.perplexity = std::nan("");
   const Record back = record_from_json(parse_json(dump_json(to_json(record)), "test"));
   EXPECT_TRUE(std::isnan(back.quality.perplexity));
+}
+
+TEST(RecordJson, FiguresThatMayBeAbsentMayBeMissing) {
+  Json json = to_json(sample_record());
+  EXPECT_EQ(record_from_json(json).quality.log_ratio, -1e-4);
+  json["quality"].erase("log_ratio");
+  EXPECT_FALSE(record_from_json(json).quality.log_ratio.has_value());
 }
 
 TEST(RecordJson, AMissingOrWrongFieldIsRefused) {

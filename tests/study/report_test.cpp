@@ -64,6 +64,8 @@ Record make_record(const VariantFacts& v, const std::string& kv, int64_t batch, 
   if (std::string(v.name) != "bf16" || kv != "bf16") {
     r.quality.kl_divergence = v.divergence + (kv == "int8" ? 0.0011 : 0);
     r.quality.kl_stderr = *r.quality.kl_divergence * 0.06;
+    r.quality.log_ratio = 0.0123;
+    r.quality.log_ratio_stderr = 0.0011;
     r.quality.top1_agreement = v.agreement - (kv == "int8" ? 0.006 : 0);
   }
   r.quality.scored_tokens = 10'200;
@@ -162,6 +164,8 @@ TEST(Report, FullStudyIsOneWellFormedFile) {
   EXPECT_NE(html.find("already 4-bit (q4_1)"), std::string::npos);
   EXPECT_NE(html.find("not measured: no readable meter"), std::string::npos);
   EXPECT_NE(html.find(">noisy</small>"), std::string::npos);
+  // exp(0.0123) - 1 and its paired error, in percent
+  EXPECT_NE(html.find("+1.24 <small>\u00b10.11</small>"), std::string::npos);
   EXPECT_EQ(count(html, "<tr><th scope=\"row\"><span"), 31u);
   EXPECT_EQ(count(html, "<tr class=\"pick\""), 1u);
   EXPECT_EQ(html.find("nan"), std::string::npos);

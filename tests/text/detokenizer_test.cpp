@@ -149,6 +149,7 @@ TEST(StopStrings, AreChecked) {
 TEST(LeadingSpace, IsDroppedOnceAndKeptInAContinuation) {
   TokenizerSpec spec;
   spec.kind = TokenizerKind::sentencepiece;
+  spec.strips_leading_space = true;
   spec.tokens = {"<unk>", "<s>", "\u2581", "\u2581a"};
   spec.types = {TokenType::unknown, TokenType::control, TokenType::normal, TokenType::normal};
   spec.scores = {0, 0, 0, 0};

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/random.h"
 #include "text/normalize.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
@@ -12,15 +13,14 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-Words words_of(const char* name, std::string_view text) {
-  const PreTokenizer pre_tokenizer(name);
+Words words_of(const PreTokenizer& pre_tokenizer, std::string_view text) {
   Words words;
-  while (!text.empty()) {
-    const size_t bytes = pre_tokenizer.word_bytes(text);
-    words.emplace_back(text.substr(0, bytes));
-    text.remove_prefix(bytes);
-  }
+  pre_tokenizer.each_word(text, [&](std::string_view word) { words.emplace_back(word); });
   return words;
+}
+
+Words words_of(const char* name, std::string_view text) {
+  return words_of(PreTokenizer(name, {}), text);
 }
 
 TEST(PreTokenizer, Llama3TakesThreeDigitsAndNewlinesBehindSigns) {
@@ -38,8 +38,76 @@ TEST(PreTokenizer, Qwen2TakesSingleDigits) {
 }
 
 TEST(PreTokenizer, UnknownNamesAreRefused) {
-  EXPECT_THROW(PreTokenizer("llama"), Error);
-  EXPECT_THROW(PreTokenizer(""), Error);
+  EXPECT_THROW(PreTokenizer("llama", {}), Error);
+  EXPECT_THROW(PreTokenizer("", {}), Error);
+}
+
+// The four that are matched by hand, as patterns.
+const std::string kGpt2 =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+const std::string kLlama3 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+const std::string kQwen2 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+TEST(PreTokenizer, MatchesByHandWhatThePatternsMatch) {
+  const std::pair<const char*, std::vector<std::string>> cases[] = {{"gpt-2", {kGpt2}},
+                                                                    {"smollm", {R"(\p{N})", kGpt2}},
+                                                                    {"llama-bpe", {kLlama3}},
+                                                                    {"qwen2", {kQwen2}}};
+  const char* parts[] = {"a",       "Z",      "\u00E9", "\u0301", "\u4E2D",     "1",   "\u00BD",
+                         "\u0665",  " ",      "  ",     "\n",     "\r",         "\t",  "\u00A0",
+                         "\u3000",  "\u2028", "'",      "'s",     "'LL",        "'re", "'V",
+                         "'\u017F", "!",      "_",      "\u200D", "\U0001F469", ".",   "-"};
+  Random random(7);
+  for (const auto& [name, patterns] : cases) {
+    const PreTokenizer by_hand(name, {}), by_pattern("", patterns);
+    for (int i = 0; i < 20'000; ++i) {
+      std::string text;
+      for (uint64_t length = 1 + random.below(12); length > 0; --length) {
+        text += parts[random.below(std::size(parts))];
+      }
+      ASSERT_EQ(words_of(by_hand, text), words_of(by_pattern, text)) << name << " " << quote(text);
+    }
+  }
+}
+
+TEST(PreTokenizer, CutsByEachPatternInTurn) {
+  EXPECT_EQ(words_of("falcon", "a--b 12345 x"), (Words{"a", "--", "b", " ", "123", "45", " x"}));
+  EXPECT_EQ(words_of("deepseek-coder", "x\n 12 y!"), (Words{"x", "\n", " ", "1", "2", " y", "!"}));
+  EXPECT_EQ(words_of("qwen35", "e\u0301t\u0301!\u0301"), (Words{"e\u0301t\u0301", "!\u0301"}));
+  const PreTokenizer letters("", {"[a-z]+"});
+  EXPECT_EQ(words_of(letters,
+                     "1ab2\xFF\xFE"
+                     "c\xFF"),
+            (Words{"1", "ab", "2", "\xFF\xFE", "c", "\xFF"}));
+}
+
+TEST(PreTokenizer, PatternsOutOfAFileAreRefusedOrLimited) {
+  const auto compiles = [](const std::string& pattern) {
+    try {
+      const PreTokenizer pre_tokenizer("", {pattern});
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind, ErrorKind::bad_file);
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_NE(compiles("(a").find("'(a'"), std::string::npos);
+  EXPECT_NE(compiles("(?<=a*)b").find("(?<=a*)b"), std::string::npos);
+  EXPECT_NE(compiles(R"(\p{NoSuchScript})").find("NoSuchScript"), std::string::npos);
+  EXPECT_NE(compiles(std::string(70'000, 'a')).find("70000 bytes"), std::string::npos);
+  EXPECT_NE(compiles(std::string(100, '(') + "a" + std::string(100, ')')).find("not supported"),
+            std::string::npos);
+  const PreTokenizer hostile("", {"(a+)+$"});
+  const std::string text = std::string(40, 'a') + "!";
+  EXPECT_THROW(words_of(hostile, text), Error);
+  EXPECT_EQ(words_of(hostile, "aaaa"), (Words{"aaaa"}));
+  EXPECT_EQ(words_of(PreTokenizer("", {"b*"}), "abba"), (Words{"a", "bb", "a"}));
+  // A million spaces are one run that a pattern may walk back through.
+  EXPECT_EQ(words_of(PreTokenizer("", {kLlama3}), std::string(1'000'000, ' ') + "x").size(), 2u);
 }
 
 TEST(Normalize, ComposesAndOrdersMarks) {

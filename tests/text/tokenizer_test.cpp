@@ -47,6 +47,9 @@ TokenizerSpec byte_spec() {
 TokenizerSpec piece_spec() {
   TokenizerSpec spec;
   spec.kind = TokenizerKind::sentencepiece;
+  spec.normalizer = {{NormalizerStep::Kind::prepend, "", "\u2581"},
+                     {NormalizerStep::Kind::replace, " ", "\u2581"}};
+  spec.strips_leading_space = true;
   spec.tokens = {"<unk>", "<s>", "</s>"};
   spec.types = {TokenType::unknown, TokenType::control, TokenType::control};
   for (int b = 0; b < 256; ++b) {
@@ -136,6 +139,16 @@ TEST(ByteBpe, BytesWithoutATokenAreLeftOut) {
   EXPECT_EQ(Tokenizer(spec).encode("!\x04!"), (Ids{'!', '!'}));  // no letters
 }
 
+TEST(ByteBpe, ATokenOfNoBytesComesFromNoText) {
+  TokenizerSpec spec = byte_spec();
+  spec.tokens.push_back("x y");
+  spec.types.push_back(TokenType::normal);
+  spec.ignores_merges = true;
+  const Tokenizer tokenizer(spec);
+  EXPECT_EQ(tokenizer.encode("x y"), (Ids{'x', ' ', 'y'}));
+  EXPECT_EQ(tokenizer.decode(Ids{263}), "x y");
+}
+
 TEST(SpecialTokens, AreRecognisedInMarkupOnly) {
   const Tokenizer tokenizer(byte_spec());
   const Ids typed = tokenizer.encode("<|im_end|>");
@@ -216,7 +229,6 @@ TEST(TokenizerTables, ContradictionsAreRefused) {
   EXPECT_NE(changed([](auto& s) { s.tokens[37] = ""; }).find("empty"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.tokens[1] = s.tokens[2]; }).find("both"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.tokens[1] = "\xFF"; }).find("UTF-8"), std::string::npos);
-  EXPECT_NE(changed([](auto& s) { s.tokens[1] = "x y"; }).find("stands for"), std::string::npos);
   EXPECT_NE(changed([](auto& s) { s.merges.clear(); }).find("0 merges"), std::string::npos);
   EXPECT_NE(changed([](auto& s) {
               s.merges.push_back({"a", "zz"});

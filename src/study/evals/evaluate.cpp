@@ -28,7 +28,7 @@ WindowLogits keep_logits(const LogitSource& model, const ScoredSpan& window, int
 TextResult evaluate_text(const LogitSource& model, const LogitSource& baseline,
                          const std::vector<ScoredSpan>& windows, int64_t V,
                          const EvalProgress& progress) {
-  std::vector<double> nll, kl, same_top;
+  std::vector<double> nll, differences, kl, same_top;
   size_t done = 0;
   for (const ScoredSpan& window : windows) {
     const WindowLogits reference = baseline ? keep_logits(baseline, window, V) : WindowLogits{};
@@ -39,6 +39,10 @@ TextResult evaluate_text(const LogitSource& model, const LogitSource& baseline,
       nll.push_back(log_sum - static_cast<double>(logits[next]));
       if (!baseline) return;
       const int64_t row = position - window.first;
+      const double baseline_nll =
+          reference.log_sums[static_cast<size_t>(row)] -
+          static_cast<double>(reference.rows[static_cast<size_t>(row * V + next)]);
+      differences.push_back(nll.back() - baseline_nll);
       const PositionAgreement found =
           agreement(reference.rows.data() + row * V, reference.log_sums[static_cast<size_t>(row)],
                     logits, log_sum, V);
@@ -52,6 +56,7 @@ TextResult evaluate_text(const LogitSource& model, const LogitSource& baseline,
   result.num_scored = static_cast<int64_t>(nll.size());
   result.perplexity = perplexity(nll);
   if (baseline) {
+    result.log_ratio = mean_error(differences);
     result.kl_divergence = mean_error(kl);
     result.top1_agreement = mean_error(same_top);
   }

@@ -16,6 +16,9 @@ struct TextResult {
   int64_t num_windows = 0, num_scored = 0;
   MeanError perplexity;
   // Against the baseline, where there is one.
+  // ln(perplexity / the baseline's): the mean difference of the same tokens' negative
+  // log-likelihoods, whose error is smaller than that of two perplexities apart.
+  std::optional<MeanError> log_ratio;
   std::optional<MeanError> kl_divergence;   // nats a token
   std::optional<MeanError> top1_agreement;  // 0 to 1
 };

@@ -20,7 +20,7 @@ const PerplexityProtocol& protocol_of(const std::string& letter) {
   for (const PerplexityProtocol& protocol : kProtocols) {
     if (letter == std::string(1, protocol.letter)) return protocol;
   }
-  fail(ErrorKind::usage, "--ppl: found {}, expected A, B, C or E", quote(letter));
+  fail(ErrorKind::usage, "--ppl: found {}, expected A, B, C, D or E", quote(letter));
 }
 
 std::vector<ScoredSpan> protocol_windows(const PerplexityProtocol& protocol,

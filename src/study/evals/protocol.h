@@ -18,8 +18,8 @@ struct PerplexityProtocol {
   bool bos_each_window;  // the BOS replaces each window's first token; else it opens the text
 };
 
-// A GPTQ, B llama.cpp, C strided, E short windows. Throws usage for any other letter; D (documents
-// of lm-eval) is not in this version.
+// A GPTQ, B llama.cpp, C strided, E short windows. Throws usage for any other letter; D reads
+// documents (evals/documents.h).
 const PerplexityProtocol& protocol_of(const std::string& letter);
 
 // Tokens of one window; the logits of positions [first, size - 1) are scored.

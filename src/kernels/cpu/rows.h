@@ -1,0 +1,41 @@
+// The rows of one instruction set, in the set's own translation unit: KERNEL("f32") is a row's name there.
+#pragma once
+
+template <class Linear>
+constexpr LinearKernel row(const char* name, Packing packing, ActType act_type) {
+  return {name, Set::kIsa, packing, act_type, Linear::prepack, Linear::run, Linear::decode_row};
+}
+
+// Bits of a code, whether minimums are stored; scales in f16.
+template <int Bits, bool HasMin>
+using HalfCodes = CodesLinear<Set, CodeFormat<Bits, HasMin, PanelScale::f16>>;
+using ChannelCodes = CodesLinear<Set, CodeFormat<8, false, PanelScale::f32>>;
+template <int Bits, int Group, bool HasMin, int Zero>
+using SuperCodes = SuperLinear<Set, SuperFormat<Bits, Group, HasMin, Zero>>;
+
+constexpr LinearKernel kRows[] = {
+    row<FloatLinear<Set, Packing::f32>>(KERNEL("f32"), Packing::f32, ActType::f32),
+    row<FloatLinear<Set, Packing::f16>>(KERNEL("f16"), Packing::f16, ActType::f32),
+    row<FloatLinear<Set, Packing::bf16>>(KERNEL("bf16"), Packing::bf16, ActType::f32),
+    row<ChannelCodes>(KERNEL("int8_channel"), Packing::int8_channel, ActType::int8_token),
+    row<CodesLinearAnyScale<Set, 4>>(KERNEL("int4_group"), Packing::int4_group, ActType::int8_block),
+    row<HalfCodes<4, false>>(KERNEL("q4_0"), Packing::q4_0, ActType::int8_block),
+    row<HalfCodes<4, true>>(KERNEL("q4_1"), Packing::q4_1, ActType::int8_block),
+    row<HalfCodes<5, false>>(KERNEL("q5_0"), Packing::q5_0, ActType::int8_block),
+    row<HalfCodes<5, true>>(KERNEL("q5_1"), Packing::q5_1, ActType::int8_block),
+    row<HalfCodes<8, false>>(KERNEL("q8_0"), Packing::q8_0, ActType::int8_block),
+    // The code book's values as bytes: 8.5 bits a weight, where the file has 4.5.
+    row<HalfCodes<8, false>>(KERNEL("iq4_nl"), Packing::iq4_nl, ActType::int8_block),
+    row<SuperCodes<4, 16, true, 0>>(KERNEL("q2_k"), Packing::q2_k, ActType::int8_block),
+    row<SuperCodes<4, 16, false, 4>>(KERNEL("q3_k"), Packing::q3_k, ActType::int8_block),
+    row<SuperCodes<4, 32, true, 0>>(KERNEL("q4_k"), Packing::q4_k, ActType::int8_block),
+    row<SuperCodes<5, 32, true, 0>>(KERNEL("q5_k"), Packing::q5_k, ActType::int8_block),
+    row<SuperCodes<6, 16, false, 32>>(KERNEL("q6_k"), Packing::q6_k, ActType::int8_block),
+};
+
+constexpr OpSet kOps{Set::kIsa,
+                     Elementwise<Set>::quantize,
+                     Elementwise<Set>::rms_norm,
+                     Elementwise<Set>::rope_append,
+                     Attention<Set>::run,
+                     Elementwise<Set>::act_mul};
