@@ -2,8 +2,9 @@
 # add_room_test(ROOM name [LABEL fast|slow] [DEPS room...]): tests/ROOM/name.cpp as one GoogleTest binary.
 
 add_library(tandem_flags INTERFACE)
-target_compile_options(tandem_flags INTERFACE -Wall -Wextra -Wshadow -Wpedantic
-  $<$<BOOL:${TANDEM_WERROR}>:-Werror>)
+target_compile_options(tandem_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wpedantic $<$<BOOL:${TANDEM_WERROR}>:-Werror>>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wshadow>)
 if(TANDEM_SANITIZE)
   target_compile_options(tandem_flags INTERFACE -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)

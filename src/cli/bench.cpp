@@ -11,10 +11,12 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "cli/bench_output.h"
+#include "cli/check_device.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "formats/random_checkpoint.h"
 #include "kernels/table.h"
 #include "model/model.h"
 #include "study/hardware.h"
@@ -30,6 +32,7 @@ struct BenchOptions {
       sequences;
   int repetitions = 5;
   std::string output = "md", isa;
+  std::string random_weights, encoding = "bf16", lm_head;  // a shape in the place of models
   bool no_warm_up = false;
 };
 
@@ -155,6 +158,13 @@ void bench_tests(const BenchOptions& options, const Grid& grid, const Model& mod
             }
 }
 
+Checkpoint random_model(const BenchOptions& options) {
+  ThreadPool pool(usable_cpus());
+  const Encoding layers = encoding_of(options.encoding);
+  const Encoding lm_head = options.lm_head.empty() ? kBF16 : encoding_of(options.lm_head);
+  return random_checkpoint(read_model_shape(options.random_weights), layers, lm_head, 1, pool);
+}
+
 // Before anything is printed: a test that cannot run.
 void check_contexts(const Grid& grid, const Checkpoint& checkpoint) {
   const int64_t most = checkpoint.config.max_context;
@@ -180,7 +190,9 @@ void bench_model(const BenchOptions& options, const Grid& grid, const Checkpoint
   for (const int64_t threads : grid.threads) {
     ThreadPool pool(static_cast<int>(threads));
     row.threads = pool.size();
-    row.read_limit_bytes_per_second = measure_read_limit(pool, facts, row.model_bytes);
+    if (!names_device(row.isa)) {
+      row.read_limit_bytes_per_second = measure_read_limit(pool, facts, row.model_bytes);
+    }
     const Model model(checkpoint, pool, row.isa);
     bench_tests(options, grid, model, row, printer);
   }
@@ -193,8 +205,10 @@ int bench(const BenchOptions& options) {
   Texts paths = split(options.models);
   if (paths.empty()) paths.emplace_back();
   std::vector<Checkpoint> checkpoints;  // mapped, not read
+  if (!options.random_weights.empty()) paths = {options.random_weights};
   for (const std::string& path : paths) {
-    checkpoints.push_back(load_checkpoint(resolve_model_path(path)));
+    checkpoints.push_back(options.random_weights.empty() ? load_checkpoint(resolve_model_path(path))
+                                                         : random_model(options));
     check_contexts(grid, checkpoints.back());
   }
   const HardwareSheet facts = describe_hardware();
@@ -235,6 +249,17 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("FORMAT");
   add_isa_option(*verb, options->isa);
+  add_device_option(verb, options->isa);
+  verb->add_option("--random-weights", options->random_weights,
+                   "A shape of data/models, filled with random weights, in the place of a model")
+      ->type_name("FILE")
+      ->excludes("--model");
+  verb->add_option("--encoding", options->encoding, "Of the layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
+      ->type_name("NAME")
+      ->needs("--random-weights");
+  verb->add_option("--lm-head", options->lm_head, "Encoding of the output matrix (bf16)")
+      ->type_name("NAME")
+      ->needs("--random-weights");
   verb->add_flag("--no-warmup", options->no_warm_up, "Count the first repetition too");
   verb->footer(
       "A LIST is 128,256 or 64-512*2 or 1-8+2, and a flag may be repeated; all lists are crossed.\n"

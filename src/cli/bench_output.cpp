@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/version.h"
+#include "kernels/device.h"
 
 namespace tandem {
 namespace {
@@ -193,7 +194,7 @@ std::string md_row(const BenchRow& row) {
       mib < 1024 ? fmt::format("{:.2f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024),
       millions < 1000 ? fmt::format("{:.2f} M", millions)
                       : fmt::format("{:.2f} B", millions * 1e-3),
-      "CPU " + row.isa,
+      names_device(row.isa) ? row.isa : "CPU " + row.isa,
       std::to_string(row.threads),
       std::to_string(row.n_ubatch),
       row.kv,

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "formats/model_config.h"
 #include "formats/tokenizer_spec.h"
+#include "tensor/buffer.h"
 #include "tensor/weight.h"
 
 namespace tandem {
@@ -36,6 +37,8 @@ struct Checkpoint {
 
   // The files behind the tensors; weights point into them.
   std::vector<std::shared_ptr<MappedFile>> files;
+  // The memory behind tensors that come from no file.
+  std::vector<std::shared_ptr<const Buffer>> memory;
   // Vectors that the reader had to put in another order; their weights point here.
   std::vector<std::shared_ptr<const std::vector<float>>> reordered;
 

@@ -15,9 +15,14 @@
 
 namespace tandem {
 
-// Where an op runs. Every op takes it first; there is no global pool.
+class Device;
+class DeviceStep;
+
+// Where an op runs. Every op takes it first; there is no global pool, device or stream.
 struct Context {
   ThreadPool* pool = nullptr;
+  Device* device = nullptr;    // null: the host. Else the ops' pointers are the device's
+  DeviceStep* step = nullptr;  // the step's batch in the device's memory
 };
 
 // x[T, K] as the next linear wants it. Block sums let a linear add min * sum(x) without reading x.
@@ -30,8 +35,9 @@ struct Activations {
   // Group-major, so that the tokens of a tile lie together.
   float* scales = nullptr;  // [groups, T]: x = code * scale
   float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group)
+  uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
 
-  int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
+  constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
   int64_t groups() const { return type == ActType::int8_block ? K_padded() / kActBlock : 1; }
 };
 
@@ -62,8 +68,11 @@ struct LinearKernel {
   // y[T, ldy] = x . W^T, or y += x . W^T when accumulate. x.type is act_type (ref: f32 always).
   void (*run)(const Context&, const PackedWeight&, const Activations& x, float* y, int64_t ldy,
               bool accumulate);
-  // out[K] = row n of the packed weight, in float: the embedding look-up of a tied model.
+  // out[K] = row n of the packed weight, in float: the embedding look-up of a tied model. Host only.
   void (*decode_row)(const PackedWeight&, int64_t n, float* out);
+  // The same on a device, for many rows: out[T, K]; `rows` [T] lies in the device's memory.
+  void (*gather_rows)(const Context&, const PackedWeight&, const int32_t* rows, int64_t T,
+                      float* out) = nullptr;
 };
 
 enum class KvType : uint8_t { f32, bf16, int8 };
@@ -142,6 +151,17 @@ struct Batch {
   std::vector<int32_t> logit_rows;
 };
 
+// What a step on a device needs besides, where the host just reads its Batch.
+struct DeviceOps {
+  // cos_sin [T, D] of the step's positions; inv_freq [D / 2].
+  void (*cos_sin)(const Context&, int64_t T, int64_t D, const float* inv_freq, float* cos_sin);
+  // out [n, C] = the rows of x [T, C] whose logits are wanted.
+  void (*select_rows)(const Context&, const float* x, int64_t C, int64_t n, float* out);
+  // tokens[n] = the id of the largest of each row of logits [n, V], the lowest of equals; -1 when a
+  // logit is NaN or none is finite.
+  void (*argmax)(const Context&, const float* logits, int64_t n, int64_t V, int32_t* tokens);
+};
+
 // The ops besides linear: one set for each instruction set.
 struct OpSet {
   const char* isa;
@@ -161,6 +181,7 @@ struct OpSet {
                     const KvCache& cache, int64_t layer, float* scratch, float* out);
   // out = silu(gate) * up, in out's type. gate_up [T, 2F]: gate, then up.
   void (*act_mul)(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out);
+  const DeviceOps* device = nullptr;  // null: the host's
 };
 
 // Floats of scratch that attention needs for each thread, for any kernel set.

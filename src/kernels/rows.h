@@ -10,9 +10,14 @@ namespace tandem {
 std::span<const LinearKernel> ref_linear_kernels();
 std::span<const LinearKernel> avx2_linear_kernels();
 std::span<const LinearKernel> avx512_linear_kernels();
+std::span<const LinearKernel> cuda_linear_kernels();  // empty in a build without CUDA
 const OpSet& ref_ops();
 const OpSet& avx2_ops();
 const OpSet& avx512_ops();
+const OpSet* cuda_ops();  // null in a build without CUDA
+
+class Device;
+std::shared_ptr<Device> open_cuda_device(int index);  // throws no_device
 
 // Below this largest element, 127 / max|x| overflows: such a block is quantized to zero codes.
 inline constexpr float kSmallestMaxAbs = 1e-36f;

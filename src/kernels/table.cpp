@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "kernels/device.h"
 #include "kernels/rows.h"
 
 namespace tandem {
@@ -26,7 +27,8 @@ constexpr IsaRow kIsas[] = {
 std::span<const LinearKernel> linear_kernels() {
   static const std::vector<LinearKernel> rows = [] {
     std::vector<LinearKernel> all;
-    for (const auto kernels : {avx512_linear_kernels(), avx2_linear_kernels(), ref_linear_kernels()}) {
+    for (const auto kernels : {avx512_linear_kernels(), avx2_linear_kernels(), ref_linear_kernels(),
+                               cuda_linear_kernels()}) {
       all.insert(all.end(), kernels.begin(), kernels.end());
     }
     return all;
@@ -35,7 +37,11 @@ std::span<const LinearKernel> linear_kernels() {
 }
 
 std::span<const OpSet> op_sets() {
-  static const std::vector<OpSet> sets = {avx512_ops(), avx2_ops(), ref_ops()};
+  static const std::vector<OpSet> sets = [] {
+    std::vector<OpSet> all = {avx512_ops(), avx2_ops(), ref_ops()};
+    if (cuda_ops() != nullptr) all.push_back(*cuda_ops());
+    return all;
+  }();
   return sets;
 }
 
@@ -50,6 +56,10 @@ std::vector<std::string_view> runnable_isas() {
 std::string_view best_isa() { return runnable_isas().front(); }
 
 void require_isa(std::string_view isa) {
+  if (names_device(isa)) {
+    open_device(isa);
+    return;
+  }
   const auto names = runnable_isas();
   for (const auto name : names) {
     if (name == isa) return;

@@ -18,7 +18,8 @@ std::span<const OpSet> op_sets();
 std::string_view best_isa();
 // The names a user may give, best first, that run here.
 std::vector<std::string_view> runnable_isas();
-// Throws no_device when `isa` is unknown or this processor lacks it; the message lists what runs.
+// Throws no_device when `isa` is unknown or this processor lacks it; the message lists what runs. "cuda" and
+// "cuda:N" name a GPU.
 void require_isa(std::string_view isa);
 
 // The row for this packing on this instruction set. Throws no_device naming both when there is none.

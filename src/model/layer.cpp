@@ -48,21 +48,26 @@ void fill_cos_sin(const Context& context, const Batch& batch, const Rope& rope, 
   }
 }
 
-// What the layer does to its heads, as the kernels take it.
-HeadTransform head_transform(const Layer& layer, float eps) {
-  const auto or_null = [](const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); };
-  return {or_null(layer.qkv_bias), or_null(layer.q_norm), or_null(layer.k_norm), eps};
-}
-
 }  // namespace
 
-const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace& ws) const {
+void Model::begin_step(const Context& context, const Batch& batch, Workspace& ws) const {
+  const int64_t T = batch.T, C = config_.width;
+  float* x = ws.x.as<float>();
+  float* cos_sin = ws.cos_sin.as<float>();
+  const PackedWeight& embedding = embedding_.parts.front();
+  if (device_ != nullptr) {
+    embedding.kernel->gather_rows(context, embedding, ws.step->tokens(), T, x);
+    ops_->device->cos_sin(context, T, config_.head_dim, inv_freq_, cos_sin);
+    return;
+  }
+  for (int64_t t = 0; t < T; ++t) embedding.kernel->decode_row(embedding, batch.tokens[t], x + t * C);
+  fill_cos_sin(context, batch, rope_, ws.inv_freq.as<float>(), cos_sin);
+}
+
+void Model::run_step(const Context& context, const Batch& batch, const KvCache& cache, Workspace& ws) const {
   const int64_t T = batch.T, C = config_.width, H = config_.num_heads, D = config_.head_dim;
   const int64_t F = config_.ffn_width, V = config_.vocab_size;
   const int64_t num_logits = static_cast<int64_t>(batch.logit_rows.size());
-  CHECK(T > 0 && T <= ws.max_tokens && num_logits <= ws.max_logits, "T {} of {}, logits {} of {}", T,
-        ws.max_tokens, num_logits, ws.max_logits);
-  const Context context{&pool_};
   const float eps = static_cast<float>(config_.rms_eps);
   float* x = ws.x.as<float>();
   float* qkv = ws.qkv.as<float>();
@@ -70,19 +75,17 @@ const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace&
   float* gate_up = ws.gate_up.as<float>();
   float* cos_sin = ws.cos_sin.as<float>();
 
-  const PackedWeight& embedding = embedding_.parts.front();
-  for (int64_t t = 0; t < T; ++t) embedding.kernel->decode_row(embedding, batch.tokens[t], x + t * C);
-  fill_cos_sin(context, batch, rope_, ws.inv_freq.as<float>(), cos_sin);
-
+  begin_step(context, batch, ws);
   for (int64_t l = 0; l < config_.num_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
+    const HeadTransform transform{layer.qkv_bias, layer.q_norm, layer.k_norm, eps};
     KvCache layer_cache = cache;
     layer_cache.layout.window = layer.window;
 
     Activations act = ws.activations(layer.qkv.act_type(), T, C);
-    ops_->rms_norm(context, x, T, C, layer.attn_norm.data(), eps, act);
+    ops_->rms_norm(context, x, T, C, layer.attn_norm, eps, act);
     linear(context, layer.qkv, act, qkv);
-    ops_->rope_append(context, qkv, head_transform(layer, eps), batch, H, cos_sin, layer_cache, l);
+    ops_->rope_append(context, qkv, transform, batch, H, cos_sin, layer_cache, l);
     ops_->attention(context, qkv, batch, H, layer_cache, l, ws.scratch.as<float>(), attended);
     act = ws.activations(layer.o.act_type(), T, H * D);
     ops_->quantize(context, attended, H * D, act);
@@ -90,7 +93,7 @@ const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace&
     add_bias(context, layer.o_bias, T, x);
 
     act = ws.activations(layer.gate_up.act_type(), T, C);
-    ops_->rms_norm(context, x, T, C, layer.ffn_norm.data(), eps, act);
+    ops_->rms_norm(context, x, T, C, layer.ffn_norm, eps, act);
     linear(context, layer.gate_up, act, gate_up);
     add_bias(context, layer.gate_up_bias, T, gate_up);
     act = ws.activations(layer.down.act_type(), T, F);
@@ -98,16 +101,53 @@ const float* Model::forward(const Batch& batch, const KvCache& cache, Workspace&
     linear(context, layer.down, act, x, /*accumulate=*/true);
     add_bias(context, layer.down_bias, T, x);
   }
-  if (num_logits == 0) return nullptr;
+  if (num_logits == 0) return;
 
   float* last = ws.last.as<float>();
-  for (int64_t i = 0; i < num_logits; ++i) std::copy_n(x + batch.logit_rows[i] * C, C, last + i * C);
+  if (device_ != nullptr) {
+    ops_->device->select_rows(context, x, C, num_logits, last);
+  } else {
+    for (int64_t i = 0; i < num_logits; ++i) std::copy_n(x + batch.logit_rows[i] * C, C, last + i * C);
+  }
   const LinearGroup& lm_head = lm_head_.parts.empty() ? embedding_ : lm_head_;
   const Activations act = ws.activations(lm_head.act_type(), num_logits, C);
-  ops_->rms_norm(context, last, num_logits, C, final_norm_.data(), eps, act);
+  ops_->rms_norm(context, last, num_logits, C, final_norm_, eps, act);
   CHECK(lm_head.N == V, "lm_head {} vocabulary {}", lm_head.N, V);
   linear(context, lm_head, act, ws.logits.as<float>());
-  return ws.logits.as<float>();
+  if (device_ != nullptr) {
+    ops_->device->argmax(context, ws.logits.as<float>(), num_logits, V, ws.greedy.as<int32_t>());
+  }
+}
+
+void Model::forward(const Batch& batch, const KvCache& cache, Workspace& ws) const {
+  const int64_t num_logits = static_cast<int64_t>(batch.logit_rows.size());
+  CHECK(batch.T > 0 && batch.T <= ws.max_tokens && num_logits <= ws.max_logits, "T {} of {}, logits {} of {}",
+        batch.T, ws.max_tokens, num_logits, ws.max_logits);
+  const Context context{&pool_, device_.get(), ws.step.get()};
+  if (device_ == nullptr) {
+    run_step(context, batch, cache, ws);
+    return;
+  }
+  ws.step->stage(batch, cache, config_.num_heads);
+  device_->run(*ws.step, [&] { run_step(context, batch, cache, ws); });
+}
+
+const float* Model::logits(Workspace& ws, int64_t num_logits) const {
+  if (device_ == nullptr || num_logits == 0) return ws.logits.as<float>();
+  float* host = ws.host_logits.as<float>();
+  device_->download(host, ws.logits.data(), static_cast<size_t>(num_logits * config_.vocab_size) * sizeof(float));
+  return host;
+}
+
+std::span<const int32_t> Model::greedy_tokens(Workspace& ws, int64_t num_logits) const {
+  CHECK(device_ != nullptr, "isa {}", isa_);
+  int32_t* host = ws.host_greedy.as<int32_t>();
+  device_->download(host, ws.greedy.data(), static_cast<size_t>(num_logits) * sizeof(int32_t));
+  return {host, static_cast<size_t>(num_logits)};
+}
+
+void Model::finish_step() const {
+  if (device_ != nullptr) device_->synchronize();
 }
 
 }  // namespace tandem

@@ -37,15 +37,14 @@ void check_finite(const Checkpoint& checkpoint, ThreadPool& pool, const std::str
 }
 
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
-LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa, Arena& arena,
+LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names) {
   LinearGroup group;
-  const Context context{&pool};
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
     const Encoding encoding = checkpoint.weight(names[i]).encoding;
     for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
-      check_finite(checkpoint, pool, names[i]);
+      check_finite(checkpoint, *context.pool, names[i]);
       parts.push_back(checkpoint.weight(names[i]));
     }
     const LinearKernel& kernel = find_linear(isa, encoding.packing);
@@ -59,6 +58,27 @@ LinearGroup pack(const Checkpoint& checkpoint, ThreadPool& pool, std::string_vie
     group.parts.push_back(std::move(packed));
   }
   return group;
+}
+
+constexpr std::string_view kCudaKernels = "cuda";  // of any GPU
+
+// What the kernels of cuda/attention.cu and the step on a device leave out.
+void check_runs_on_cuda(const Checkpoint& checkpoint) {
+  const ModelConfig& config = checkpoint.config;
+  if (config.head_dim != 64 && config.head_dim != 128) {
+    fail(ErrorKind::no_device, "{}: heads of {}; the CUDA kernels run heads of 64 and 128", checkpoint.path.string(),
+         config.head_dim);
+  }
+  if (config.num_heads / config.num_kv_heads > 16) {
+    fail(ErrorKind::no_device, "{}: {} query heads share a kv head; the CUDA kernels run at most 16",
+         checkpoint.path.string(), config.num_heads / config.num_kv_heads);
+  }
+  if (config.o_bias || config.mlp_bias) {
+    fail(ErrorKind::no_device, "{}: biases of o and of the feed-forward do not run on cuda", checkpoint.path.string());
+  }
+  if (config.rope_scaling == RopeScaling::dynamic) {
+    fail(ErrorKind::no_device, "{}: RoPE scaling 'dynamic' does not run on cuda", checkpoint.path.string());
+  }
 }
 
 uint64_t resident_bytes(const LinearGroup& group) {
@@ -78,40 +98,62 @@ uint64_t read_bytes(const LinearGroup& group) {
 }  // namespace
 
 Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa)
-    : config_(checkpoint.config), pool_(pool), isa_(isa), rope_(checkpoint.config) {
+    : config_(checkpoint.config),
+      pool_(pool),
+      isa_(isa),
+      device_(names_device(isa) ? open_device(isa) : nullptr),
+      arena_(device_.get()),
+      rope_(checkpoint.config) {
   require_isa(isa);
-  ops_ = &find_ops(isa);
+  const std::string_view kernels = device_ != nullptr ? kCudaKernels : isa;
+  ops_ = &find_ops(kernels);
+  if (device_ != nullptr) check_runs_on_cuda(checkpoint);
   const auto pack_group = [&](const std::vector<std::string>& names) {
-    LinearGroup group = pack(checkpoint, pool, isa, arena_, names);
+    LinearGroup group = pack(checkpoint, {&pool, device_.get()}, kernels, arena_, names);
     weight_bytes_ += resident_bytes(group);
     return group;
   };
-  const auto pack_vector = [&](const std::string& name) {
-    std::vector<float> values = load_vector(checkpoint, name);
+  const auto keep = [&](std::span<const float> values) {
+    float* kept = reinterpret_cast<float*>(arena_.take(values.size_bytes()));
+    if (device_ != nullptr) {
+      device_->upload(kept, values.data(), values.size_bytes());
+    } else {
+      std::copy(values.begin(), values.end(), kept);
+    }
+    return kept;
+  };
+  const auto pack_vectors = [&](const std::vector<std::string>& names) {
+    std::vector<float> values;
+    for (const std::string& name : names) {
+      const auto more = load_vector(checkpoint, name);
+      values.insert(values.end(), more.begin(), more.end());
+    }
     weight_bytes_ += values.size() * sizeof(float);
     step_read_bytes_ += values.size() * sizeof(float);
-    return values;
+    return keep(values);
   };
 
   embedding_ = pack_group({"model.embed_tokens.weight"});
   if (!config_.tied_embedding) lm_head_ = pack_group({"lm_head.weight"});
   step_read_bytes_ += read_bytes(config_.tied_embedding ? embedding_ : lm_head_);
-  final_norm_ = pack_vector("model.norm.weight");
+  final_norm_ = pack_vectors({"model.norm.weight"});
+  if (device_ != nullptr) inv_freq_ = keep({rope_.inverse_frequencies(0, nullptr), static_cast<size_t>(rope_.half())});
   for (int64_t l = 0; l < config_.num_layers; ++l) {
     const std::string p = fmt::format("model.layers.{}.", l);
     Layer layer;
-    layer.attn_norm = pack_vector(p + "input_layernorm.weight");
+    layer.attn_norm = pack_vectors({p + "input_layernorm.weight"});
     layer.qkv = pack_group({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
                             p + "self_attn.v_proj.weight"});
     const auto add_bias = [&](std::string_view name, std::vector<float>* out) {
-      const auto bias = pack_vector(fmt::format("{}{}_proj.bias", p, name));
+      const auto bias = load_vector(checkpoint, fmt::format("{}{}_proj.bias", p, name));
       out->insert(out->end(), bias.begin(), bias.end());
+      weight_bytes_ += bias.size() * sizeof(float);
+      step_read_bytes_ += bias.size() * sizeof(float);
     };
     layer.window = config_.window(l);
     if (config_.qkv_bias) {
-      for (const char* name : {"q", "k", "v"}) {
-        add_bias(fmt::format("self_attn.{}", name), &layer.qkv_bias);
-      }
+      layer.qkv_bias = pack_vectors({p + "self_attn.q_proj.bias", p + "self_attn.k_proj.bias",
+                                     p + "self_attn.v_proj.bias"});
     }
     if (config_.o_bias) add_bias("self_attn.o", &layer.o_bias);
     if (config_.mlp_bias) {
@@ -120,11 +162,11 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
       add_bias("mlp.down", &layer.down_bias);
     }
     if (config_.qk_norm) {
-      layer.q_norm = pack_vector(p + "self_attn.q_norm.weight");
-      layer.k_norm = pack_vector(p + "self_attn.k_norm.weight");
+      layer.q_norm = pack_vectors({p + "self_attn.q_norm.weight"});
+      layer.k_norm = pack_vectors({p + "self_attn.k_norm.weight"});
     }
     layer.o = pack_group({p + "self_attn.o_proj.weight"});
-    layer.ffn_norm = pack_vector(p + "post_attention_layernorm.weight");
+    layer.ffn_norm = pack_vectors({p + "post_attention_layernorm.weight"});
     layer.gate_up = pack_group({p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"});
     layer.down = pack_group({p + "mlp.down_proj.weight"});
     for (const LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
@@ -156,12 +198,12 @@ KvLayout Model::kv_layout(KvType type) const {
   return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
 }
 
-Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits) const {
+Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits, int64_t max_pages) const {
   const int64_t C = config_.width, H = config_.num_heads, G = config_.num_kv_heads, D = config_.head_dim;
-  const int64_t F = config_.ffn_width;
+  const int64_t F = config_.ffn_width, V = config_.vocab_size;
   const int64_t rows = std::max(max_tokens, max_logits);
   const int64_t max_K = (std::max({C, H * D, F}) + kActBlock - 1) / kActBlock * kActBlock;
-  const auto floats = [](int64_t n) { return Buffer(static_cast<size_t>(n) * sizeof(float)); };
+  const auto floats = [&](int64_t n) { return Buffer(static_cast<size_t>(n) * sizeof(float), device_.get()); };
   WorkspacePtr ws(new Workspace);
   ws->max_tokens = max_tokens;
   ws->max_logits = max_logits;
@@ -170,14 +212,22 @@ Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits
   ws->attended = floats(max_tokens * H * D);
   ws->gate_up = floats(max_tokens * 2 * F);
   ws->cos_sin = floats(max_tokens * D);
-  ws->inv_freq = floats(D / 2);
-  ws->scratch = floats(pool_.size() * attention_scratch_floats(H, G, D));
   ws->last = floats(max_logits * C);
-  ws->logits = floats(max_logits * config_.vocab_size);
-  ws->act_f32 = floats(rows * max_K);
-  ws->act_codes = Buffer(static_cast<size_t>(rows * max_K));
+  ws->logits = floats(max_logits * V);
+  ws->act_codes = Buffer(static_cast<size_t>(rows * max_K), device_.get());
   ws->act_scales = floats(rows * max_K / kActBlock);
   ws->act_sums = floats(rows * max_K / kActBlock);
+  if (device_ == nullptr) {
+    ws->inv_freq = floats(D / 2);
+    ws->scratch = floats(pool_.size() * attention_scratch_floats(H, G, D));
+    ws->act_f32 = floats(rows * max_K);
+    return ws;
+  }
+  ws->act_half = Buffer(static_cast<size_t>(rows * max_K) * sizeof(uint16_t), device_.get());
+  ws->greedy = Buffer(static_cast<size_t>(max_logits) * sizeof(int32_t), device_.get());
+  ws->host_logits = Buffer(static_cast<size_t>(max_logits * V) * sizeof(float), &device_->pinned_memory());
+  ws->host_greedy = Buffer(static_cast<size_t>(max_logits) * sizeof(int32_t), &device_->pinned_memory());
+  ws->step = device_->make_step({max_tokens, max_logits, max_pages}, H, kv_layout(KvType::bf16));
   return ws;
 }
 
@@ -185,11 +235,12 @@ void Model::WorkspaceDeleter::operator()(Workspace* workspace) const { delete wo
 
 uint64_t Model::workspace_bytes(const Workspace& ws) {
   uint64_t sum = 0;
-  for (const Buffer* buffer : {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.inv_freq,
-                               &ws.scratch, &ws.last, &ws.logits, &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums}) {
+  for (const Buffer* buffer :
+       {&ws.x, &ws.qkv, &ws.attended, &ws.gate_up, &ws.cos_sin, &ws.inv_freq, &ws.scratch, &ws.last, &ws.logits,
+        &ws.act_f32, &ws.act_codes, &ws.act_scales, &ws.act_sums, &ws.act_half, &ws.greedy}) {
     sum += buffer->size_bytes();
   }
-  return sum;
+  return sum + (ws.step != nullptr ? ws.step->size_bytes() : 0);
 }
 
 }  // namespace tandem

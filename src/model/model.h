@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "formats/checkpoint.h"
+#include "kernels/device.h"
 #include "kernels/table.h"
 #include "model/footprint.h"
 #include "model/rope.h"
@@ -21,15 +23,16 @@ struct LinearGroup {
   ActType act_type() const { return parts.front().kernel->act_type; }
 };
 
+// Vectors lie in the model's arena, where the kernels read.
 struct Layer {
-  std::vector<float> attn_norm;  // [C]
-  LinearGroup qkv;               // [(H + 2G) D, C]
-  std::vector<float> qkv_bias;   // [(H + 2G) D]; empty: none
-  std::vector<float> q_norm;     // [D]; empty: none
-  std::vector<float> k_norm;     // [D]; empty: none
-  LinearGroup o;                 // [C, H D]
-  std::vector<float> o_bias;     // [C]; empty: none
-  std::vector<float> ffn_norm;   // [C]
+  const float* attn_norm = nullptr;  // [C]
+  LinearGroup qkv;                   // [(H + 2G) D, C]
+  const float* qkv_bias = nullptr;   // [(H + 2G) D]; null: none
+  const float* q_norm = nullptr;     // [D]; null: none
+  const float* k_norm = nullptr;     // [D]; null: none
+  LinearGroup o;                     // [C, H D]
+  std::vector<float> o_bias;         // [C]; empty: none. These biases: the host's only
+  const float* ffn_norm = nullptr;   // [C]
   LinearGroup gate_up;           // [2F, C]
   std::vector<float> gate_up_bias;  // [2F]; empty: none
   LinearGroup down;              // [C, F]
@@ -40,13 +43,15 @@ struct Layer {
 class Model {
  public:
   // Packs the weights and releases the checkpoint's mapped pages (ref keeps them: it decodes on the
-  // fly). The pool must outlive the model. Throws no_device when the table has no row for a weight,
-  // no_memory when the weights do not fit.
+  // fly). An isa of "cuda" or "cuda:N" is that GPU. The pool must outlive the model. Throws no_device
+  // when the table has no row for a weight, no_memory when the weights do not fit.
   Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa);
 
   const ModelConfig& config() const { return config_; }
   std::string_view isa() const { return isa_; }
   ThreadPool& pool() const { return pool_; }
+  // Where weights, activations and cache lie; null: the host's memory.
+  Device* device() const { return device_.get(); }
   // Bytes of packed weights resident, and bytes a decode step reads of them.
   uint64_t weight_bytes() const { return weight_bytes_; }
   uint64_t step_read_bytes() const { return step_read_bytes_; }
@@ -54,30 +59,42 @@ class Model {
   std::vector<std::string> kernels_in_use() const;
   KvLayout kv_layout(KvType type) const;
 
-  // Buffers of a step, for at most max_tokens tokens and max_logits rows of logits.
+  // Buffers of a step, for at most max_tokens tokens, max_logits rows of logits and max_pages pages
+  // of cache. They must not outlive the model.
   struct Workspace;
   struct WorkspaceDeleter {
     void operator()(Workspace*) const;
   };
   using WorkspacePtr = std::unique_ptr<Workspace, WorkspaceDeleter>;
-  WorkspacePtr make_workspace(int64_t max_tokens, int64_t max_logits) const;
+  WorkspacePtr make_workspace(int64_t max_tokens, int64_t max_logits, int64_t max_pages) const;
   static uint64_t workspace_bytes(const Workspace&);
 
-  // One step: appends the batch's tokens to the cache and gives logits [logit_rows, V] in the
-  // workspace. Neither allocates nor branches on what the tokens are.
-  const float* forward(const Batch& batch, const KvCache& cache, Workspace& workspace) const;
+  // One step: appends the batch's tokens to the cache and leaves logits [logit_rows, V] in the
+  // workspace. Neither allocates nor branches on what the tokens are. A device may still be at it.
+  void forward(const Batch& batch, const KvCache& cache, Workspace& workspace) const;
+  // The first num_logits rows of the last step's logits, on the host. Waits for the step.
+  const float* logits(Workspace& workspace, int64_t num_logits) const;
+  // The id of the largest of each of these rows, the lowest of equals; -1 where a logit is NaN or
+  // none is finite. Waits for the step. Only on a device, where it spares the copy of the logits.
+  std::span<const int32_t> greedy_tokens(Workspace& workspace, int64_t num_logits) const;
+  // Waits for the last step.
+  void finish_step() const;
 
  private:
+  void run_step(const Context& context, const Batch& batch, const KvCache& cache, Workspace& workspace) const;
+  void begin_step(const Context& context, const Batch& batch, Workspace& workspace) const;
   ModelConfig config_;
   ThreadPool& pool_;
   std::string isa_;
+  std::shared_ptr<Device> device_;
   const OpSet* ops_ = nullptr;
   std::shared_ptr<const Checkpoint> source_;  // ref only: keeps the mapping alive
   Arena arena_;                               // holds the packed weights
   LinearGroup embedding_;                     // [V, C]
   LinearGroup lm_head_;                       // [V, C]; empty when tied
-  std::vector<float> final_norm_;
+  const float* final_norm_ = nullptr;
   Rope rope_;
+  const float* inv_freq_ = nullptr;  // [D / 2], a device's
   std::vector<Layer> layers_;
   uint64_t weight_bytes_ = 0;
   uint64_t step_read_bytes_ = 0;

@@ -79,9 +79,9 @@ struct Engine::Impl {
   Impl(const Model& model_, const EngineOptions& options_)
       : model(model_),
         options(resolve(options_, model_.config())),
-        store(model_.kv_layout(options.kv_type), options.kv_pages),
+        store(model_.kv_layout(options.kv_type), options.kv_pages, model_.device()),
         scheduler({options.max_sequences, options.max_step_tokens, options.kv_pages, kPageTokens}),
-        workspace(model_.make_workspace(options.max_step_tokens, options.max_sequences)),
+        workspace(model_.make_workspace(options.max_step_tokens, options.max_sequences, options.kv_pages)),
         tokens(static_cast<size_t>(options.max_step_tokens)),
         positions(static_cast<size_t>(options.max_step_tokens)) {
     batch.tokens = tokens.data();
@@ -93,7 +93,8 @@ struct Engine::Impl {
   void submit(Request request);
   bool drop_cancelled(const TokenSink& sink);
   void fill_batch(std::span<const ScheduledSlice> slices);
-  void sample(std::span<const ScheduledSlice> slices, const float* logits, const TokenSink& sink);
+  std::span<const int32_t> greedy_tokens(std::span<const ScheduledSlice> slices);
+  void sample(std::span<const ScheduledSlice> slices, const TokenSink& sink);
   FinishReason commit(Sequence& sequence, int32_t token) const;
   std::optional<Continuation> find_continuation(const Request& request) const;
   void finish(uint64_t id);
@@ -214,19 +215,33 @@ FinishReason Engine::Impl::commit(Sequence& sequence, int32_t token) const {
   return sequence.fills_context ? FinishReason::context_full : FinishReason::max_tokens;
 }
 
-void Engine::Impl::sample(std::span<const ScheduledSlice> slices, const float* logits,
-                          const TokenSink& sink) {
+// The step's tokens when a device has chosen all of them; empty when the host must see the logits, be
+// it to draw or to say what is wrong with them.
+std::span<const int32_t> Engine::Impl::greedy_tokens(std::span<const ScheduledSlice> slices) {
+  if (model.device() == nullptr) return {};
+  for (const ScheduledSlice& slice : slices) {
+    if (slice.samples && !sequences.at(slice.id).sampler.is_greedy()) return {};
+  }
+  const auto ids = model.greedy_tokens(*workspace, static_cast<int64_t>(batch.logit_rows.size()));
+  return std::ranges::find(ids, -1) == ids.end() ? ids : std::span<const int32_t>();
+}
+
+void Engine::Impl::sample(std::span<const ScheduledSlice> slices, const TokenSink& sink) {
+  if (batch.logit_rows.empty()) return;
   const size_t V = static_cast<size_t>(model.config().vocab_size);
+  const auto greedy = greedy_tokens(slices);
+  const float* logits =
+      greedy.empty() ? model.logits(*workspace, static_cast<int64_t>(batch.logit_rows.size())) : nullptr;
+  size_t row = 0;
   // One request's bad logits must not leave the others without the token of this step.
   std::exception_ptr failure;
   for (const ScheduledSlice& slice : slices) {
     if (!slice.samples) continue;
     Sequence& sequence = sequences.at(slice.id);
-    const std::span<const float> row(logits, V);
-    logits += V;
+    const size_t index = row++;
     int32_t token = -1;
     try {
-      token = sequence.sampler.sample(row);
+      token = greedy.empty() ? sequence.sampler.sample({logits + index * V, V}) : greedy[index];
     } catch (const Error& error) {
       const std::string message = fmt::format("request {}: {}", slice.id, error.what());
       failure = std::make_exception_ptr(Error(error.kind, message));
@@ -266,9 +281,9 @@ bool Engine::step(const TokenSink& sink) {
   const std::span<const ScheduledSlice> slices = impl_->scheduler.plan();
   if (slices.empty()) return dropped;
   impl_->fill_batch(slices);
-  const float* logits = impl_->model.forward(impl_->batch, impl_->store.cache(), *impl_->workspace);
+  impl_->model.forward(impl_->batch, impl_->store.cache(), *impl_->workspace);
   impl_->scheduler.advance();
-  impl_->sample(slices, logits, sink);
+  impl_->sample(slices, sink);
   return true;
 }
 

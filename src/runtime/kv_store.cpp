@@ -7,12 +7,15 @@
 namespace tandem {
 namespace {
 
-size_t checked_cache_bytes(const KvLayout& layout, int64_t num_pages) {
+size_t checked_cache_bytes(const KvLayout& layout, int64_t num_pages, const Device* device) {
   CHECK(num_pages > 0 && layout.page_bytes() > 0, "num_pages {} page_bytes {}", num_pages,
         layout.page_bytes());
   const auto bytes =
       checked_mul(static_cast<uint64_t>(num_pages), static_cast<uint64_t>(layout.page_bytes()));
-  const uint64_t available = available_memory_bytes();
+  const uint64_t available = device != nullptr ? device->free_bytes() : available_memory_bytes();
+  if (device != nullptr && layout.type != KvType::bf16) {
+    fail(ErrorKind::no_device, "{} runs a KV cache of bf16; found {}", device->name(), kv_type_name(layout.type));
+  }
   if (!bytes || *bytes > available) {
     fail(ErrorKind::no_memory,
          "KV cache: {} pages of {} tokens ({} bytes each, {}) do not fit the {} bytes of memory "
@@ -24,7 +27,7 @@ size_t checked_cache_bytes(const KvLayout& layout, int64_t num_pages) {
 
 }  // namespace
 
-KvStore::KvStore(const KvLayout& layout, int64_t num_pages)
-    : layout_(layout), buffer_(checked_cache_bytes(layout, num_pages)) {}
+KvStore::KvStore(const KvLayout& layout, int64_t num_pages, Device* device)
+    : layout_(layout), buffer_(checked_cache_bytes(layout, num_pages, device), device) {}
 
 }  // namespace tandem

@@ -19,6 +19,8 @@ class Sampler {
   // params must have passed check_sampling; prompt ids lie in [0, vocab_size).
   Sampler(const SamplingParams& params, int64_t vocab_size, std::span<const int32_t> prompt);
 
+  // Whether it takes the largest logit as it is, the lowest id of equals: so does a device.
+  bool is_greedy() const { return params_.temperature == 0.0f && seen_.empty(); }
   // logits [V]. Throws system when a logit is NaN or none is finite. Allocates on the first call
   // only.
   int32_t sample(std::span<const float> logits);

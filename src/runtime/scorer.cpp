@@ -19,8 +19,9 @@ struct Scorer::Impl {
   Impl(const Model& model_, KvType kv_type, int64_t max_window_)
       : model(model_),
         max_window(max_window_),
-        store(model_.kv_layout(kv_type), (max_window_ + kPageTokens - 1) / kPageTokens),
-        workspace(model_.make_workspace(kSegmentTokens, kSegmentTokens)),
+        store(model_.kv_layout(kv_type), (max_window_ + kPageTokens - 1) / kPageTokens, model_.device()),
+        workspace(model_.make_workspace(kSegmentTokens, kSegmentTokens,
+                                        (max_window_ + kPageTokens - 1) / kPageTokens)),
         pages(static_cast<size_t>((max_window_ + kPageTokens - 1) / kPageTokens)),
         positions(static_cast<size_t>(max_window_)) {
     std::iota(pages.begin(), pages.end(), 0);
@@ -69,7 +70,9 @@ void Scorer::score(std::span<const int32_t> tokens, int64_t first, const LogitSi
     for (int64_t p = std::max(begin, first); p < end; ++p) {
       batch.logit_rows.push_back(static_cast<int32_t>(p - begin));
     }
-    const float* logits = impl_->model.forward(batch, impl_->store.cache(), *impl_->workspace);
+    impl_->model.forward(batch, impl_->store.cache(), *impl_->workspace);
+    const float* logits =
+        impl_->model.logits(*impl_->workspace, static_cast<int64_t>(batch.logit_rows.size()));
     for (const int32_t row : batch.logit_rows) {
       sink(begin + row, logits);
       logits += V;

@@ -21,8 +21,8 @@ class Sequences {
       : model_(model),
         count_(count),
         max_step_tokens_(std::max(count, std::min(step_tokens, count * max_context))),
-        store_(model.kv_layout(kv_type), count * pages_for(max_context)),
-        workspace_(model.make_workspace(max_step_tokens_, count)),
+        store_(model.kv_layout(kv_type), count * pages_for(max_context), model.device()),
+        workspace_(model.make_workspace(max_step_tokens_, count, count * pages_for(max_context))),
         tokens_(static_cast<size_t>(max_step_tokens_)),
         positions_(static_cast<size_t>(max_step_tokens_)),
         pages_(static_cast<size_t>(count * pages_for(max_context))),
@@ -67,6 +67,8 @@ class Sequences {
     }
     context_ += num_tokens;
     model_.forward(batch_, store_.cache(), *workspace_);
+    // A device's step ends, as a greedy answer's does, with its tokens on the host.
+    if (model_.device() != nullptr) model_.greedy_tokens(*workspace_, count_);
   }
 
   const Model& model_;

@@ -1,4 +1,5 @@
-// An owned block of memory, 64-byte aligned, zeroed by the system on first touch, huge pages asked for.
+// An owned block of memory: the host's, 64-byte aligned, zeroed by the system on first touch, huge pages asked
+// for; or a device's.
 #pragma once
 
 #include <cstddef>
@@ -7,11 +8,21 @@
 
 namespace tandem {
 
+// Memory that is not the host's: its addresses mean nothing to the host but as numbers.
+class DeviceMemory {
+ public:
+  virtual ~DeviceMemory() = default;
+  // 256-byte aligned and zero. Throws no_memory with the bytes wanted and free.
+  virtual std::byte* allocate(size_t size_bytes) = 0;
+  virtual void release(std::byte* data) noexcept = 0;
+};
+
 class Buffer {
  public:
   Buffer() = default;
-  // Reserves address space; a page costs memory from its first touch on. Throws no_memory.
-  explicit Buffer(size_t size_bytes);
+  // Host: reserves address space; a page costs memory from its first touch on. `device` must outlive the
+  // buffer. Throws no_memory.
+  explicit Buffer(size_t size_bytes, DeviceMemory* device = nullptr);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
@@ -33,17 +44,20 @@ class Buffer {
  private:
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
+  DeviceMemory* device_ = nullptr;  // null: the host
 };
 
 // Memory handed out piece by piece and given back all at once: the weights of a model lie in a few
 // large blocks, so that huge pages hold them and a step does not spend its time on address translation.
 class Arena {
  public:
-  // 64-byte aligned; zero until written. Valid as long as the arena.
+  explicit Arena(DeviceMemory* device = nullptr) : device_(device) {}
+  // 64-byte aligned (a device's: 256); zero until written. Valid as long as the arena.
   std::byte* take(size_t size_bytes);
   size_t used_bytes() const { return used_bytes_; }
 
  private:
+  DeviceMemory* device_;
   std::vector<Buffer> blocks_;
   size_t left_ = 0;        // free bytes at the end of the last block
   size_t used_bytes_ = 0;

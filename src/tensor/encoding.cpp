@@ -111,6 +111,8 @@ const char* act_type_name(ActType type) {
     case ActType::f32: return "f32";
     case ActType::int8_block: return "int8 per 32";
     case ActType::int8_token: return "int8 per token";
+    case ActType::bf16: return "bf16";
+    case ActType::f16: return "f16";
   }
   return "?";
 }

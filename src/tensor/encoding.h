@@ -35,6 +35,7 @@ enum class ActType : uint8_t {
   f32,
   int8_block,  // signed bytes, one f32 scale for each 32 consecutive channels of a token
   int8_token,  // signed bytes, one f32 scale a token
+  bf16, f16,   // CUDA's plain weights
 };
 
 inline constexpr int64_t kActBlock = 32;

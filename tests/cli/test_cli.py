@@ -186,6 +186,28 @@ def test_a_missing_instruction_set_exits_5_in_every_verb(verb, tmp_path):
     assert_error(with_model(verb, MODEL, tmp_path, "--isa", "neon"), 5, "neon", "ref")
 
 
+@pytest.mark.parametrize("verb", [["run", "-p", "hi"], ["eval", "--text", __file__], ["bench"]])
+def test_device_that_is_not_there_exits_5(verb):
+    # No machine has a ninth GPU here; without a driver or without CUDA in the build the answer is as short.
+    assert_error(tandem(*verb, "--device", "cuda:99"), 5)
+
+
+def test_device_and_isa_usage_errors():
+    assert_error(tandem("run", "-p", "hi", "--device", "tpu"), 2, "'tpu'", "cuda:N")
+    assert_error(tandem("run", "-p", "hi", "--device", "cuda", "--isa", "ref"), 2, "--isa", "--device")
+
+
+def test_random_weights_need_no_file():
+    shape = pathlib.Path(__file__).parents[2] / "data" / "models" / "SmolLM2-135M.json"
+    result = tandem("bench", "--random-weights", shape, "--encoding", "q4_0", "-p", 0, "-n", 2, "-r", 1, "-o", "jsonl")
+    assert result.returncode == 0, result.stderr
+    row = json.loads(result.stdout)
+    assert "q4_0" in row["model_type"]
+    result = tandem("bench", "--random-weights", shape, "--encoding", "int4-g128")
+    assert result.returncode == 2
+    assert "576" in result.stderr and "128" in result.stderr
+
+
 @pytest.mark.parametrize("content", [None, b"", b"GGUF", b"not a model" * 100])
 def test_bad_model_exits_3(tmp_path, content):
     path = tmp_path / "bad.gguf"

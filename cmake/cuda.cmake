@@ -1,0 +1,18 @@
+# TANDEM_CUDA: ON where nvcc is found, unless told otherwise. Hopper's machine code only (sm_90a).
+find_program(TANDEM_NVCC nvcc HINTS ${CUDAToolkit_ROOT}/bin $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+if(TANDEM_NVCC)
+  set(nvcc_found ON)
+else()
+  set(nvcc_found OFF)
+endif()
+option(TANDEM_CUDA "Build the CUDA kernels" ${nvcc_found})
+if(TANDEM_CUDA)
+  set(CMAKE_CUDA_COMPILER ${TANDEM_NVCC})
+  set(CMAKE_CUDA_ARCHITECTURES 90a-real)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  enable_language(CUDA)
+  # CMake 3.25 does not know nvcc's name for it.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  find_package(CUDAToolkit REQUIRED)
+endif()

@@ -1,0 +1,27 @@
+// A model's shape -> a Checkpoint of that shape with random weights, in memory: for speed, memory
+// and energy, which do not depend on what a model has learned.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+#include "base/thread_pool.h"
+#include "formats/checkpoint.h"
+
+namespace tandem {
+
+// One of data/models: a JSON file of the shape's numbers. Throws bad_file.
+ModelConfig read_model_shape(const std::filesystem::path& path);
+
+// "bf16", "f16", "int8", "int4-g32", "int4-g64", "int4-g128", "q4_0", "q4_1", "q8_0". Throws usage.
+Encoding encoding_of(std::string_view name);
+
+// Layers' matrices in `layers`, the output matrix in `lm_head`, an embedding of its own in bf16.
+// Weights are about normal with a deviation of 1 / sqrt(K), norms are 1. Tensors are views, at
+// places of their own, into one sheet of rows for each encoding and K: a row is a function of the
+// seed, K and its place in the sheet. No tokenizer. Throws usage when K has not the encoding's
+// blocks.
+Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
+                             const Encoding& lm_head, uint64_t seed, ThreadPool& pool);
+
+}  // namespace tandem

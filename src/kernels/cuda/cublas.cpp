@@ -1,0 +1,163 @@
+#include "kernels/cuda/cublas.h"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+
+#include <map>
+#include <tuple>
+
+#include "base/error.h"
+#include "kernels/cuda/check.h"
+
+namespace tandem {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA asks for on Hopper
+constexpr const char* kPlaces[] = {"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13"};
+
+void check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail(ErrorKind::system, "cuBLASLt: {}: status {}", what, static_cast<int>(status));
+}
+
+// The functions used, by their own names.
+struct Functions {
+#define TANDEM_CUBLAS(name) decltype(&::name) name = nullptr
+  TANDEM_CUBLAS(cublasLtCreate);
+  TANDEM_CUBLAS(cublasLtDestroy);
+  TANDEM_CUBLAS(cublasLtGetVersion);
+  TANDEM_CUBLAS(cublasLtMatmulDescCreate);
+  TANDEM_CUBLAS(cublasLtMatmulDescSetAttribute);
+  TANDEM_CUBLAS(cublasLtMatrixLayoutCreate);
+  TANDEM_CUBLAS(cublasLtMatmulPreferenceCreate);
+  TANDEM_CUBLAS(cublasLtMatmulPreferenceSetAttribute);
+  TANDEM_CUBLAS(cublasLtMatmulAlgoGetHeuristic);
+  TANDEM_CUBLAS(cublasLtMatmul);
+#undef TANDEM_CUBLAS
+
+  bool load(void* library) {
+    const auto find = [&](auto& function, const char* name) {
+      function =
+          reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+      return function != nullptr;
+    };
+    return find(cublasLtCreate, "cublasLtCreate") && find(cublasLtDestroy, "cublasLtDestroy") &&
+           find(cublasLtGetVersion, "cublasLtGetVersion") &&
+           find(cublasLtMatmulDescCreate, "cublasLtMatmulDescCreate") &&
+           find(cublasLtMatmulDescSetAttribute, "cublasLtMatmulDescSetAttribute") &&
+           find(cublasLtMatrixLayoutCreate, "cublasLtMatrixLayoutCreate") &&
+           find(cublasLtMatmulPreferenceCreate, "cublasLtMatmulPreferenceCreate") &&
+           find(cublasLtMatmulPreferenceSetAttribute, "cublasLtMatmulPreferenceSetAttribute") &&
+           find(cublasLtMatmulAlgoGetHeuristic, "cublasLtMatmulAlgoGetHeuristic") &&
+           find(cublasLtMatmul, "cublasLtMatmul");
+  }
+};
+
+// A product of one shape as cuBLASLt wants it described. Descriptions live as long as the program's
+// device.
+struct Plan {
+  bool exists = false;
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+class LoadedCublas final : public Cublas {
+ public:
+  LoadedCublas(void* library, const Functions& functions) : library_(library), call_(functions) {
+    check(call_.cublasLtCreate(&handle_), "create");
+    CUDA_CHECK(cudaMalloc(&workspace_, kWorkspaceBytes));
+  }
+  ~LoadedCublas() override {
+    cudaFree(workspace_);
+    call_.cublasLtDestroy(handle_);
+    dlclose(library_);
+  }
+  uint64_t version() const override { return call_.cublasLtGetVersion(); }
+
+  bool matmul(const MatmulCall& m, void* stream) override {
+    const auto key = std::make_tuple(m.type, m.N, m.T, m.K, m.ldw, m.ldx, m.ldy);
+    auto it = plans_.find(key);
+    if (it == plans_.end()) it = plans_.emplace(key, make_plan(m)).first;
+    const Plan& plan = it->second;
+    if (!plan.exists) return false;
+    const float alpha = 1.0f, beta = m.accumulate ? 1.0f : 0.0f;
+    const int32_t one = 1, zero = 0;
+    const bool is_int8 = m.type == ActType::int8_token;
+    const void* scale = is_int8 ? static_cast<const void*>(&one) : &alpha;
+    const void* keep = is_int8 ? static_cast<const void*>(&zero) : &beta;
+    check(call_.cublasLtMatmul(handle_, plan.operation, scale, m.w, plan.w, m.x, plan.x, keep, m.y,
+                               plan.y, m.y, plan.y, &plan.algorithm, workspace_, kWorkspaceBytes,
+                               static_cast<cudaStream_t>(stream)),
+          "matmul");
+    return true;
+  }
+
+ private:
+  // In cuBLASLt's columns: y is N x T, w is K x N and transposed, x is K x T.
+  Plan make_plan(const MatmulCall& m) {
+    const bool is_int8 = m.type == ActType::int8_token;
+    const cudaDataType_t type = is_int8                   ? CUDA_R_8I
+                                : m.type == ActType::bf16 ? CUDA_R_16BF
+                                                          : CUDA_R_16F;
+    const cudaDataType_t sum = is_int8 ? CUDA_R_32I : CUDA_R_32F;
+    const auto u64 = [](int64_t value) { return static_cast<uint64_t>(value); };
+    Plan plan;
+    check(call_.cublasLtMatmulDescCreate(&plan.operation,
+                                         is_int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, sum),
+          "describe the product");
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA,
+                                               &transpose, sizeof transpose),
+          "transpose the weight");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.w, type, u64(m.K), u64(m.N), m.ldw),
+          "describe the weight");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.x, type, u64(m.K), u64(m.T), m.ldx),
+          "describe the activations");
+    check(call_.cublasLtMatrixLayoutCreate(&plan.y, sum, u64(m.N), u64(m.T), m.ldy),
+          "describe the output");
+    cublasLtMatmulPreference_t preference = nullptr;
+    check(call_.cublasLtMatmulPreferenceCreate(&preference), "state a preference");
+    check(call_.cublasLtMatmulPreferenceSetAttribute(preference,
+                                                     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                     &kWorkspaceBytes, sizeof kWorkspaceBytes),
+          "give a workspace");
+    // y may begin in the middle of a wider row, and its rows are 4-byte numbers.
+    const uint32_t alignment = 16;
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      const uint32_t bytes = m.ldy % 4 == 0 ? alignment : 4;
+      check(call_.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes),
+            "state alignment");
+    }
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t status = call_.cublasLtMatmulAlgoGetHeuristic(
+        handle_, plan.operation, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "choose an algorithm");
+    plan.exists = status == CUBLAS_STATUS_SUCCESS && count > 0;
+    plan.algorithm = found.algo;
+    return plan;
+  }
+
+  void* library_;
+  Functions call_;
+  cublasLtHandle_t handle_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<std::tuple<ActType, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>, Plan> plans_;
+};
+
+}  // namespace
+
+std::shared_ptr<Cublas> Cublas::open() {
+  for (const char* place : kPlaces) {
+    void* library = dlopen(place, RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) continue;
+    Functions functions;
+    if (functions.load(library)) return std::make_shared<LoadedCublas>(library, functions);
+    dlclose(library);
+  }
+  return nullptr;
+}
+
+}  // namespace tandem

@@ -1,0 +1,130 @@
+// The device behind `--device cuda`: one GPU, one stream, what its kernels share.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <map>
+
+#include "kernels/cuda/check.h"
+#include "kernels/device.h"
+
+namespace tandem {
+
+class Cublas;
+
+// Attention work for one block of threads and one kv head: up to 16 rows (query tokens x query
+// heads of the kv head) against a run of pages.
+struct AttentionItem {
+  int32_t first_token;  // row of the step's arrays
+  int32_t num_tokens;   // 0: nothing to do
+  int32_t position;     // of the first token
+  int32_t pages;        // index of the sequence's page table in the step's pages
+  int32_t page_begin;   // pages of the sequence to attend to
+  int32_t page_end;
+  int32_t slot;       // where the partial result goes; -1: this item covers the whole context
+  int32_t num_items;  // items that share the query, in slots slot_begin ...
+  int32_t slot_begin;
+};
+
+// The step's arrays as kernels get them.
+struct StepView {
+  const int32_t* tokens = nullptr;       // [T]
+  const int32_t* positions = nullptr;    // [T]
+  const int32_t* page_tables = nullptr;  // [T] index of the token's page table in `pages`
+  const int32_t* logit_rows = nullptr;   // [num_logits]
+  const AttentionItem* items = nullptr;  // [num_items]
+  const int32_t* pages = nullptr;
+  int32_t num_items = 0;
+  float* partials = nullptr;     // [slots, H, D + 2]: unnormalized output, maximum, sum
+  uint32_t* counters = nullptr;  // [slots, G], zero between steps
+};
+
+class CudaStep final : public DeviceStep {
+ public:
+  CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H,
+           const KvLayout& layout);
+  ~CudaStep() override;
+  void stage(const Batch& batch, const KvCache& cache, int64_t H) override;
+  const int32_t* tokens() const override { return view_.tokens; }
+  uint64_t size_bytes() const override;
+  const StepView& view() const { return view_; }
+  // Runs or replays the launches of a step, see Device::run.
+  void run(const std::function<void()>& launch);
+
+ private:
+  struct Shape {
+    int64_t T = 0, num_logits = 0, num_items = 0;
+    const std::byte* cache = nullptr;
+    auto operator<=>(const Shape&) const = default;
+  };
+  struct Recorded {
+    cudaGraphExec_t graph = nullptr;
+    int uses = 0;
+  };
+  void add_items(const SequenceSlice& slice, int64_t pages, int64_t H, const KvLayout& layout);
+
+  cudaStream_t stream_;
+  StepLimits limits_;
+  std::vector<AttentionItem> items_;
+  int64_t num_slots_ = 0;
+  Buffer host_, device_, partials_, counters_;
+  cudaEvent_t copied_ = nullptr;
+  StepView view_;
+  Shape shape_;
+  bool decodes_ = false;  // every sequence has one token
+  std::map<Shape, Recorded> recorded_;
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int index);
+  ~CudaDevice() override;
+
+  std::byte* allocate(size_t size_bytes) override;
+  void release(std::byte* data) noexcept override;
+  const std::string& name() const override { return name_; }
+  const std::string& description() const override { return description_; }
+  uint64_t free_bytes() const override;
+  void upload(void* to, const void* from, size_t size_bytes) override;
+  void download(void* to, const void* from, size_t size_bytes) override;
+  void synchronize() override;
+  DeviceMemory& pinned_memory() override { return pinned_; }
+  std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H,
+                                        const KvLayout& layout) override;
+  void run(DeviceStep& step, const std::function<void()>& launch) override;
+
+  cudaStream_t stream() const { return stream_; }
+  int multiprocessors() const { return multiprocessors_; }
+  // At least size_bytes that stay valid until the next call: canonical bytes on their way into a
+  // layout.
+  std::byte* scratch(size_t size_bytes);
+  // What large products work in: whole for one op at a time.
+  std::byte* workspace() { return workspace_.data(); }
+  static constexpr size_t kWorkspaceBytes = size_t{192} << 20;
+  // Null when the library is not found.
+  Cublas* cublas() const { return cublas_.get(); }
+
+ private:
+  class Pinned final : public DeviceMemory {
+   public:
+    std::byte* allocate(size_t size_bytes) override;
+    void release(std::byte* data) noexcept override;
+  };
+  int index_;
+  std::string name_, description_;
+  int multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  Pinned pinned_;
+  Buffer scratch_, workspace_;
+  std::shared_ptr<Cublas> cublas_;
+};
+
+inline CudaDevice& cuda_device(const Context& context) {
+  return static_cast<CudaDevice&>(*context.device);
+}
+inline cudaStream_t cuda_stream(const Context& context) { return cuda_device(context).stream(); }
+inline const StepView& step_view(const Context& context) {
+  return static_cast<const CudaStep&>(*context.step).view();
+}
+
+}  // namespace tandem

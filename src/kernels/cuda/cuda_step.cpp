@@ -1,0 +1,151 @@
+// Batch -> the arrays that kernels read, and the graphs of decode steps.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernels/cuda/cuda_device.h"
+
+namespace tandem {
+namespace {
+
+constexpr int64_t kAttentionRows = 16;  // of one item: the rows of a tensor-core tile
+// A decoding sequence's context is cut into pieces of at least this many pages, and at most this
+// many pieces, whatever runs beside it.
+constexpr int64_t kPagesPerItem = 4, kItemsPerToken = 32;
+
+int64_t max_items(const StepLimits& limits) {
+  return static_cast<int64_t>(
+      std::bit_ceil(static_cast<uint64_t>(limits.max_tokens + limits.max_pages / 2 + 1)));
+}
+
+// Only a sequence of more than kPagesPerItem pages has partial results.
+int64_t max_slots(const StepLimits& limits) { return limits.max_pages / 2 + 1; }
+
+}  // namespace
+
+CudaStep::CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H,
+                   const KvLayout& layout)
+    : stream_(stream), limits_(limits) {
+  CHECK(H / layout.G <= kAttentionRows, "H {} G {}", H, layout.G);
+  const size_t ints =
+      static_cast<size_t>(3 * limits.max_tokens + limits.max_logits + limits.max_pages) +
+      static_cast<size_t>(max_items(limits)) * sizeof(AttentionItem) / 4;
+  host_ = Buffer(ints * 4, &device.pinned_memory());
+  device_ = Buffer(ints * 4, &device);
+  partials_ =
+      Buffer(static_cast<size_t>(max_slots(limits) * H * (layout.D + 2)) * sizeof(float), &device);
+  counters_ = Buffer(static_cast<size_t>(max_slots(limits) * layout.G) * sizeof(uint32_t), &device);
+  items_.reserve(static_cast<size_t>(max_items(limits)));
+  CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming));
+}
+
+CudaStep::~CudaStep() {
+  cudaStreamSynchronize(stream_);
+  for (auto& [shape, recorded] : recorded_) {
+    if (recorded.graph != nullptr) cudaGraphExecDestroy(recorded.graph);
+  }
+  cudaEventDestroy(copied_);
+}
+
+uint64_t CudaStep::size_bytes() const {
+  return device_.size_bytes() + partials_.size_bytes() + counters_.size_bytes();
+}
+
+// A decoding token's context is cut into items that depend on nothing but its length; a prompt's
+// tokens come in tiles, each with its whole context.
+void CudaStep::add_items(const SequenceSlice& slice, int64_t pages, int64_t H,
+                         const KvLayout& layout) {
+  const bool decodes = slice.num_tokens == 1;
+  const int64_t tile = decodes ? 1 : kAttentionRows / (H / layout.G);
+  for (int64_t i = 0; i < slice.num_tokens; i += tile) {
+    const int64_t tokens = std::min(tile, slice.num_tokens - i);
+    const int64_t position = slice.context - slice.num_tokens + i;
+    const int64_t begin = layout.first_key(position) / kPageTokens;
+    const int64_t end = (position + tokens - 1) / kPageTokens + 1;
+    const int64_t pages_seen = end - begin;
+    const int64_t run =
+        decodes ? std::max(kPagesPerItem, (pages_seen + kItemsPerToken - 1) / kItemsPerToken)
+                : pages_seen;
+    const int64_t count = (end - begin + run - 1) / run;
+    const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
+    for (int64_t c = 0; c < count; ++c) {
+      items_.push_back({i32(slice.first_token + i), i32(tokens), i32(position), i32(pages),
+                        i32(begin + c * run), i32(std::min(begin + (c + 1) * run, end)),
+                        count == 1 ? -1 : i32(num_slots_ + c), i32(count), i32(num_slots_)});
+    }
+    if (count > 1) num_slots_ += count;
+  }
+}
+
+void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
+  const int64_t num_logits = static_cast<int64_t>(batch.logit_rows.size());
+  int64_t num_pages = 0;
+  items_.clear();
+  num_slots_ = 0;
+  decodes_ = true;
+  for (const SequenceSlice& slice : batch.sequences) {
+    add_items(slice, num_pages, H, cache.layout);
+    num_pages += (slice.context + kPageTokens - 1) / kPageTokens;
+    decodes_ = decodes_ && slice.num_tokens == 1;
+  }
+  items_.resize(std::bit_ceil(items_.size()), AttentionItem{});
+  CHECK(batch.T <= limits_.max_tokens && num_logits <= limits_.max_logits &&
+            num_pages <= limits_.max_pages && num_slots_ <= max_slots(limits_),
+        "T {} logits {} pages {} slots {} of {} {} {} {}", batch.T, num_logits, num_pages,
+        num_slots_, limits_.max_tokens, limits_.max_logits, limits_.max_pages, max_slots(limits_));
+
+  // The pages come last: all else lies where the shape of the step says.
+  CUDA_CHECK(cudaEventSynchronize(copied_));  // the last step's copy has left the host's buffer
+  int32_t* host = host_.as<int32_t>();
+  const int32_t* device = device_.as<int32_t>();
+  int64_t at = 0;
+  const auto put = [&](const int32_t* from, int64_t count) {
+    if (from != nullptr) std::memcpy(host + at, from, static_cast<size_t>(count) * 4);
+    at += count;
+    return device + (at - count);
+  };
+  view_.tokens = put(batch.tokens, batch.T);
+  view_.positions = put(batch.positions, batch.T);
+  int32_t* page_tables = host + at;
+  view_.page_tables = put(nullptr, batch.T);
+  view_.logit_rows = put(batch.logit_rows.data(), num_logits);
+  view_.num_items = static_cast<int32_t>(items_.size());
+  view_.items = reinterpret_cast<const AttentionItem*>(
+      put(reinterpret_cast<const int32_t*>(items_.data()),
+          static_cast<int64_t>(items_.size() * sizeof(AttentionItem) / 4)));
+  view_.pages = device + at;
+  const int64_t pages_begin = at;
+  for (const SequenceSlice& slice : batch.sequences) {
+    std::fill_n(page_tables + slice.first_token, slice.num_tokens,
+                static_cast<int32_t>(at - pages_begin));
+    put(slice.pages, (slice.context + kPageTokens - 1) / kPageTokens);
+  }
+  view_.partials = partials_.as<float>();
+  view_.counters = counters_.as<uint32_t>();
+  shape_ = {batch.T, num_logits, view_.num_items, cache.base};
+  CUDA_CHECK(cudaMemcpyAsync(device_.data(), host, static_cast<size_t>(at) * 4,
+                             cudaMemcpyHostToDevice, stream_));
+  CUDA_CHECK(cudaEventRecord(copied_, stream_));
+}
+
+void CudaStep::run(const std::function<void()>& launch) {
+  // The first step of a shape runs as it is: that loads its kernels, which a recording must not do.
+  Recorded* recorded = decodes_ ? &recorded_[shape_] : nullptr;
+  if (recorded == nullptr || recorded->uses++ == 0) {
+    launch();
+    return;
+  }
+  if (recorded->graph == nullptr) {
+    CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    launch();
+    cudaGraph_t graph = nullptr;
+    CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
+    const cudaError_t error = cudaGraphInstantiate(&recorded->graph, graph, 0);
+    cudaGraphDestroy(graph);
+    CUDA_CHECK(error);
+  }
+  CUDA_CHECK(cudaGraphLaunch(recorded->graph, stream_));
+}
+
+}  // namespace tandem

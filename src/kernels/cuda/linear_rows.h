@@ -1,0 +1,13 @@
+// The families of linear kernels: each makes rows of the table.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace tandem {
+
+// linear_rows.cu: bf16, f16, int8_channel.
+LinearKernel cuda_rows_row(const char* name, Packing packing, ActType act_type);
+// linear_blocks.cu: q4_0, q4_1, q8_0, int4_group.
+LinearKernel cuda_blocks_row(const char* name, Packing packing);
+
+}  // namespace tandem

@@ -1,0 +1,28 @@
+// The CUDA rows of the kernel table.
+#include "kernels/rows.h"
+
+#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/linear_rows.h"
+
+namespace tandem {
+
+std::span<const LinearKernel> cuda_linear_kernels() {
+  static const LinearKernel rows[] = {
+      cuda_rows_row("linear_f16_cuda", Packing::f16, ActType::f16),
+      cuda_rows_row("linear_bf16_cuda", Packing::bf16, ActType::bf16),
+      cuda_rows_row("linear_int8_channel_cuda", Packing::int8_channel, ActType::int8_token),
+      cuda_blocks_row("linear_q4_0_cuda", Packing::q4_0),
+      cuda_blocks_row("linear_q4_1_cuda", Packing::q4_1),
+      cuda_blocks_row("linear_q8_0_cuda", Packing::q8_0),
+      cuda_blocks_row("linear_int4_group_cuda", Packing::int4_group),
+  };
+  return rows;
+}
+
+const OpSet* cuda_ops() {
+  static const OpSet set{"cuda",         cuda_quantize, cuda_rms_norm,     cuda_rope_append,
+                         cuda_attention, cuda_act_mul,  &cuda_device_ops()};
+  return &set;
+}
+
+}  // namespace tandem

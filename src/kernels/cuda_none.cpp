@@ -1,0 +1,16 @@
+// What a build without CUDA has in the place of kernels/cuda.
+#include "base/error.h"
+#include "kernels/device.h"
+#include "kernels/rows.h"
+
+namespace tandem {
+
+std::span<const LinearKernel> cuda_linear_kernels() { return {}; }
+const OpSet* cuda_ops() { return nullptr; }
+
+std::shared_ptr<Device> open_cuda_device(int) {
+  fail(ErrorKind::no_device,
+       "this build has no CUDA kernels; build where nvcc 13 is found, or with -DTANDEM_CUDA=ON");
+}
+
+}  // namespace tandem

@@ -1,0 +1,61 @@
+// A processor with memory of its own: allocation, copies, and steps that are recorded once and
+// replayed.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "kernels/ops.h"
+#include "tensor/buffer.h"
+
+namespace tandem {
+
+// The largest step a DeviceStep takes.
+struct StepLimits {
+  int64_t max_tokens = 0;
+  int64_t max_logits = 0;
+  int64_t max_pages = 0;  // of all sequences of a step together
+};
+
+// A step's batch where the kernels read it: tokens, positions, page tables and the list of
+// attention work, at addresses that never change, so that a recorded step reads the next one's
+// batch.
+class DeviceStep {
+ public:
+  virtual ~DeviceStep() = default;
+  // Copies the batch; the host may change it at once. H query heads share the cache's kv heads.
+  virtual void stage(const Batch& batch, const KvCache& cache, int64_t H) = 0;
+  virtual const int32_t* tokens() const = 0;  // [T], in the device's memory
+  virtual uint64_t size_bytes() const = 0;
+};
+
+class Device : public DeviceMemory {
+ public:
+  virtual const std::string& name() const = 0;         // "cuda:0"
+  virtual const std::string& description() const = 0;  // "NVIDIA H200, compute capability 9.0"
+  virtual uint64_t free_bytes() const = 0;
+
+  // Both return when the copy is done; download first waits for the work under way.
+  virtual void upload(void* to, const void* from, size_t size_bytes) = 0;
+  virtual void download(void* to, const void* from, size_t size_bytes) = 0;
+  virtual void synchronize() = 0;
+  // Pinned host memory, as download is fastest into.
+  virtual DeviceMemory& pinned_memory() = 0;
+
+  virtual std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H,
+                                                const KvLayout& layout) = 0;
+  // Runs `launch`, which only launches kernels over the staged batch. When the step is a decode
+  // step, the launches are recorded the first time and replayed when a step of the same shape comes
+  // again.
+  virtual void run(DeviceStep& step, const std::function<void()>& launch) = 0;
+};
+
+// "cuda" or "cuda:N". Throws usage when the name is neither, no_device with the reason when it
+// cannot be used.
+std::shared_ptr<Device> open_device(std::string_view name);
+// Whether the name is of this form.
+bool names_device(std::string_view name);
+
+}  // namespace tandem

@@ -1,0 +1,174 @@
+// Every linear row of the GPU, at odd shapes and at real ones, against scalar code with the same
+// rounded activations.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda_memory.h"
+#include "kernels/rows.h"
+#include "kernels/table.h"
+
+namespace tandem {
+namespace {
+
+struct Shape {
+  int64_t T, N, K;
+  const char* hazard;
+};
+
+constexpr Shape kShapes[] = {
+    {1, 16, 32, "one tile"},
+    {1, 1, 64, "one row"},
+    {1, 960, 576, "SmolLM2's q, k and v"},
+    {2, 17, 64, "a row beyond"},
+    {3, 15, 96, "fewer rows"},
+    {7, 33, 128, "one piece"},
+    {8, 7, 1536, "deep, few rows"},
+    {9, 48, 192, "a token beyond a tile"},
+    {16, 40, 320, "two tiles"},
+    {17, 64, 576, "three tiles"},
+    {33, 250, 64, "tails everywhere"},
+    {70, 96, 576, "beyond one pass"},
+    {200, 64, 1536, "a prompt"},
+    {0, 32, 64, "no tokens"},
+    {1, 4096, 4096, "a real matrix"},
+    {5, 512, 14336, "a real depth"},
+};
+
+std::vector<Encoding> encodings_of(Packing packing) {
+  switch (packing) {
+    case Packing::q4_0:
+      return {kQ4_0};
+    case Packing::q4_1:
+      return {kQ4_1};
+    case Packing::q8_0:
+      return {kQ8_0};
+    case Packing::int8_channel:
+      return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32)};
+    case Packing::int4_group:
+      return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::f16),
+              int4_group(128, ScaleType::bf16)};
+    default:
+      return {Encoding{packing}};
+  }
+}
+
+class CudaLinear : public testing::TestWithParam<LinearKernel> {
+ protected:
+  void SetUp() override {
+    std::string reason;
+    device_ = cuda_or_null(&reason);
+    if (device_ == nullptr) GTEST_SKIP() << reason;
+  }
+  void check(const Encoding& encoding, const Shape& shape, bool accumulate);
+
+  std::shared_ptr<Device> device_;
+  ThreadPool pool_{2};
+};
+
+void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumulate) {
+  const LinearKernel& kernel = GetParam();
+  SCOPED_TRACE(fmt::format("{} {}: T {} N {} K {}{}", encoding.name(), shape.hazard, shape.T,
+                           shape.N, shape.K, accumulate ? " accumulate" : ""));
+  Arena arena(device_.get());
+  const Context context{&pool_, device_.get()};
+  const int64_t first = shape.N / 3;  // two stacked parts, so that a tile may straddle them
+  std::vector<RandomWeight> owned;
+  owned.reserve(2);
+  if (first > 0) owned.emplace_back(encoding, first, shape.K, 1);
+  owned.emplace_back(encoding, shape.N - first, shape.K, 2);
+  // The order of GGUF's rotated matrices, where heads divide the part.
+  if (first > 0 && first % 16 == 0) owned.front().weight.interleaved_head = 16;
+  std::vector<Weight> parts;
+  for (const auto& part : owned) parts.push_back(part.weight);
+  PackedWeight packed = kernel.prepack(context, parts, arena);
+  packed.kernel = &kernel;
+
+  OnDevice<float> x(*device_, random_floats(shape.T * shape.K, 3));
+  DeviceActivations act(*device_, kernel.act_type, shape.T, shape.K);
+  find_ops("cuda").quantize(context, x.data(), shape.K, act.view);
+  act.fetch();
+  const int64_t ldy = shape.N + 4;
+  OnDevice<float> out(*device_, std::vector<float>(static_cast<size_t>(shape.T * ldy), 0.5f));
+  kernel.run(context, packed, act.view, out.data(), ldy, accumulate);
+  const std::vector<float> y = out.values();
+
+  std::vector<int32_t> all(static_cast<size_t>(shape.N));
+  for (size_t n = 0; n < all.size(); ++n) all[n] = static_cast<int32_t>(n);
+  OnDevice<int32_t> rows(*device_, all);
+  OnDevice<float> gathered(*device_, std::vector<float>(static_cast<size_t>(shape.N * shape.K)));
+  kernel.gather_rows(context, packed, rows.data(), shape.N, gathered.data());
+  const std::vector<float> decoded = gathered.values();
+
+  // A prompt meets integer weights in f16: each factor is rounded once more, by at most 2^-11 of
+  // itself.
+  const double rounding = kernel.act_type == ActType::int8_block && shape.T > 64 ? 1e-3 : 1e-5;
+  std::vector<float> row(static_cast<size_t>(shape.K));
+  const int64_t step =
+      std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows
+  for (int64_t n = 0; n < shape.N; n += step) {
+    const Weight& part = n < first ? parts[0] : parts.back();
+    decode_row(part, n < first ? n : n - first, row.data());
+    for (int64_t k = 0; k < shape.K; ++k)
+      ASSERT_EQ(row[k], decoded[n * shape.K + k]) << "row " << n << " k " << k;
+    for (int64_t t = 0; t < shape.T; ++t) {
+      double sum = accumulate ? 0.5 : 0.0, magnitude = 0;
+      for (int64_t k = 0; k < shape.K; ++k) {
+        const double product = static_cast<double>(row[k]) * act.value(t, k);
+        sum += product;
+        magnitude += std::fabs(product);
+      }
+      ASSERT_NEAR(y[t * ldy + n], sum, rounding * magnitude + 1e-6) << "t " << t << " n " << n;
+    }
+  }
+  for (int64_t t = 0; t < shape.T; ++t) {
+    for (int64_t n = shape.N; n < ldy; ++n) ASSERT_EQ(y[t * ldy + n], 0.5f) << "written beyond N";
+  }
+}
+
+TEST_P(CudaLinear, AgreesWithScalarCode) {
+  for (const Encoding& encoding : encodings_of(GetParam().packing)) {
+    for (const Shape& shape : kShapes) {
+      if (shape.K % encoding.block() != 0) continue;
+      check(encoding, shape, false);
+      if (HasFatalFailure()) return;
+      check(encoding, shape, true);
+      if (HasFatalFailure()) return;
+    }
+    if (encoding.group == 0) check(encoding, {5, 19, 172, "a width that nothing divides"}, false);
+  }
+}
+
+// Up to 8 tokens, a token's result is the same, bit for bit, whatever tokens stand beside it.
+TEST_P(CudaLinear, TokensDoNotDependOnTheirNeighbours) {
+  const LinearKernel& kernel = GetParam();
+  constexpr int64_t kMost = 8, N = 250, K = 1536;
+  const Encoding encoding = encodings_of(kernel.packing).front();
+  const Context context{&pool_, device_.get()};
+  Arena arena(device_.get());
+  RandomWeight owned(encoding, N, K, 1);
+  PackedWeight packed = kernel.prepack(context, {owned.weight}, arena);
+  packed.kernel = &kernel;
+  const std::vector<float> x = random_floats(kMost * K, 2);
+  const auto run = [&](int64_t first, int64_t count) {
+    OnDevice<float> some(*device_, {x.begin() + first * K, x.begin() + (first + count) * K});
+    DeviceActivations act(*device_, kernel.act_type, count, K);
+    find_ops("cuda").quantize(context, some.data(), K, act.view);
+    OnDevice<float> y(*device_, std::vector<float>(static_cast<size_t>(count * N)));
+    kernel.run(context, packed, act.view, y.data(), N, false);
+    return y.values();
+  };
+  const std::vector<float> together = run(0, kMost);
+  for (int64_t t = 0; t < kMost; ++t) {
+    const std::vector<float> alone = run(t, 1);
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * N)) << "token " << t;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, CudaLinear,
+                         testing::ValuesIn(cuda_linear_kernels().begin(),
+                                           cuda_linear_kernels().end()),
+                         [](const auto& param) { return std::string(param.param.name); });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaLinear);
+
+}  // namespace
+}  // namespace tandem
