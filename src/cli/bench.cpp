@@ -11,7 +11,6 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "cli/bench_output.h"
-#include "cli/check_device.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -249,12 +248,12 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("FORMAT");
   add_isa_option(*verb, options->isa);
-  add_device_option(verb, options->isa);
   verb->add_option("--random-weights", options->random_weights,
                    "A shape of data/models, filled with random weights, in the place of a model")
       ->type_name("FILE")
       ->excludes("--model");
-  verb->add_option("--encoding", options->encoding, "Of the layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
+  verb->add_option("--encoding", options->encoding,
+                   "Of the layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
       ->type_name("NAME")
       ->needs("--random-weights");
   verb->add_option("--lm-head", options->lm_head, "Encoding of the output matrix (bf16)")

@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "cli/check_device.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -305,7 +304,6 @@ void add_eval(CLI::App& app, Action& action) {
       ->check(whole_number(1, kMaxCount))
       ->type_name("N");
   add_model_options(*verb, options->model);
-  add_device_option(verb, options->model.isa);
   verb->add_flag("--json", options->json, "Print one JSON document");
   verb->add_option("--ctx", options->context,
                    "Tokens of protocol D's windows (the model's context)")

@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "kernels/device.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -73,6 +74,13 @@ void add_threads_option(CLI::App& verb, int& threads) {
 void add_isa_option(CLI::App& verb, std::string& isa) {
   verb.add_option("--isa", isa, "Instruction set: avx512, avx2 or ref (the best there is)")
       ->type_name("NAME");
+  verb.add_option("--device", isa, "cuda, or cuda:N of several; without it the CPU runs the model")
+      ->type_name("NAME")
+      ->excludes("--isa")
+      ->check(validator([](const std::string& name) {
+        return names_device(name) ? ""
+                                  : fmt::format("found {}, expected cuda or cuda:N", quote(name));
+      }));
 }
 
 void add_model_options(CLI::App& verb, ModelOptions& options) {

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "cli/check_device.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -264,7 +263,6 @@ void add_run(CLI::App& app, Action& action) {
       ->check(whole_number(2, kMaxCount))
       ->type_name("N");
   add_model_options(*verb, options->model);
-  add_device_option(verb, options->model.isa);
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on past the end-of-answer token");
   verb->add_flag("--json", options->json, "Print one JSON document at the end");
   verb->add_flag("--verbose", options->verbose,
