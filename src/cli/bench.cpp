@@ -229,6 +229,7 @@ void add_bench(CLI::App& app, Action& action) {
     verb->add_option(names, values, what)->type_name(type)->expected(1)->take_all();
   };
   list("-m,--model", options->models, "Model files or folders (the set-up's model)", "LIST");
+  verb->get_option("--model")->option_text("LIST");
   list("-p,--n-prompt", options->prompt, "Prompt tokens (512); 0: none", "LIST");
   list("-n,--n-gen", options->new_tokens, "New tokens (128); 0: none", "LIST");
   list("--pg", options->prompt_and_new, "-pg: a prompt, then new tokens, timed as one", "P,N");
@@ -249,15 +250,18 @@ void add_bench(CLI::App& app, Action& action) {
       ->type_name("FORMAT");
   add_isa_option(*verb, options->isa);
   verb->add_option("--random-weights", options->random_weights,
-                   "A shape of data/models, filled with random weights, in the place of a model")
+                   "A shape of data/models with random weights, in the place of a model")
       ->type_name("FILE")
+      ->option_text("FILE")
       ->excludes("--model");
   verb->add_option("--encoding", options->encoding,
-                   "Of the layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
+                   "Of random layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
       ->type_name("NAME")
+      ->option_text("NAME")
       ->needs("--random-weights");
-  verb->add_option("--lm-head", options->lm_head, "Encoding of the output matrix (bf16)")
+  verb->add_option("--lm-head", options->lm_head, "Of the random output matrix (bf16)")
       ->type_name("NAME")
+      ->option_text("NAME")
       ->needs("--random-weights");
   verb->add_flag("--no-warmup", options->no_warm_up, "Count the first repetition too");
   verb->footer(

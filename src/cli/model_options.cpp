@@ -73,9 +73,11 @@ void add_threads_option(CLI::App& verb, int& threads) {
 
 void add_isa_option(CLI::App& verb, std::string& isa) {
   verb.add_option("--isa", isa, "Instruction set: avx512, avx2 or ref (the best there is)")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->option_text("NAME");
   verb.add_option("--device", isa, "cuda, or cuda:N of several; without it the CPU runs the model")
       ->type_name("NAME")
+      ->option_text("NAME")
       ->excludes("--isa")
       ->check(validator([](const std::string& name) {
         return names_device(name) ? ""
