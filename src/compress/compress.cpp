@@ -143,8 +143,10 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
     result.layer_output_bytes += in_layer ? bytes : 0;
   }
   stream.set_total_bytes(result.output_bytes);
+  const bool from_folder = std::filesystem::is_directory(source.path);
   write_hf_folder(out_dir, source.config, source.tokenizer, sources,
-                  quantization_config_json(recipe), manifest_json(source, recipe));
+                  quantization_config_json(recipe), manifest_json(source, recipe),
+                  from_folder ? source.path : std::filesystem::path());
   return result;
 }
 

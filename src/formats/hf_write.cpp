@@ -11,6 +11,7 @@
 #include "formats/hf_folder.h"
 #include "formats/rope_scaling.h"
 #include "formats/safetensors.h"
+#include "formats/shards.h"
 #include "formats/tokenizer_json.h"
 
 namespace tandem {
@@ -153,24 +154,48 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+// What tells a folder's tokenizer, whichever of them there are.
+constexpr const char* kTokenizerFiles[] = {
+    "tokenizer.json",    "tokenizer.model",     "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja", "generation_config.json"};
+
+void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& to) {
+  for (const char* name : kTokenizerFiles) {
+    if (!std::filesystem::exists(std::filesystem::symlink_status(from / name))) continue;
+    std::error_code error;
+    std::filesystem::copy_file(resolve_weight_file(from, name), to / name, error);
+    if (error) {
+      fail(ErrorKind::system, "{}: cannot be written: {}", (to / name).string(), error.message());
+    }
+  }
+}
+
+void write_tokenizer(const TokenizerSpec& tokenizer, const ModelConfig& config,
+                     const std::filesystem::path& to) {
+  write_file_atomic(to / "generation_config.json", generation_config_json(tokenizer));
+  write_file_atomic(to / "tokenizer.json", tokenizer_json(tokenizer));
+  write_file_atomic(to / "tokenizer_config.json", tokenizer_config_json(tokenizer, config));
+}
+
 }  // namespace
 
 void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config,
                      const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
                      const std::string& quantization_config_json,
-                     const std::string& manifest_json) {
+                     const std::string& manifest_json,
+                     const std::filesystem::path& source_dir) {
   auto target = std::filesystem::absolute(dir).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();
   refuse_existing(target);
   // Small files first: what cannot be written at all is then refused before the weights are made.
-  const std::string tokenizer_text = tokenizer_json(tokenizer);
   TemporaryFolder folder(target);
   write_file_atomic(folder.path() / "config.json",
                     config_json(config, tokenizer, quantization_config_json));
-  write_file_atomic(folder.path() / "generation_config.json", generation_config_json(tokenizer));
-  write_file_atomic(folder.path() / "tokenizer.json", tokenizer_text);
-  write_file_atomic(folder.path() / "tokenizer_config.json",
-                    tokenizer_config_json(tokenizer, config));
+  if (source_dir.empty()) {
+    write_tokenizer(tokenizer, config, folder.path());
+  } else {
+    copy_tokenizer(source_dir, folder.path());
+  }
   if (!manifest_json.empty()) write_file_atomic(folder.path() / kManifestFile, manifest_json);
   write_safetensors(folder.path() / "model.safetensors", tensors);
   folder.rename_to_target();

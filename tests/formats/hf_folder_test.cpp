@@ -121,6 +121,30 @@ float first_of(const Checkpoint& model, const std::string& name, int64_t k = 0) 
   return row[static_cast<size_t>(k)];
 }
 
+// A tokenizer that cannot be made anew is carried over; a link out of the folder is not followed.
+TEST(HfFolder, CopiesTheTokenizerOfItsSource) {
+  const TemporaryFolder folder;
+  const fs::path source = write(folder.path() / "source", Kind::bf16);
+  write_file_atomic(source / "chat_template.jinja", "{{ messages[0].content }}");
+  TokenizerSpec other = tiny_tokenizer();
+  other.kind = TokenizerKind::unigram;
+  const auto copy_to = [&](const char* name) {
+    write_hf_folder(folder.path() / name, tiny_config(), other, tensors_of(Kind::bf16), "", "", source);
+  };
+  copy_to("copy");
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
+    EXPECT_EQ(read_text_file(folder.path() / "copy" / name, 1 << 20),
+              read_text_file(source / name, 1 << 20))
+        << name;
+  }
+  EXPECT_EQ(load_checkpoint(folder.path() / "copy").tokenizer.chat_template,
+            "{{ messages[0].content }}");
+  write_file_atomic(folder.path() / "secret", "secret");
+  fs::create_symlink(folder.path() / "secret", source / "added_tokens.json");
+  EXPECT_NE(error_of([&] { copy_to("leak"); }).find("is a link to"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder.path() / "leak"));
+}
+
 TEST(HfFolder, ReadsBackWhatItWrites) {
   const TemporaryFolder folder;
   const Checkpoint model = load_checkpoint(write(folder.path() / "bf16", Kind::bf16));
