@@ -260,7 +260,7 @@ int converse(Chat& conversation, bool on_terminal) {
     MessageReader::Event event;
     {
       std::optional<InterruptGuard> guard;
-      if (on_terminal) guard.emplace(InterruptGuard::Calls::fail);
+      if (on_terminal) guard.emplace();
       event = reader.next(message);
     }
     switch (event) {

@@ -24,9 +24,10 @@ constexpr const char* kFence = "\"\"\"";
 MessageReader::Event MessageReader::next_line(std::string& line) {
   size_t end;
   while ((end = buffer_.find('\n')) == std::string::npos && !at_end_) {
+    if (!InterruptGuard::wait_for_input()) return Event::interrupted;
     char block[1 << 16];
     const ssize_t count = ::read(STDIN_FILENO, block, sizeof block);
-    if (count < 0 && errno == EINTR) return Event::interrupted;
+    if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
       fail(ErrorKind::system, "cannot read standard input: {}", std::strerror(errno));
     }

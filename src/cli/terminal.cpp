@@ -1,6 +1,7 @@
 #include "cli/terminal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -15,12 +16,14 @@ namespace tandem {
 namespace {
 
 volatile sig_atomic_t interrupts = 0;
+// Readable from an interrupt on: what poll can wait for, whichever thread the signal met.
+int interrupt_pipe[2] = {-1, -1};
 
-void set_handler(int signal_number, void (*handler)(int), int flags = SA_RESTART) {
+void set_handler(int signal_number, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
   sigemptyset(&action.sa_mask);
-  action.sa_flags = flags;
+  action.sa_flags = SA_RESTART;
   sigaction(signal_number, &action, nullptr);
 }
 
@@ -37,6 +40,16 @@ void on_bus_error(int) {
 void on_interrupt(int) {
   if (interrupts != 0) _exit(kExitInterrupted);
   interrupts = 1;
+  const int error = errno;
+  [[maybe_unused]] const ssize_t written = ::write(interrupt_pipe[1], "", 1);
+  errno = error;
+}
+
+void forget_interrupts() {
+  interrupts = 0;
+  char rest[16];
+  while (::read(interrupt_pipe[0], rest, sizeof rest) > 0) {
+  }
 }
 
 }  // namespace
@@ -80,13 +93,27 @@ bool stderr_is_terminal() {
   return ::isatty(STDERR_FILENO) == 1 && !is_dumb;
 }
 
-InterruptGuard::InterruptGuard(Calls calls) {
-  interrupts = 0;
-  set_handler(SIGINT, on_interrupt, calls == Calls::restart ? SA_RESTART : 0);
+InterruptGuard::InterruptGuard() {
+  if (interrupt_pipe[0] < 0 && ::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+    fail(ErrorKind::system, "cannot make a pipe: {}", std::strerror(errno));
+  }
+  forget_interrupts();
+  set_handler(SIGINT, on_interrupt);
 }
 
-InterruptGuard::~InterruptGuard() { set_handler(SIGINT, SIG_DFL); }
+InterruptGuard::~InterruptGuard() {
+  set_handler(SIGINT, SIG_DFL);
+  forget_interrupts();
+}
 
 bool InterruptGuard::interrupted() { return interrupts != 0; }
+
+bool InterruptGuard::wait_for_input() {
+  pollfd files[] = {{STDIN_FILENO, POLLIN, 0}, {interrupt_pipe[0], POLLIN, 0}};
+  while (::poll(files, 2, -1) < 0) {
+    if (errno != EINTR) fail(ErrorKind::system, "cannot wait for input: {}", std::strerror(errno));
+  }
+  return files[1].revents == 0;
+}
 
 }  // namespace tandem

@@ -27,13 +27,15 @@ bool stderr_is_terminal();
 // While it lives, the first SIGINT only sets a flag; the second ends the process with 130.
 class InterruptGuard {
  public:
-  enum class Calls { restart, fail };  // a blocking call at SIGINT: goes on, or fails with EINTR
-  explicit InterruptGuard(Calls calls = Calls::restart);
+  InterruptGuard();
   ~InterruptGuard();
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
   static bool interrupted();
+  // Waits until standard input can be read or has ended; false when interrupted, also before.
+  // Without a guard it waits for the input alone.
+  static bool wait_for_input();
 };
 
 inline constexpr int kExitInterrupted = 130;  // 128 + SIGINT, as shells report it
