@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
+#include "base/default_model.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "runtime/engine.h"
@@ -98,13 +98,6 @@ TEST(Protocol, BosOpensTheTextOrEachWindow) {
   ASSERT_EQ(e.size(), 1u);
   EXPECT_EQ(e[0].tokens[0], 9999);
   EXPECT_EQ(e[0].tokens[1], 0);
-}
-
-fs::path default_model() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const fs::path root = cache && *cache ? fs::path(cache) : fs::path(home ? home : "") / ".cache";
-  return root / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
 TEST(LogLikelihood, EqualsLmEvalInFp32) {
