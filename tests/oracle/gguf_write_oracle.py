@@ -100,20 +100,29 @@ class Programs:
                            "--threads", "2")
         return json.loads(out)["texts"][0]["perplexity"]["value"]
 
-    def their_ppl(self, path, text):
-        # Taken from the log-probabilities it saves: what it prints can lose its last line.
+    def saved_logits(self, path, text):
+        """llama-perplexity's file: magic, three counts, tokens, then rows of 16-bit log-probabilities."""
         saved = path.with_suffix(".logits")
         output_of(self.llama / "llama-perplexity", "-m", path, "-f", text, "-c", "512", "-b", "512",
                   "-t", "2", "-fa", "off", "-ctk", "f32", "-ctv", "f32",
                   "--kl-divergence-base", saved)
-        ppl = ppl_of_saved(saved.read_bytes())
+        data = saved.read_bytes()
         saved.unlink()
-        return ppl
+        assert data[:8] == b"_logits_"
+        return data
+
+    def their_ppl(self, path, text):
+        # Taken from the log-probabilities it saves: what it prints can lose its last line.
+        return ppl_of_saved(self.saved_logits(path, text))
+
+
+def ids_of_saved(data):
+    """The token ids of all whole windows."""
+    n_ctx, _, n_chunk = np.frombuffer(data, np.int32, 3, 8)
+    return np.frombuffer(data, np.int32, n_ctx * n_chunk, 20).tolist()
 
 
 def ppl_of_saved(data):
-    """llama-perplexity's file: magic, three counts, tokens, then rows of 16-bit log-probabilities."""
-    assert data[:8] == b"_logits_"
     n_ctx, n_vocab, n_chunk = np.frombuffer(data, np.int32, 3, 8)
     tokens = np.frombuffer(data, np.int32, n_ctx * n_chunk, 20).reshape(n_chunk, n_ctx)
     width, first = 2 * ((n_vocab + 1) // 2) + 4, n_ctx // 2
