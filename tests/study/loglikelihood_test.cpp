@@ -89,11 +89,14 @@ TEST(Protocol, EveryTokenIsScoredOnce) {
   EXPECT_THROW(protocol_windows(protocol_of("A"), counting(2047), -1, 0), Error);
 }
 
+// In protocol B it opens the text as well: the first window then loses no token to it.
 TEST(Protocol, BosOpensTheTextOrEachWindow) {
   const auto text = counting(1100);
   const auto b = protocol_windows(protocol_of("B"), text, 9999, 0);
+  EXPECT_EQ(b[0].tokens[0], 9999);
+  EXPECT_EQ(b[0].tokens[1], 0);
   EXPECT_EQ(b[1].tokens[0], 9999);
-  EXPECT_EQ(b[1].tokens[1], 513);
+  EXPECT_EQ(b[1].tokens[1], 512);
   const auto e = protocol_windows(protocol_of("E"), text, 9999, 1);
   ASSERT_EQ(e.size(), 1u);
   EXPECT_EQ(e[0].tokens[0], 9999);
