@@ -181,7 +181,7 @@ bool is_stored(const RecordStore& store, const Task& task) {
 // Power of the machine before anything is loaded; absent when there is no meter.
 std::optional<double> idle_watts(const std::string& power_command) {
   std::string reason;
-  const auto meter = open_energy_meter(power_command, "/sys/class/powercap", reason);
+  const auto meter = open_energy_meter({power_command, ""}, reason);
   if (meter == nullptr) return std::nullopt;
   meter->start();
   std::this_thread::sleep_for(std::chrono::duration<double>(kIdleSeconds));

@@ -168,7 +168,7 @@ Record measure_speed(const Task& task) {
   record.started_at = utc_now();
   if (getloadavg(&record.load_average, 1) != 1) record.load_average = std::nan("");
   std::string reason;
-  const auto meter = open_energy_meter(task.power_command, "/sys/class/powercap", reason);
+  const auto meter = open_energy_meter({task.power_command, ""}, reason);
 
   const int64_t load_start_ns = now_ns();
   const Checkpoint checkpoint = load_checkpoint(task.checkpoint);
