@@ -216,7 +216,7 @@ Place make_place(const BenchOptions& options) {
     place.windows = {options.energy_seconds, options.energy_seconds / 2};
     place.meter = open_energy_meter(choice, reason);
     if (place.meter != nullptr) {
-      place.row.idle_watts = measure_idle(*place.meter, place.windows.idle_seconds).watts();
+      place.row.idle_watts = measure_rest(*place.meter, place.windows.idle_seconds).watts();
     } else {
       place.row.energy_source = "not measured: " + reason;
       write_stderr("energy " + place.row.energy_source + "\n");

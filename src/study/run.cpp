@@ -184,7 +184,7 @@ std::optional<double> idle_watts(const StudySettings& settings) {
   const auto meter = open_energy_meter(settings.meter, reason);
   if (meter == nullptr) return std::nullopt;
   const double seconds = std::max(kIdleSeconds, energy_windows(settings).idle_seconds);
-  return measure_idle(*meter, seconds).watts();
+  return measure_rest(*meter, seconds).watts();
 }
 
 // Runs the task and stores what came of it. Returns why it failed; empty when it did not.

@@ -87,9 +87,11 @@ TEST_F(NvmlTest, ACounterThatStandsStillIsNotZeroEnergy) {
   EXPECT_NE(reading.reason.find("stood still"), std::string::npos) << reading.reason;
 }
 
-TEST_F(NvmlTest, OtherProcessesAreMarked) {
+TEST_F(NvmlTest, ASharedGpuHasNoEnergyOfItsOwn) {
   fake("processes=2");
-  EXPECT_EQ(window().marks, std::vector<std::string>{"2 processes share the GPU"});
+  const EnergyReading reading = window(0.25);
+  EXPECT_FALSE(reading.joules);
+  EXPECT_NE(reading.reason.find("2 processes share the GPU"), std::string::npos) << reading.reason;
 }
 
 TEST_F(NvmlTest, WhatIsNotThereIsNamed) {

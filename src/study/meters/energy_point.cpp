@@ -10,6 +10,9 @@ namespace {
 
 constexpr int kMostWindows = 16;        // of work
 constexpr double kSettleSeconds = 1.0;  // from work to idle, while clocks and fans come down
+constexpr double kLookSeconds = 1.0;
+constexpr int kMostLooks = 12;  // at a machine that comes to rest
+constexpr double kStillFalling = 0.98;                 // of the power one look before
 
 void sleep_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -58,6 +61,16 @@ EnergyReading measure_idle(EnergyMeter& meter, double seconds) {
   meter.start();
   sleep_seconds(seconds);
   return meter.stop();
+}
+
+EnergyReading measure_rest(EnergyMeter& meter, double seconds) {
+  double last = measure_idle(meter, kLookSeconds).watts().value_or(0);
+  for (int looks = 1; looks < kMostLooks; ++looks) {
+    const double watts = measure_idle(meter, kLookSeconds).watts().value_or(0);
+    if (watts >= kStillFalling * last) break;
+    last = watts;
+  }
+  return measure_idle(meter, seconds);
 }
 
 EnergyPoint measure_energy(EnergyMeter& meter, const EnergyWindows& windows,

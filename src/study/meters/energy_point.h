@@ -37,6 +37,9 @@ struct EnergyPoint {
 
 // Sleeps with the meter open.
 EnergyReading measure_idle(EnergyMeter& meter, double seconds);
+// The same once the machine has come to rest: after earlier work its power falls for seconds. Waits
+// for at most 12 s.
+EnergyReading measure_rest(EnergyMeter& meter, double seconds);
 
 // Idle, then `work` until its windows add up to work_seconds, then idle.
 EnergyPoint measure_energy(EnergyMeter& meter, const EnergyWindows& windows,

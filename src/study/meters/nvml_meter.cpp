@@ -107,6 +107,9 @@ class NvmlMeter final : public EnergyMeter {
     if (!failure_.empty()) {
       reading.joules.reset();
       reading.reason = failure_;
+    } else if (processes_ > 1) {
+      reading.joules.reset();
+      reading.reason = fmt::format("{} processes share the GPU, whose counter is one", processes_);
     } else if ((slowdowns & kInvalidatingSlowdowns) != 0) {
       reading.joules.reset();
       reading.reason =
@@ -116,9 +119,6 @@ class NvmlMeter final : public EnergyMeter {
     if ((slowdowns & kSoftwarePowerCap) != 0) {
       reading.marks.push_back(limit_watts_ ? fmt::format("power-capped at {:.0f} W", *limit_watts_)
                                            : "power-capped");
-    }
-    if (processes_ > 1) {
-      reading.marks.push_back(fmt::format("{} processes share the GPU", processes_));
     }
     if (!reading.joules) return;
     if (!reading.sampled_joules) {
