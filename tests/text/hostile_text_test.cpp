@@ -9,6 +9,7 @@
 #include "base/utf8.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
+#include "text/piece_spec.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
 
@@ -37,31 +38,16 @@ TokenizerSpec byte_level(const std::string& pre_tokenizer) {
   return spec;
 }
 
-TokenizerSpec sentencepiece() {
-  TokenizerSpec spec;
-  spec.kind = TokenizerKind::sentencepiece;
-  spec.tokens = {"<unk>", "<s>", "</s>"};
-  spec.types = {TokenType::unknown, TokenType::control, TokenType::control};
-  for (int b = 0; b < 256; ++b) {
-    spec.tokens.push_back(fmt::format("<0x{:02X}>", b));
-    spec.types.push_back(TokenType::byte);
-  }
-  for (const char* token : {"\u2581", "a", "aa", "aaaa", "\u2581\u2581"}) {
-    spec.tokens.push_back(token);
-    spec.types.push_back(TokenType::normal);
-  }
-  spec.scores.assign(spec.tokens.size(), 0.0f);
+TokenizerSpec pieces(TokenizerKind kind) {
+  TokenizerSpec spec = piece_spec(kind, {"\u2581", "a", "aa", "aaaa", "\u2581\u2581"});
   spec.normalizer = {{NormalizerStep::Kind::prepend, "", "\u2581"},
                      {NormalizerStep::Kind::replace, " ", "\u2581"}};
   spec.strips_leading_space = true;
-  spec.unk_id = 0;
   return spec;
 }
 
 TokenizerSpec unigram() {
-  TokenizerSpec spec = sentencepiece();
-  spec.kind = TokenizerKind::unigram;
-  spec.unigram_scores.assign(spec.tokens.size(), -1.0);
+  TokenizerSpec spec = pieces(TokenizerKind::unigram);
   spec.falls_back_to_bytes = true;
   return spec;
 }
@@ -118,7 +104,7 @@ std::vector<TextCase> hostile_texts() {
 TEST(HostileText, EncodesInNearlyLinearTimeAndComesBack) {
   for (const std::string kind :
        {"gpt-2", "smollm", "llama-bpe", "qwen2", "sentencepiece", "unigram"}) {
-    const Tokenizer tokenizer(kind == "sentencepiece" ? sentencepiece()
+    const Tokenizer tokenizer(kind == "sentencepiece" ? pieces(TokenizerKind::sentencepiece)
                               : kind == "unigram"     ? unigram()
                                                       : byte_level(kind));
     for (const auto& [name, text] : hostile_texts()) {
