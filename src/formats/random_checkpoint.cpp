@@ -24,14 +24,6 @@ struct Sheet {
   std::shared_ptr<Buffer> data, scales;
 };
 
-// Sum of four uniform 16-bit numbers: normal enough, and the same on every machine. Deviation
-// 37837.
-float near_normal(uint64_t bits) {
-  const int64_t sum = static_cast<int64_t>((bits & 0xFFFF) + (bits >> 16 & 0xFFFF) +
-                                           (bits >> 32 & 0xFFFF) + (bits >> 48));
-  return static_cast<float>(sum - 2 * 65535) * (1.0f / 37837.0f);
-}
-
 void fill_plain(const Sheet& sheet, Random& random, std::byte* row, float deviation) {
   for (int64_t k = 0; k < sheet.K; ++k) {
     const float value = near_normal(random.next()) * deviation;
@@ -90,12 +82,30 @@ void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   }
 }
 
-Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, ThreadPool& pool) {
+// The same rows where the maker makes them; false when it does not make this encoding's.
+bool make_elsewhere(const RowMaker& maker, uint64_t seed, Sheet& sheet) {
+  RandomRows rows;
+  if (!random_rows_of(sheet.encoding, sheet.K, seed, rows)) return false;
+  sheet.data =
+      std::make_shared<Buffer>(static_cast<size_t>(sheet.N * rows.row_bytes), maker.memory);
+  const int64_t scales_each = rows.groups * rows.scale_bytes;
+  if (scales_each > 0) {
+    sheet.scales =
+        std::make_shared<Buffer>(static_cast<size_t>(sheet.N * scales_each), maker.memory);
+  }
+  maker.make(rows, sheet.N, sheet.data->data(),
+             sheet.scales != nullptr ? sheet.scales->data() : nullptr);
+  return true;
+}
+
+Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, ThreadPool& pool,
+                 const RowMaker* maker) {
   if (K % encoding.block() != 0) {
     fail(ErrorKind::usage, "{} in rows of {} elements; expected a multiple of {}", encoding.name(),
          K, encoding.block());
   }
   Sheet sheet{encoding, K, N, nullptr, nullptr};
+  if (maker != nullptr && make_elsewhere(*maker, seed, sheet)) return sheet;
   sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N) * encoding.row_bytes(K));
   const bool has_scales =
       encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group;
@@ -179,7 +189,8 @@ Encoding encoding_of(std::string_view name) {
 }
 
 Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
-                             const Encoding& lm_head, uint64_t seed, ThreadPool& pool) {
+                             const Encoding& lm_head, uint64_t seed, ThreadPool& pool,
+                             const RowMaker* maker) {
   const auto encoding_for = [&](const std::string& name) {
     if (name == "lm_head.weight") return lm_head;
     if (name != "model.embed_tokens.weight") return layers;
@@ -188,6 +199,7 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
   Checkpoint checkpoint;
   checkpoint.path = config.name;
   checkpoint.format = "random weights";
+  checkpoint.is_random = true;
   checkpoint.config = config;
   std::vector<Sheet> sheets;
   const auto expected = expected_tensors(config);
@@ -206,7 +218,7 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
     }
   }
   for (Sheet& sheet : sheets) {
-    sheet = make_sheet(sheet.encoding, sheet.K, sheet.N + kPlaces, seed, pool);
+    sheet = make_sheet(sheet.encoding, sheet.K, sheet.N + kPlaces, seed, pool, maker);
     checkpoint.memory.push_back(sheet.data);
     if (sheet.scales != nullptr) checkpoint.memory.push_back(sheet.scales);
   }

@@ -57,7 +57,7 @@ std::string_view best_isa() { return runnable_isas().front(); }
 
 void require_isa(std::string_view isa) {
   if (names_device(isa)) {
-    open_device(isa);
+    describe_device(isa);
     return;
   }
   const auto names = runnable_isas();

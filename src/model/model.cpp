@@ -44,7 +44,7 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
     std::vector<Weight> parts;
     const Encoding encoding = checkpoint.weight(names[i]).encoding;
     for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
-      check_finite(checkpoint, *context.pool, names[i]);
+      if (!checkpoint.is_random) check_finite(checkpoint, *context.pool, names[i]);
       parts.push_back(checkpoint.weight(names[i]));
     }
     const LinearKernel& kernel = find_linear(isa, encoding.packing);
@@ -81,6 +81,16 @@ void check_runs_on_cuda(const Checkpoint& checkpoint) {
   }
 }
 
+// Before anything is loaded: a model that its GPU cannot hold.
+void check_fits(const Checkpoint& checkpoint, const Device& device) {
+  uint64_t needed = 0;
+  for (const NamedTensor& tensor : checkpoint.tensors) needed += tensor.weight.total_bytes();
+  const uint64_t free = device.free_bytes();
+  if (needed <= free) return;
+  fail(ErrorKind::no_memory, "{}: its weights are {} bytes, {} has {} free",
+       checkpoint.path.string(), needed, device.name(), free);
+}
+
 uint64_t resident_bytes(const LinearGroup& group) {
   uint64_t sum = 0;
   for (const PackedWeight& part : group.parts) {
@@ -104,10 +114,13 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
       device_(names_device(isa) ? open_device(isa) : nullptr),
       arena_(device_.get()),
       rope_(checkpoint.config) {
-  require_isa(isa);
+  if (device_ == nullptr) require_isa(isa);
   const std::string_view kernels = device_ != nullptr ? kCudaKernels : isa;
   ops_ = &find_ops(kernels);
-  if (device_ != nullptr) check_runs_on_cuda(checkpoint);
+  if (device_ != nullptr) {
+    check_runs_on_cuda(checkpoint);
+    check_fits(checkpoint, *device_);
+  }
   const auto pack_group = [&](const std::vector<std::string>& names) {
     LinearGroup group = pack(checkpoint, {&pool, device_.get()}, kernels, arena_, names);
     weight_bytes_ += resident_bytes(group);

@@ -491,6 +491,29 @@ def test_bench_formats(output):
         assert len(json.loads(text)) == 1
 
 
+@needs_model
+def test_bench_energy_is_of_the_meter_over_the_window():
+    command = [*TINY_BENCH, "--energy", "--energy-seconds", "2", "--power-command", "echo 100"]
+    row = json.loads(tandem(*command, "-o", "jsonl").stdout)
+    assert row["energy_source"].startswith("command: echo 100")
+    assert row["mean_watts"] == pytest.approx(100) and row["loaded_idle_watts"] == pytest.approx(100)
+    energy = row["energy"]
+    assert energy["valid"] and energy["seconds"] >= 2 and energy["tokens"] % 2 == 0
+    assert row["joules_per_token"] == pytest.approx(energy["joules"] / energy["tokens"], abs=1e-6)
+    assert row["joules_per_token"] * row["tokens_per_second_per_watt"] == pytest.approx(1, rel=1e-3)
+    assert abs(row["dynamic_joules_per_token"]) < 0.01 * row["joules_per_token"]
+    header, _, line = tandem(*command).stdout.splitlines()[:3]
+    assert "J/token" in header and header.count("|") == line.count("|")
+
+
+@needs_model
+def test_bench_energy_without_a_meter_says_why():
+    result = tandem(*TINY_BENCH, "--energy", "--power-command", "exit 3", "-o", "jsonl")
+    assert result.returncode == 0 and "exited with status 3" in result.stderr
+    row = json.loads(result.stdout)
+    assert row["joules_per_token"] is None and row["energy_source"].startswith("not measured: ")
+
+
 @pytest.mark.parametrize("args, part", [
     (["-p", "1,,2"], "-p"), (["-n", "4-2"], "-n"), (["-n", "x"], "-n"), (["-npl", "0"], "-npl"),
     (["-pg", "512"], "-pg"), (["-ctk", "fp8"], "fp8"), (["-ctk", "bf16", "-ctv", "int8"], "one type"),

@@ -60,6 +60,36 @@ TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   }
 }
 
+// A maker's rows are the host's: here one that makes them in the host's memory.
+TEST(RandomCheckpoint, IsTheSameWhoeverMakesItsRows) {
+  ThreadPool pool(2);
+  for (const char* name :
+       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
+    int sheets = 0;
+    const RowMaker maker{
+        nullptr, [&](const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) {
+          ++sheets;
+          const int64_t step = rows.groups * rows.scale_bytes;
+          for (int64_t n = 0; n < N; ++n) {
+            make_random_row(rows, n, data + n * rows.row_bytes,
+                            scales != nullptr ? scales + n * step : nullptr);
+          }
+        }};
+    const Encoding encoding = encoding_of(name);
+    const Checkpoint ours = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
+    const Checkpoint theirs = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool, &maker);
+    EXPECT_GT(sheets, 0);
+    for (const NamedTensor& tensor : ours.tensors) {
+      const Weight& weight = theirs.weight(tensor.name);
+      SCOPED_TRACE(std::string(name) + " " + tensor.name);
+      ASSERT_EQ(tensor.weight.total_bytes(), weight.total_bytes());
+      ASSERT_EQ(std::memcmp(tensor.weight.data, weight.data, weight.data_bytes()), 0);
+      if (weight.scales == nullptr) continue;
+      ASSERT_EQ(std::memcmp(tensor.weight.scales, weight.scales, weight.scales_bytes()), 0);
+    }
+  }
+}
+
 TEST(RandomCheckpoint, ReadsTheShapesOfTheRepository) {
   const ModelConfig config = read_model_shape(TANDEM_SOURCE_DIR "/data/models/Llama-3.1-8B.json");
   EXPECT_EQ(config.ffn_width, 14336);
