@@ -1,5 +1,6 @@
 // tandem bench: the model's step alone, with llama-bench's flags and output.
 #include <fmt/chrono.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "cli/bench_output.h"
+#include "cli/explain.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -33,6 +35,7 @@ struct BenchOptions {
   std::string output = "md", isa;
   std::string random_weights, encoding = "bf16", lm_head;  // a shape in the place of models
   bool no_warm_up = false;
+  KernelOptions kernels;
 };
 
 // Everything that is crossed; a test runs once for each combination.
@@ -192,7 +195,9 @@ void bench_model(const BenchOptions& options, const Grid& grid, const Checkpoint
     if (!names_device(row.isa)) {
       row.read_limit_bytes_per_second = measure_read_limit(pool, facts, row.model_bytes);
     }
-    const Model model(checkpoint, pool, row.isa);
+    const Model model(checkpoint, pool, row.isa, options.kernels.require_sparse);
+    explain_kernels(model, options.kernels);
+    row.kernels = fmt::format("{}", fmt::join(model.kernels_in_use(), ", "));
     bench_tests(options, grid, model, row, printer);
   }
 }
@@ -249,13 +254,14 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("FORMAT");
   add_isa_option(*verb, options->isa);
+  add_kernel_options(*verb, options->kernels);
   verb->add_option("--random-weights", options->random_weights,
                    "A shape of data/models with random weights, in the place of a model")
       ->type_name("FILE")
       ->option_text("FILE")
       ->excludes("--model");
   verb->add_option("--encoding", options->encoding,
-                   "Of random layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
+                   "Of random layers: bf16, int8, int4-g128, q4_k, bf16-2:4 ...")
       ->type_name("NAME")
       ->option_text("NAME")
       ->needs("--random-weights");

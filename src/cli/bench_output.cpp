@@ -105,6 +105,7 @@ Json fields_json(const BenchRow& row, const Summary& s) {
           {"stddev_ts", rounded(s.rate.deviation)},
           {"n_pl", row.test.sequences},
           {"isa", row.isa},
+          {"kernels", row.kernels},
           {"bytes_moved", row.timing.bytes_moved},
           {"gb_per_second", rounded(s.bytes_per_second * 1e-9)},
           {"read_limit_share", s.limit_share ? Json(rounded(*s.limit_share)) : null}};

@@ -299,7 +299,8 @@ int chat(const ChatOptions& options) {
   if (checkpoint.tokenizer.chat_template.empty()) {
     fail(ErrorKind::usage, "{} has no chat template; use tandem run", checkpoint.path.string());
   }
-  const Model model(checkpoint, pool, isa);
+  const Model model(checkpoint, pool, isa, options.model.kernels.require_sparse);
+  explain_kernels(model, options.model.kernels);
   Chat conversation(options, checkpoint, model);
   return converse(conversation, stdin_is_terminal() && stderr_is_terminal());
 }
