@@ -50,7 +50,7 @@ std::string Encoding::name() const {
     case Packing::q4_1: return "q4_1";
     case Packing::q8_0: return "q8_0";
     case Packing::int8_channel: return "int8 per channel";
-    case Packing::int4_group: return fmt::format("int4 g{}", group);
+    case Packing::int4_group: return group == 0 ? "int4" : fmt::format("int4 g{}", group);
     case Packing::q4_0: return "q4_0";
     case Packing::q5_0: return "q5_0";
     case Packing::q5_1: return "q5_1";
@@ -62,7 +62,7 @@ std::string Encoding::name() const {
     case Packing::q6_k: return "q6_k";
     case Packing::bf16_24: return "bf16 2:4";
     case Packing::f16_24: return "f16 2:4";
-    case Packing::int4_group_24: return fmt::format("int4 g{} 2:4", group);
+    case Packing::int4_group_24: return group == 0 ? "int4 2:4" : fmt::format("int4 g{} 2:4", group);
   }
   return "?";
 }
