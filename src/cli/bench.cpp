@@ -1,5 +1,6 @@
 // tandem bench: the model's step alone, with llama-bench's flags and output.
 #include <fmt/chrono.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "cli/bench_output.h"
+#include "cli/explain.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -36,6 +38,7 @@ struct BenchOptions {
   std::string power_command;
   double energy_seconds = 10;
   bool no_warm_up = false, energy = false;
+  KernelOptions kernels;
 };
 
 // What is the same for all rows: where the model runs and how its energy is read.
@@ -257,7 +260,9 @@ void bench_model(const BenchOptions& options, const Grid& grid, const Checkpoint
       row.read_limit_bytes_per_second = measure_read_limit(pool, place.host, row.model_bytes);
       row.read_limit_source = "measured now";
     }
-    const Model model(checkpoint, pool, row.isa);
+    const Model model(checkpoint, pool, row.isa, options.kernels.require_sparse);
+    explain_kernels(model, options.kernels);
+    row.kernels = fmt::format("{}", fmt::join(model.kernels_in_use(), ", "));
     bench_tests(options, grid, place, model, row, printer);
   }
 }
@@ -313,13 +318,14 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("FORMAT");
   add_isa_option(*verb, options->isa);
+  add_kernel_options(*verb, options->kernels);
   verb->add_option("--random-weights", options->random_weights,
                    "A shape of data/models with random weights, in the place of a model")
       ->type_name("FILE")
       ->option_text("FILE")
       ->excludes("--model");
   verb->add_option("--encoding", options->encoding,
-                   "Of random layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
+                   "Of random layers: bf16, int8, int4-g128, q4_k, bf16-2:4 ...")
       ->type_name("NAME")
       ->option_text("NAME")
       ->needs("--random-weights");

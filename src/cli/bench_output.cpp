@@ -109,6 +109,7 @@ Json fields_json(const BenchRow& row, const Summary& s) {
           {"stddev_ts", rounded(s.rate.deviation)},
           {"n_pl", row.test.sequences},
           {"isa", row.isa},
+          {"kernels", row.kernels},
           {"bytes_moved", row.timing.bytes_moved},
           {"gb_per_second", rounded(s.bytes_per_second * 1e-9)},
           {"read_limit_share", or_null(s.limit_share)},

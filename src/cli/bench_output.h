@@ -16,6 +16,7 @@ struct BenchRow {
   int64_t n_batch = 0, n_ubatch = 0;
   int threads = 0;
   std::string kv, isa;
+  std::string kernels;  // of the linears, with counts
   StepTest test;
   StepTiming timing;
   std::string started_at;                             // UTC, ISO 8601

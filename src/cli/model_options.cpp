@@ -102,6 +102,7 @@ void add_model_options(CLI::App& verb, ModelOptions& options) {
       ->type_name("TYPE");
   add_threads_option(verb, options.threads);
   add_isa_option(verb, options.isa);
+  add_kernel_options(verb, options.kernels);
 }
 
 void add_sampling_options(CLI::App& verb, SamplingParams& sampling) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/explain.h"
 #include "runtime/request.h"
 
 namespace tandem {
@@ -16,9 +17,10 @@ struct ModelOptions {
   std::string kv = "bf16";
   std::string isa;  // empty: the best this processor has
   int threads = 0;  // 0: all usable CPUs
+  KernelOptions kernels;
 };
 
-// MODEL --kv --threads --isa --device
+// MODEL --kv --threads --isa --device --explain --require-sparse
 void add_model_options(CLI::App& verb, ModelOptions& options);
 void add_threads_option(CLI::App& verb, int& threads);
 // --isa --device: a GPU's name takes the place of an instruction set's.

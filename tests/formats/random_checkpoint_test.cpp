@@ -30,10 +30,13 @@ ModelConfig small_config() {
 TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   ThreadPool pool(2);
   for (const char* name :
-       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
+       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0", "bf16-2:4", "f16-2:4",
+        "int4-g32-2:4", "int4-g128-2:4", "q4_k", "q6_k"}) {
     const Encoding encoding = encoding_of(name);
-    const Checkpoint made = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
-    const Checkpoint again = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
+    ModelConfig config = small_config();
+    if (encoding.is_super()) config.width = 256;
+    const Checkpoint made = random_checkpoint(config, encoding, kQ8_0, 7, pool);
+    const Checkpoint again = random_checkpoint(config, encoding, kQ8_0, 7, pool);
     for (const ExpectedTensor& want : expected_tensors(made.config)) {
       SCOPED_TRACE(std::string(name) + " " + want.name);
       const Weight& weight = made.weight(want.name);
