@@ -7,7 +7,7 @@
 #include <fstream>
 #include <limits>
 
-#include "base/clock.h"
+#include "base/cpu_time.h"
 #include "base/default_model.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -77,9 +77,9 @@ TEST(ByteBpe, LongTextsTakeNearlyLinearTime) {
   for (const char* unit : {"a", " ", "e\u0301", "'", "\xFF", "\U0001F469\u200D"}) {
     std::string text;
     while (text.size() < 1'000'000) text += unit;
-    const int64_t start_ns = now_ns();
+    const std::clock_t start = std::clock();
     const Ids ids = tokenizer.encode(text);
-    EXPECT_LT(seconds_since(start_ns), 10.0) << quote(unit);  // a quadratic merge takes hours
+    EXPECT_LT(cpu_seconds_since(start), 10.0) << quote(unit);  // a quadratic merge takes hours
     EXPECT_EQ(tokenizer.decode(ids), text) << quote(unit);
   }
 }
