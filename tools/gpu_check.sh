@@ -40,7 +40,8 @@ parity() {
 }
 sanitize() {
   compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Window*:*Argmax*' --gtest_brief=1 &&
-    compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_linear_test" --gtest_filter='*Neighbours*' --gtest_brief=1
+    compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_linear_test" --gtest_filter='*Neighbours*' --gtest_brief=1 &&
+    compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_device_test" --gtest_filter='*SmallSheets*' --gtest_brief=1
 }
 kernels() { "$bin/bench_cuda_kernels"; }
 quality() {
@@ -89,7 +90,7 @@ refusals() {
   sed 's/"num_layers": *[0-9]*/"num_layers": 1000/' "$shapes/Llama-3.1-8B.json" >"$small/large.json"
   refused 5 "cuda:99: there" "$bin/tandem" bench --device cuda:99 -m "$model" || bad=1
   refused 2 "expected cuda or cuda:N" "$bin/tandem" bench --device gpu -m "$model" || bad=1
-  refused 5 "the driver lists none" env CUDA_VISIBLE_DEVICES= "$bin/tandem" info --device cuda || bad=1
+  refused 5 "no NVIDIA GPU can be used: " env CUDA_VISIBLE_DEVICES= "$bin/tandem" info --device cuda || bad=1
   refused 4 " bytes, cuda:0 has " "$bin/tandem" bench --device cuda --random-weights "$small/large.json" || bad=1
   refused 4 "do not fit the" "$bin/tandem" bench --device cuda --random-weights "$shapes/Llama-3.1-8B.json" \
     -p 0 -n 1 -d 100000 --npl 128 || bad=1

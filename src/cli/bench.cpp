@@ -153,14 +153,6 @@ std::optional<double> measure_read_limit(ThreadPool& pool, const HardwareSheet& 
   return sheet.bandwidth.back().bytes_per_second;
 }
 
-// "NVML ...; power-capped at 700 W", or why the energy does not count.
-std::string energy_source(const EnergyMeter& meter, const EnergyPoint& point) {
-  if (!point.work.joules) return "not measured: " + meter.source() + ": " + point.work.reason;
-  std::string source = meter.source();
-  for (const std::string& mark : point.work.marks) source += "; " + mark;
-  return source;
-}
-
 void bench_tests(const BenchOptions& options, const Grid& grid, const Place& place,
                  const Model& model, BenchRow& row, BenchPrinter& printer) {
   for (const int64_t batch : grid.batch)

@@ -81,8 +81,7 @@ void fill_places(const Sheet& sheet, Random& random, std::byte* row) {
 
 void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   const Encoding& encoding = sheet.encoding;
-  Random random(seed ^ static_cast<uint64_t>(n) * 0xD1342543DE82EF95ull ^
-                static_cast<uint64_t>(sheet.K) << 40);
+  Random random(random_row_key(seed, sheet.K, n));
   std::byte* row = sheet.data->data() + static_cast<size_t>(n) * encoding.row_bytes(sheet.K);
   const auto kept = encoding.is_sparse() ? sheet.K / 2 : sheet.K;
   const float deviation = 1.0f / std::sqrt(static_cast<float>(kept));

@@ -148,16 +148,12 @@ void add_energy(const Task& task, const Model& model, Bench& bench, EnergyMeter&
     return WorkWindow{reading, speed.decode_tokens, speed.decode_seconds};
   });
   record.extra["energy_window"] = to_json(point);
-  if (!point.work.joules) {
-    record.energy_source = "not measured: " + meter.source() + ": " + point.work.reason;
-    return;
-  }
+  record.energy_source = energy_source(meter, point);
+  if (!point.work.joules) return;
   record.loaded_idle_watts = point.idle_watts();
   record.mean_watts = point.work.watts();
   record.joules_per_token = point.joules_per_token();
   record.dynamic_joules_per_token = point.dynamic_joules_per_token();
-  record.energy_source = meter.source();
-  for (const std::string& mark : point.work.marks) record.energy_source += "; " + mark;
   record.energy_source += fmt::format(", {:.1f} s of steady decode", point.work.seconds);
 }
 

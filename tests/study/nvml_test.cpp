@@ -155,8 +155,32 @@ TEST_F(NvmlTest, AShortWindowIsNotBelieved) {
     return WorkWindow{measure_idle(*meter, 0.01), 1, 0.01};
   });
   EXPECT_FALSE(point.joules_per_token());
+  EXPECT_TRUE(energy_source(*meter, point).starts_with("not measured: NVML energy counter"));
   EXPECT_NE(point.work.reason.find("in 16 windows, 30 s needed"), std::string::npos)
       << point.work.reason;
+}
+
+// Gives one power a window, in the order of the list.
+class ScriptedMeter : public EnergyMeter {
+ public:
+  explicit ScriptedMeter(std::vector<double> watts) : watts_(std::move(watts)) {}
+  std::string source() const override { return "a script"; }
+  void start() override {}
+  EnergyReading stop() override {
+    EnergyReading reading;
+    reading.seconds = 1;
+    reading.joules = watts_.at(next_++);
+    return reading;
+  }
+
+ private:
+  std::vector<double> watts_;
+  size_t next_ = 0;
+};
+
+TEST(MeasureRest, WaitsUntilPowerNoLongerFalls) {
+  ScriptedMeter meter({120, 95, 80, 79.5, 79});
+  EXPECT_EQ(measure_rest(meter, 0.01).joules, 79);
 }
 
 TEST(JoinedReadings, AddEnergiesAndWeighMeansByTime) {

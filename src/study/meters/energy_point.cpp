@@ -11,8 +11,8 @@ namespace {
 constexpr int kMostWindows = 16;        // of work
 constexpr double kSettleSeconds = 1.0;  // from work to idle, while clocks and fans come down
 constexpr double kLookSeconds = 1.0;
-constexpr int kMostLooks = 12;  // at a machine that comes to rest
-constexpr double kStillFalling = 0.98;                 // of the power one look before
+constexpr int kMostLooks = 12;          // at a machine that comes to rest
+constexpr double kStillFalling = 0.98;  // of the power one look before
 
 void sleep_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -98,6 +98,13 @@ EnergyPoint measure_energy(EnergyMeter& meter, const EnergyWindows& windows,
     point.idle_after = measure_idle(meter, windows.idle_seconds);
   }
   return point;
+}
+
+std::string energy_source(const EnergyMeter& meter, const EnergyPoint& point) {
+  if (!point.work.joules) return "not measured: " + meter.source() + ": " + point.work.reason;
+  std::string source = meter.source();
+  for (const std::string& mark : point.work.marks) source += "; " + mark;
+  return source;
 }
 
 Json to_json(const EnergyReading& reading) {

@@ -45,6 +45,10 @@ EnergyReading measure_rest(EnergyMeter& meter, double seconds);
 EnergyPoint measure_energy(EnergyMeter& meter, const EnergyWindows& windows,
                            const std::function<WorkWindow()>& work);
 
+// The meter with what marks the work, "NVML ...; power-capped at 700 W", or "not measured: ..." with
+// the reason.
+std::string energy_source(const EnergyMeter& meter, const EnergyPoint& point);
+
 // Every number of the point, for a Record; absent ones are null.
 Json to_json(const EnergyPoint& point);
 Json to_json(const EnergyReading& reading);
