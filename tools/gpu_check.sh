@@ -8,7 +8,7 @@
 #          kernels   time and share of the read limit, kernel by kernel
 #          quality   perplexity on the GPU and on the CPU; needs --model and --text
 #          models    decode and prefill of random-weight models
-# FOLDER of --bin holds tandem, kernels_cuda_linear_test, kernels_cuda_ops_test and bench_cuda_kernels, as the
+# FOLDER of --bin holds tandem, kernels_cuda_{linear,ops,attention}_test and bench_cuda_kernels, as the
 # preset `cuda` builds them. Every stage leaves a file of its name in --out; the last line says what failed.
 set -u
 bin=. model= text= shapes=data/models out=gpu-check stages=()
@@ -32,10 +32,12 @@ smoke() {
   "$bin/tandem" info --version 2>/dev/null || "$bin/tandem" --version
 }
 parity() {
-  "$bin/kernels_cuda_ops_test" --gtest_brief=1 && "$bin/kernels_cuda_linear_test" --gtest_brief=1
+  "$bin/kernels_cuda_ops_test" --gtest_brief=1 && "$bin/kernels_cuda_attention_test" --gtest_brief=1 &&
+    "$bin/kernels_cuda_linear_test" --gtest_brief=1
 }
 sanitize() {
-  compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Window*:*Argmax*' --gtest_brief=1 &&
+  compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Argmax*' --gtest_brief=1 &&
+    compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_attention_test" --gtest_filter='*Window*' --gtest_brief=1 &&
     compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_linear_test" --gtest_filter='*Neighbours*' --gtest_brief=1
 }
 kernels() { "$bin/bench_cuda_kernels"; }

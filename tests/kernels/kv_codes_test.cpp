@@ -36,9 +36,10 @@ TEST(KvCodes, AreWithinHalfAStep) {
         // fp8: half of 2^-3 of the number, or of the smallest step; int4: half a step, and what
         // scale and minimum lose in bf16.
         const double allowed =
-            type == KvType::int8  ? max_abs / 127 * 0.5001
-            : type == KvType::fp8 ? std::max(std::fabs(x[d]) / 16.0, max_abs / 448.0 / 1024) * 1.0001
-                                  : (*high - *low) / 15.0 * (0.5 + 15.0 / 512) + std::fabs(*low) / 512.0;
+            type == KvType::int8 ? max_abs / 127 * 0.5001
+            : type == KvType::fp8
+                ? std::max(std::fabs(x[d]) / 16.0, max_abs / 448.0 / 1024) * 1.0001
+                : (*high - *low) / 15.0 * (0.5 + 15.0 / 512) + std::fabs(*low) / 512.0;
         EXPECT_NEAR(y[d], x[d], allowed) << kv_type_name(type) << " " << d;
       }
     }
@@ -48,8 +49,10 @@ TEST(KvCodes, AreWithinHalfAStep) {
 TEST(KvCodes, ZerosEqualsAndTinyHeadsAreExactOrZero) {
   for (const KvType type : kNarrow) {
     EXPECT_EQ(round_trip(type, std::vector<float>(64, 0.0f)), std::vector<float>(64, 0.0f));
-    for (const float y : round_trip(type, std::vector<float>(64, -3.25f))) EXPECT_NEAR(y, -3.25f, 1e-6);
-    for (const float y : round_trip(type, std::vector<float>(64, 1e-38f))) EXPECT_NEAR(y, 0.0f, 1e-37f);
+    for (const float y : round_trip(type, std::vector<float>(64, -3.25f)))
+      EXPECT_NEAR(y, -3.25f, 1e-6);
+    for (const float y : round_trip(type, std::vector<float>(64, 1e-38f)))
+      EXPECT_NEAR(y, 0.0f, 1e-37f);
   }
 }
 
@@ -73,7 +76,8 @@ TEST(KvCodes, HadamardKeepsProductsAndUndoesItself) {
                 std::inner_product(q.begin(), q.end(), k.begin(), 0.0), 1e-4);
     EXPECT_NE(a, q);
     rotate_hadamard(a.data(), D);
-    for (int64_t d = 0; d < D; ++d) EXPECT_NEAR(a[static_cast<size_t>(d)], q[static_cast<size_t>(d)], 1e-5);
+    for (int64_t d = 0; d < D; ++d)
+      EXPECT_NEAR(a[static_cast<size_t>(d)], q[static_cast<size_t>(d)], 1e-5);
   }
   std::vector<float> x = {1, 2, 3};
   rotate_hadamard(x.data(), 3);  // not a power of two: left alone
@@ -90,7 +94,8 @@ TEST(KvCodes, FragmentsFillAPlane) {
           for (int64_t d = 0; d < D; ++d) {
             const int64_t bit = place(bits, D, token, d);
             ASSERT_EQ(bit % bits, 0);
-            ASSERT_FALSE(taken.at(static_cast<size_t>(bit / bits))) << bits << " " << token << " " << d;
+            ASSERT_FALSE(taken.at(static_cast<size_t>(bit / bits)))
+                << bits << " " << token << " " << d;
             taken[static_cast<size_t>(bit / bits)] = true;
           }
         }

@@ -1,15 +1,15 @@
 // The order of a page's elements on a GPU: the fragments of mma.sync m16n8k16 as they lie, so that
 // each lane = 4 r + q reads 16 bytes beside its neighbours' and no element is shuffled.
 //
-// Both planes are four tiles of 16 tokens, one behind the other. A tile of K is cut into blocks of 64
-// channels: lane 4 r + q has the 16 channels from 16 q on of tokens r and r + 8. A tile of V is cut
-// into tiles of 16 channels: the lane has channels r and r + 8 of tokens 2 q, 2 q + 1, 2 q + 8 and
-// 2 q + 9. The lanes' shares of 16 bytes make chunks of 512:
+// Both planes are four tiles of 16 tokens, one behind the other. A tile of K is cut into blocks of
+// 64 channels: lane 4 r + q has the 16 channels from 16 q on of tokens r and r + 8. A tile of V is
+// cut into tiles of 16 channels: the lane has channels r and r + 8 of tokens 2 q, 2 q + 1, 2 q + 8
+// and 2 q + 9. The lanes' shares of 16 bytes make chunks of 512:
 //   bf16       K: [token / 8][channel / 8 % 2] chunks a block   V: one a tile of 16 channels
 //   fp8, int8  K: [token / 8] chunks a block                    V: one a pair of tiles
 //   int4       K: one chunk a block, token r in its first half  V: one a group of four tiles
-// int8 codes are kept plus 128. The eight int4 codes of a word lie so that (word >> 4 i) & 0x000F000F
-// is a pair.
+// int8 codes are kept plus 128. The eight int4 codes of a word lie so that (word >> 4 i) &
+// 0x000F000F is a pair.
 #pragma once
 
 #include <cstdint>

@@ -65,10 +65,14 @@ void rotate_hadamard(float* x, int64_t D) {
 
 float widen_code(KvType type, uint8_t code, uint32_t word) {
   switch (type) {
-    case KvType::int8: return static_cast<float>(static_cast<int8_t>(code)) * std::bit_cast<float>(word);
-    case KvType::fp8: return e4m3_to_float(code) * std::bit_cast<float>(word);
-    case KvType::int4: return static_cast<float>(code) * scale_of(word) + min_of(word);
-    default: CHECK(false, "type {}", kv_type_name(type));
+    case KvType::int8:
+      return static_cast<float>(static_cast<int8_t>(code)) * std::bit_cast<float>(word);
+    case KvType::fp8:
+      return e4m3_to_float(code) * std::bit_cast<float>(word);
+    case KvType::int4:
+      return static_cast<float>(code) * scale_of(word) + min_of(word);
+    default:
+      CHECK(false, "type {}", kv_type_name(type));
   }
   return 0;
 }
