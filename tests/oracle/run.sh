@@ -82,6 +82,7 @@ check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
   --llama-cpp "$llama" ${texts[@]+"${texts[@]}"}
+check "GGUF files with pieces" python "$oracle/gguf_pieces_oracle.py" --build "$build" --llama-cpp "$llama"
 check "written tokenizers" python "$oracle/tokenizer_write_oracle.py" --model "$model" \
   --build "$build" --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}"
 check "families" python "$oracle/families_oracle.py"
