@@ -647,6 +647,12 @@ def test_inspect_says_what_fits_here():
     assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
 
 
+@needs_model
+def test_a_cache_that_the_processor_does_not_run_is_refused():
+    for kv in ("fp8", "int4"):
+        assert_error(tandem("run", MODEL, "-p", "hi", "--kv", kv), 5, f"found {kv}, which ref and cuda run")
+
+
 # tools
 
 TOOLS = [{"name": "f"}]
