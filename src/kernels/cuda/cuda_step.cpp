@@ -11,13 +11,13 @@ namespace tandem {
 namespace {
 
 // Pages of one item of a decoding token that sees `pages` pages: short contexts in one piece or
-// few, long ones in pieces that cost little to add up, at most 16: enough for a GPU with the kv
-// heads of most models. It depends on nothing else, so that neither does the result.
+// few, long ones in pieces that cost little to add up, at most 32. It depends on nothing else, so
+// that neither does the result.
 int64_t pages_per_item(int64_t pages) {
   if (pages <= 4) return pages;
   if (pages <= 8) return 2;
   if (pages <= 32) return 4;
-  return std::max<int64_t>(8, (pages + 15) / 16);
+  return std::max<int64_t>(8, (pages + 31) / 32);
 }
 
 int64_t max_items(const StepLimits& limits) {

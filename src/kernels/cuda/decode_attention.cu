@@ -6,10 +6,12 @@
 // step appends to has to wait. Four warps have 16 tokens of each page: S = K Q^T with the query
 // heads as the columns of the mma, a running softmax, O += V^T P; so K and V are read once for all
 // heads of the group and go from the page to the tensor cores as they lie (bf16) or after one to
-// two instructions a pair (narrow types, as f16). One more warp prepares the next unit's queries
-// and adds up what the four leave of the last one, so that these never wait for memory. The units
-// of a long context meet in memory, where the last one to arrive adds them up in their order. How a
+// two instructions a pair (narrow types, as f16). The warps meet in shared memory; the units of a
+// long context meet in memory, where the last one to arrive adds them up in their order. How a
 // context is cut depends on nothing but its length. Bound by bytes: the pages, once.
+//
+// Tried and lost: a warp of its own for queries and sums. What it waits for queues behind the pages
+// under way to its multiprocessor, and one warp has too few loads in flight.
 //
 // With a bf16 cache, queries and probabilities enter as two terms, the rounded number and what the
 // rounding left: the result is as good as f32 over the same cache. With a narrow one they are f16.
@@ -17,7 +19,6 @@
 // 2^(score + log2 scale - maximum), at most 2^kSlack, so that nothing leaves the range of f16.
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/kv_page.cuh"
@@ -26,48 +27,28 @@
 namespace tandem {
 namespace {
 
-constexpr int kWarps = 4;  // that compute
-constexpr int kCopyWarp = kWarps, kFinishWarp = kWarps + 1;
-constexpr int kThreads = (kWarps + 2) * 32;
-constexpr int kMaxStages = 8;
-constexpr int kBlockBytes = 115200;  // of shared memory: two blocks fill a multiprocessor
-constexpr float kSlack = 8;          // powers of two that a score may exceed the running maximum by
+constexpr int kWarps = 4;    // that compute; one more copies
+constexpr float kSlack = 8;  // powers of two that a score may exceed the running maximum by
 
-// One unit as the computing warps need it.
-struct Unit {
-  int page_begin, num_pages;  // no pages: there are no more units
-  int first, last;            // positions seen
-};
+// Blocks that a multiprocessor holds at once, and the stages of their rings: what fills its shared
+// memory beside the rows of output. Narrow types have more to compute for a byte, so more warps.
+template <KvType type, int kTiles>
+constexpr int kResident = type == KvType::bf16 || kTiles > 1 ? 2 : 3;
+template <KvType type, int D, int kTiles>
+constexpr int kStages = std::min(8, (kTiles > 1             ? 65536
+                                     : type == KvType::bf16 ? 98304
+                                                            : 53248) /
+                                        HeadBytes<type, D>::kAll);
 
-// The end of a stage's use and the hand-over of a unit's queries and rows, beside the ring's.
-struct Barriers {
-  Ring<kMaxStages> ring;
-  uint64_t queries_full, queries_empty, rows_full, rows_empty;
-};
-
-struct Cursor {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ __forceinline__ void advance(int stages) {
-    if (++stage == stages) stage = 0, phase ^= 1;
-  }
-};
-
-// The queries of a kv head as B fragments: column r is query head r, beyond them the last one
-// again.
+// The queries of a kv head as B fragments: column r is query head r, beyond them the last again.
 template <KvType type, int D, int kTiles>
 struct Queries {
   static constexpr int kTerms = type == KvType::bf16 ? 2 : 1;
   uint32_t pairs[kTerms][kTiles][D / 8];
   float sums[kTiles][2];  // int4: over the channels, of columns 2 q and 2 q + 1
 
-  // In shared memory: [terms][tiles][D / 32][lanes] of 16 bytes, then the sums of all columns.
-  static constexpr int kPairBytes = kTerms * kTiles * D / 32 * 512;
-  static constexpr int kBytes = kPairBytes + kTiles * 8 * 4;
-
-  // By the finishing warp: heads [share][D] to shared memory.
-  static __device__ __forceinline__ void prepare(const float* heads, int share, int lane,
-                                                 uint8_t* to) {
+  // heads [share][D]
+  __device__ __forceinline__ void load(const float* heads, int share, int lane) {
     const int r = lane / 4, q = lane % 4;
     const float scale = 1.44269504f / sqrtf(static_cast<float>(D));
 #pragma unroll
@@ -75,54 +56,24 @@ struct Queries {
       const float* head = heads + min(8 * n + r, share - 1) * D + q * 16;
       float sum = 0;
 #pragma unroll
-      for (int i = 0; i < D / 32; ++i) {
-        uint32_t words[kTerms][4];
-#pragma unroll
-        for (int w = 0; w < 4; w += 2) {
-          const float4 x = *reinterpret_cast<const float4*>(head + i / 2 * 64 + i % 2 * 8 + w * 2);
-          const float values[4] = {x.x * scale, x.y * scale, x.z * scale, x.w * scale};
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            const float a = values[2 * j], b = values[2 * j + 1];
-            words[0][w + j] = rounded_pair<type>(a, b);
-            const float2 rounded = widened_pair<type>(words[0][w + j]);
-            sum += rounded.x + rounded.y;
-            if constexpr (kTerms == 2)
-              words[1][w + j] = rounded_pair<type>(a - rounded.x, b - rounded.y);
-          }
-        }
-#pragma unroll
-        for (int t = 0; t < kTerms; ++t) {
-          uint8_t* place = to + (((t * kTiles + n) * (D / 32) + i) * 32 + lane) * 16;
-          *reinterpret_cast<uint4*>(place) = {words[t][0], words[t][1], words[t][2], words[t][3]};
-        }
+      for (int i = 0; i < D / 8; i += 2) {
+        const float4 x = *reinterpret_cast<const float4*>(head + i / 8 * 64 + i % 8 * 2);
+        sum += set(n, i, x.x * scale, x.y * scale) + set(n, i + 1, x.z * scale, x.w * scale);
       }
       if constexpr (type == KvType::int4) {
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        if (q == 0) reinterpret_cast<float*>(to + kPairBytes)[8 * n + r] = sum;
+        sums[n][0] = __shfl_sync(~0u, sum, 8 * q), sums[n][1] = __shfl_sync(~0u, sum, 8 * q + 4);
       }
     }
   }
 
-  // By the computing warps.
-  __device__ __forceinline__ void load(const uint8_t* from, int lane) {
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-      for (int t = 0; t < kTerms; ++t) {
-#pragma unroll
-        for (int i = 0; i < D / 32; ++i) {
-          const uint4 words = load16(from + (((t * kTiles + n) * (D / 32) + i) * 32 + lane) * 16);
-#pragma unroll
-          for (int w = 0; w < 4; ++w) pairs[t][n][4 * i + w] = word(words, w);
-        }
-      }
-      if constexpr (type == KvType::int4) {
-        const float* of_columns = reinterpret_cast<const float*>(from + kPairBytes) + 8 * n;
-        sums[n][0] = of_columns[2 * (lane % 4)], sums[n][1] = of_columns[2 * (lane % 4) + 1];
-      }
-    }
+ private:
+  __device__ __forceinline__ float set(int n, int i, float x, float y) {
+    pairs[0][n][i] = rounded_pair<type>(x, y);
+    const float2 rounded = widened_pair<type>(pairs[0][n][i]);
+    if constexpr (kTerms == 2) pairs[1][n][i] = rounded_pair<type>(x - rounded.x, y - rounded.y);
+    return rounded.x + rounded.y;
   }
 };
 
@@ -204,10 +155,15 @@ __device__ __forceinline__ void score(const Queries<type, D, kTiles>& queries, c
   }
 }
 
+// Tokens [first, last] of a context are seen.
+struct Seen {
+  int first, last;
+};
+
 // Tile `warp` of a page in shared memory; the page's first token is at position `start`.
 template <KvType type, int D, int kTiles>
 __device__ __forceinline__ void attend(const Queries<type, D, kTiles>& queries, const uint8_t* page,
-                                       int start, int warp, int lane, const Unit& seen,
+                                       int start, int warp, int lane, Seen seen,
                                        Running<D, kTiles>& state) {
   using Bytes = HeadBytes<type, D>;
   constexpr int kTerms = Queries<type, D, kTiles>::kTerms;
@@ -299,6 +255,36 @@ __device__ __forceinline__ void attend(const Queries<type, D, kTiles>& queries, 
   }
 }
 
+// Rows of unnormalized output, [D + kRowPadding] floats each, of `parts` parts: four channels from
+// d on of all, added. part(i) is the i-th part's row.
+template <int D, typename Part>
+__device__ __forceinline__ float4 merged(int d, int parts, Part part, float* sum) {
+  float peak = -INFINITY, total = 0;
+  float4 value{};
+  // Eight at a time, the last one again where there are fewer, so that all are under way at once.
+  constexpr int kAtOnce = 8;
+  for (int first = 0; first < parts; first += kAtOnce) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      peak = fmaxf(peak, __ldcg(part(min(first + i, parts - 1)) + D));
+  }
+  const float base = peak == -INFINITY ? 0.0f : peak;
+  for (int first = 0; first < parts; first += kAtOnce) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const float* row = part(min(first + i, parts - 1));
+      const float2 of_row = __ldcg(reinterpret_cast<const float2*>(row + D));
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(row + d));
+      const float weight = first + i < parts ? power2(of_row.x - base) : 0.0f;
+      total += weight * of_row.y;
+      value.x += weight * x.x, value.y += weight * x.y;
+      value.z += weight * x.z, value.w += weight * x.w;
+    }
+  }
+  *sum = total;
+  return value;
+}
+
 // Sums over the warp's lanes, and what the warp knows into its rows of shared memory [share][D +
 // 4].
 template <KvType type, int D, int kTiles>
@@ -327,120 +313,69 @@ __device__ __forceinline__ void leave(Running<D, kTiles>& state, int share, int 
   }
 }
 
-// D / 32 neighbouring channels of a row, a lane's.
+__device__ __forceinline__ void meet() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
+}
+
+__device__ __forceinline__ void store4(float* to, const float4& x, float factor) {
+  *reinterpret_cast<float4*>(to) = {x.x * factor, x.y * factor, x.z * factor, x.w * factor};
+}
+
+// The unit's result out of the warps' rows: the output, or a partial one and, of the last unit to
+// arrive, the output of all.
 template <int D>
-struct Channels {
-  float x[D / 32] = {};
-  using Vector = std::conditional_t<D == 128, float4, float2>;
-
-  // Past L1: other blocks wrote it.
-  __device__ __forceinline__ void add_global(const float* row, int lane, float weight) {
-    add(__ldcg(reinterpret_cast<const Vector*>(row) + lane), weight);
-  }
-  __device__ __forceinline__ void add_shared(const float* row, int lane, float weight) {
-    add(reinterpret_cast<const Vector*>(row)[lane], weight);
-  }
-  __device__ __forceinline__ void store(float* row, int lane, float factor) const {
-    Vector v;
-    float* values = reinterpret_cast<float*>(&v);
+__device__ void finish(const AttentionItem& item, const StepView& step, int H, int G, int g,
+                       const float* rows, float* out) {
+  __shared__ bool is_last;
+  constexpr int kRow = D + kRowPadding;
+  const int share = H / G, thread = threadIdx.x;
+  float* output = out + (static_cast<int64_t>(item.first_token) * H + g * share) * D;
+  const auto partial = [&](int slot, int row) {
+    return step.partials + (static_cast<int64_t>(slot) * H + g * share + row) * kRow;
+  };
+  for (int i = thread * 4; i < share * D; i += kWarps * 32 * 4) {
+    const int row = i / D, d = i % D;
+    float4 value{};
+    float peak = -INFINITY, sum = 0;
 #pragma unroll
-    for (int i = 0; i < D / 32; ++i) values[i] = x[i] * factor;
-    reinterpret_cast<Vector*>(row)[lane] = v;
-  }
-
- private:
-  __device__ __forceinline__ void add(const Vector& v, float weight) {
-    const float* values = reinterpret_cast<const float*>(&v);
+    for (int w = 0; w < kWarps; ++w) peak = fmaxf(peak, rows[(w * share + row) * kRow + D]);
+    const float base = peak == -INFINITY ? 0.0f : peak;
 #pragma unroll
-    for (int i = 0; i < D / 32; ++i) x[i] += weight * values[i];
-  }
-};
-
-// The finishing warp's side of a unit.
-template <int D, int kTiles>
-struct Finish {
-  const StepView& step;
-  int H, G, g, lane;
-  float* out;
-  static constexpr int kRow = D + kRowPadding;
-
-  __device__ __forceinline__ float* output(const AttentionItem& item, int row) const {
-    return out + (static_cast<int64_t>(item.first_token) * H + g * (H / G) + row) * D;
-  }
-  __device__ __forceinline__ float* partial(int slot, int row) const {
-    return step.partials + (static_cast<int64_t>(slot) * H + g * (H / G) + row) * kRow;
-  }
-
-  // Adds up the computing warps' rows: the output, or a partial one.
-  __device__ void add_warps(const AttentionItem& item, const float* rows) const {
-    const int share = H / G;
-    for (int row = 0; row < share; ++row) {
-      float peak = -INFINITY, sum = 0;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) peak = fmaxf(peak, rows[(w * share + row) * kRow + D]);
-      const float base = peak == -INFINITY ? 0.0f : peak;
-      Channels<D> value;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        const float* part = rows + (w * share + row) * kRow;
-        const float weight = power2(part[D] - base);
-        sum += weight * part[D + 1];
-        value.add_shared(part, lane, weight);
-      }
-      if (item.slot < 0) {
-        value.store(output(item, row), lane, 1.0f / sum);
-      } else {
-        float* to = partial(item.slot, row);
-        value.store(to, lane, 1.0f);
-        if (lane == 0) to[D] = peak, to[D + 1] = sum;
-      }
+    for (int w = 0; w < kWarps; ++w) {
+      const float* part = rows + (w * share + row) * kRow;
+      const float4 x = *reinterpret_cast<const float4*>(part + d);
+      const float weight = power2(part[D] - base);
+      sum += weight * part[D + 1];
+      value.x += weight * x.x, value.y += weight * x.y;
+      value.z += weight * x.z, value.w += weight * x.w;
+    }
+    if (item.slot < 0) {
+      store4(output + i, value, 1.0f / sum);
+    } else {
+      float* to = partial(item.slot, row);
+      store4(to + d, value, 1.0f);
+      if (d == 0) to[D] = peak, to[D + 1] = sum;
     }
   }
-
-  // Whether this unit is the last of its query's to arrive.
-  __device__ bool arrive_last(const AttentionItem& item) const {
-    __threadfence();
-    __syncwarp();
-    bool is_last = false;
-    if (lane == 0) {
-      const auto count = static_cast<unsigned>(item.num_items - 1);
-      is_last = atomicInc(step.counters + item.slot_begin * G + g, count) ==
-                count;  // back to zero after the last
-    }
-    is_last = __shfl_sync(~0u, is_last, 0);
-    __threadfence();
-    return is_last;
+  if (item.slot < 0) return;
+  __threadfence();
+  meet();
+  if (thread == 0) {
+    const auto count = static_cast<unsigned>(item.num_items - 1);
+    is_last = atomicInc(step.counters + item.slot_begin * G + g, count) ==
+              count;  // back to zero after the last
   }
-
-  // Adds up the partial results of a query: at most 32.
-  __device__ void add_parts(const AttentionItem& item) const {
-    constexpr int kMaxHeads = 8 * kTiles;
-    const int share = H / G, parts = item.num_items;
-    float weights[kMaxHeads];  // of part `lane`
-#pragma unroll
-    for (int row = 0; row < kMaxHeads; ++row) {
-      if (row >= share) break;
-      float2 max_and_sum{-INFINITY, 0};
-      if (lane < parts) {
-        const float* tail = partial(item.slot_begin + lane, row) + D;
-        max_and_sum = __ldcg(reinterpret_cast<const float2*>(tail));
-      }
-      const float weight = power2(max_and_sum.x - warp_max(max_and_sum.x));
-      weights[row] = weight / warp_sum(weight * max_and_sum.y);
-    }
-#pragma unroll
-    for (int row = 0; row < kMaxHeads; ++row) {
-      if (row >= share) break;
-      Channels<D> value;
-#pragma unroll 8
-      for (int part = 0; part < parts; ++part) {
-        value.add_global(partial(item.slot_begin + part, row), lane,
-                         __shfl_sync(~0u, weights[row], part));
-      }
-      value.store(output(item, row), lane, 1.0f);
-    }
+  meet();
+  if (!is_last) return;
+  __threadfence();
+  for (int i = thread * 4; i < share * D; i += kWarps * 32 * 4) {
+    float sum;
+    const float4 value = merged<D>(
+        i % D, item.num_items, [&](int part) { return partial(item.slot_begin + part, i / D); },
+        &sum);
+    store4(output + i, value, 1.0f / sum);
   }
-};
+}
 
 // The item of a unit; an empty one behind the last.
 __device__ __forceinline__ AttentionItem item_of(const StepView& step, int G, int unit) {
@@ -448,13 +383,12 @@ __device__ __forceinline__ AttentionItem item_of(const StepView& step, int G, in
 }
 
 // The copying warp: all pages of the block's units, in order.
-template <KvType type, int D>
+template <KvType type, int D, int kTiles>
 __device__ __forceinline__ void copy_pages(const StepView& step, int G, const Pages& cache,
-                                           Ring<kMaxStages>& ring, int num_stages,
-                                           uint8_t* stages) {
+                                           Ring<kStages<type, D, kTiles>>& ring, uint8_t* stages) {
   constexpr int kBytes = HeadBytes<type, D>::kAll;
   const int lane = threadIdx.x % 32;
-  Cursor cursor;
+  RingCursor<kStages<type, D, kTiles>> cursor;
   bool has_waited = false;
   for (int unit = blockIdx.x;; unit += gridDim.x) {
     const AttentionItem item = item_of(step, G, unit);
@@ -475,127 +409,75 @@ __device__ __forceinline__ void copy_pages(const StepView& step, int G, const Pa
           expect_bytes(&ring.full[cursor.stage], kBytes);
           bulk_copy(stages + cursor.stage * kBytes, head, kBytes, &ring.full[cursor.stage]);
         }
-        cursor.advance(num_stages);
+        cursor.advance();
       }
     }
   }
 }
 
-// The finishing warp: the queries of one unit after another, and what was left of the one before.
 template <KvType type, int D, int kTiles>
-__device__ __forceinline__ void finish_units(const float* qkv, const StepView& step, int H, int G,
-                                             int window, Barriers& barriers, Unit& shared_unit,
-                                             uint8_t* queries, const float* rows, float* out) {
-  const int lane = threadIdx.x % 32, share = H / G;
+__global__ void __launch_bounds__((kWarps + 1) * 32, kResident<type, kTiles>)
+    decode_kernel(const float* qkv, const StepView step, int H, int G, int window,
+                  const Pages cache, float* out) {
+  extern __shared__ __align__(128) uint8_t shared_bytes[];
+  __shared__ Ring<kStages<type, D, kTiles>> ring;
+  constexpr int kBytes = HeadBytes<type, D>::kAll;
+  float* rows = reinterpret_cast<float*>(shared_bytes + kStages<type, D, kTiles> * kBytes);
+  launch_dependents();
+  ring.init(kWarps);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, share = H / G;
+  if (warp == kWarps) {
+    copy_pages<type, D, kTiles>(step, G, cache, ring, shared_bytes);
+    return;
+  }
   const int64_t ld = static_cast<int64_t>(H + 2 * G) * D;
-  uint32_t phase = 0;  // of the unit to be finished
-  const auto prepare = [&](const AttentionItem& item, int unit, uint32_t of_unit) {
-    wait_barrier(&barriers.queries_empty, of_unit ^ 1);
-    if (item.num_tokens != 0) {
-      Queries<type, D, kTiles>::prepare(qkv + item.first_token * ld + unit % G * share * D, share,
-                                        lane, queries);
-    }
-    if (lane == 0) {
-      shared_unit = {item.page_begin, item.page_end - item.page_begin,
-                     window == 0 ? 0 : max(0, item.position + 1 - window), item.position};
-    }
-    __syncwarp();
-    if (lane == 0) arrive(&barriers.queries_full);
-  };
+  RingCursor<kStages<type, D, kTiles>> cursor;
   int unit = blockIdx.x;
   AttentionItem item = item_of(step, G, unit);  // the host's, so it is there before the inputs are
   wait_for_inputs();
-  prepare(item, unit, phase);
   while (item.num_tokens != 0) {
-    const int next_unit = unit + gridDim.x;
-    const AttentionItem next = item_of(step, G, next_unit);
-    prepare(next, next_unit, phase ^ 1);
-    const Finish<D, kTiles> finish{step, H, G, unit % G, lane, out};
-    wait_barrier(&barriers.rows_full, phase);
-    finish.add_warps(item, rows);
-    __syncwarp();
-    if (lane == 0) arrive(&barriers.rows_empty);
-    if (item.slot >= 0 && finish.arrive_last(item)) finish.add_parts(item);
-    item = next, unit = next_unit, phase ^= 1;
-  }
-}
-
-template <KvType type, int D, int kTiles>
-__global__ void __launch_bounds__(kThreads, 2)
-    decode_kernel(const float* qkv, const StepView step, int H, int G, int window,
-                  const Pages cache, int num_stages, float* out) {
-  extern __shared__ __align__(128) uint8_t shared_bytes[];
-  __shared__ Barriers barriers;
-  __shared__ Unit shared_unit;
-  constexpr int kBytes = HeadBytes<type, D>::kAll;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, share = H / G;
-  uint8_t* queries_bytes = shared_bytes + num_stages * kBytes;
-  float* rows = reinterpret_cast<float*>(queries_bytes + Queries<type, D, kTiles>::kBytes);
-  launch_dependents();
-  if (threadIdx.x == 0) {
-    init_barrier(&barriers.queries_full, 1);
-    init_barrier(&barriers.queries_empty, kWarps);
-    init_barrier(&barriers.rows_full, kWarps);
-    init_barrier(&barriers.rows_empty, 1);
-  }
-  barriers.ring.init(kWarps);
-  if (warp == kCopyWarp) {
-    copy_pages<type, D>(step, G, cache, barriers.ring, num_stages, shared_bytes);
-    return;
-  }
-  if (warp == kFinishWarp) {
-    finish_units<type, D, kTiles>(qkv, step, H, G, window, barriers, shared_unit, queries_bytes,
-                                  rows, out);
-    return;
-  }
-  Cursor cursor;
-  for (uint32_t phase = 0;; phase ^= 1) {
+    const int g = unit % G;
     Queries<type, D, kTiles> queries;
-    wait_barrier(&barriers.queries_full, phase);
-    const Unit unit = shared_unit;
-    if (unit.num_pages == 0) break;
-    queries.load(queries_bytes, lane);
-    __syncwarp();
-    if (lane == 0) arrive(&barriers.queries_empty);
+    queries.load(qkv + item.first_token * ld + g * share * D, share, lane);
     Running<D, kTiles> state;
     state.reset();
-    for (int page = 0; page < unit.num_pages; ++page) {
-      wait_barrier(&barriers.ring.full[cursor.stage], cursor.phase);
+    const Seen seen{window == 0 ? 0 : max(0, item.position + 1 - window), item.position};
+    for (int page = item.page_begin; page < item.page_end; ++page) {
+      wait_barrier(&ring.full[cursor.stage], cursor.phase);
       attend<type, D, kTiles>(queries, shared_bytes + cursor.stage * kBytes,
-                              (unit.page_begin + page) * static_cast<int>(kPageTokens), warp, lane,
-                              unit, state);
+                              page * static_cast<int>(kPageTokens), warp, lane, seen, state);
       __syncwarp();
-      if (lane == 0) arrive(&barriers.ring.empty[cursor.stage]);
-      cursor.advance(num_stages);
+      if (lane == 0) arrive(&ring.empty[cursor.stage]);
+      cursor.advance();
     }
-    wait_barrier(&barriers.rows_empty, phase ^ 1);
+    unit += gridDim.x;
+    const AttentionItem next = item_of(step, G, unit);
+    meet();  // the rows of the unit before have been read
     leave<type, D, kTiles>(state, share, lane, rows + warp * share * (D + kRowPadding));
-    __syncwarp();
-    if (lane == 0) arrive(&barriers.rows_full);
+    meet();
+    finish<D>(item, step, H, G, g, rows, out);
+    item = next;
   }
 }
 
 template <KvType type, int D, int kTiles>
 void run(const Context& context, const float* qkv, int64_t H, const KvCache& cache, int64_t layer,
          float* out) {
-  constexpr int kBytes = HeadBytes<type, D>::kAll;
+  constexpr int kThreads = (kWarps + 1) * 32;
+  constexpr size_t kBytes = kStages<type, D, kTiles> * HeadBytes<type, D>::kAll +
+                            kWarps * 8 * kTiles * (D + kRowPadding) * sizeof(float);
   const auto kernel = decode_kernel<type, D, kTiles>;
-  const int64_t G = cache.layout.G;
-  const int beside = Queries<type, D, kTiles>::kBytes +
-                     static_cast<int>(kWarps * (H / G) * (D + kRowPadding) * sizeof(float));
-  const int num_stages = std::min(kMaxStages, (kBlockBytes - beside) / kBytes);
-  static const bool is_ready = [&] {
-    CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBlockBytes));
-    return true;
+  static const int resident = [&] {
+    int blocks = 0;
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+    CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, kBytes));
+    return blocks * cuda_device(context).multiprocessors();
   }();
-  CUDA_DOOR(is_ready && num_stages >= 2, num_stages);
   const StepView& step = step_view(context);
-  const int64_t units = step.num_items * G, slots = 2 * cuda_device(context).multiprocessors();
-  launch(context, kernel, dim3(static_cast<unsigned>(std::min(units, slots))), dim3(kThreads),
-         static_cast<size_t>(num_stages * kBytes + beside), qkv, step, static_cast<int>(H),
-         static_cast<int>(G), static_cast<int>(cache.layout.window), Pages(cache, layer),
-         num_stages, out);
+  const int64_t G = cache.layout.G, units = step.num_items * G;
+  launch(context, kernel, dim3(static_cast<unsigned>(std::min<int64_t>(units, resident))),
+         dim3(kThreads), kBytes, qkv, step, static_cast<int>(H), static_cast<int>(G),
+         static_cast<int>(cache.layout.window), Pages(cache, layer), out);
 }
 
 template <KvType type>
