@@ -55,6 +55,7 @@ struct PackedWeight {
   std::vector<Weight> parts;  // ref only: the canonical rows, concatenated along N
   // Bytes one use of the whole matrix reads.
   uint64_t read_bytes = 0;
+  bool sparse_only = false;  // 2:4: many tokens too skip what is not kept, at whatever speed
 };
 
 // A row of the kernel table for linears: the instruction set `isa` runs weights of `packing`.
@@ -74,6 +75,10 @@ struct LinearKernel {
   // The same on a device, for many rows: out[T, K]; `rows` [T] lies in the device's memory.
   void (*gather_rows)(const Context&, const PackedWeight&, const int32_t* rows, int64_t T,
                       float* out) = nullptr;
+  // What many tokens at once change, for a reader; null: nothing.
+  const char* many_tokens = nullptr;
+  // 2:4 weights: what is not kept is neither read nor multiplied.
+  bool skips_zeros = false;
 };
 
 // What keys and values are stored as. The narrow ones have one 32-bit word for each token and kv

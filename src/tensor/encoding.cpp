@@ -9,14 +9,17 @@ int Encoding::bits() const {
   switch (packing) {
     case Packing::f32: return 32;
     case Packing::f16:
-    case Packing::bf16: return 16;
+    case Packing::bf16:
+    case Packing::f16_24:
+    case Packing::bf16_24: return 16;
     case Packing::q8_0:
     case Packing::int8_channel: return 8;
     case Packing::q4_0:
     case Packing::q4_1:
     case Packing::iq4_nl:
     case Packing::q4_k:
-    case Packing::int4_group: return 4;
+    case Packing::int4_group:
+    case Packing::int4_group_24: return 4;
     case Packing::q2_k: return 2;
     case Packing::q3_k: return 3;
     case Packing::q5_0:
@@ -31,7 +34,9 @@ ActType Encoding::act_type() const {
   switch (packing) {
     case Packing::f32:
     case Packing::f16:
-    case Packing::bf16: return ActType::f32;
+    case Packing::bf16:
+    case Packing::f16_24:
+    case Packing::bf16_24: return ActType::f32;
     case Packing::int8_channel: return ActType::int8_token;
     default: return ActType::int8_block;
   }
@@ -45,7 +50,7 @@ std::string Encoding::name() const {
     case Packing::q4_1: return "q4_1";
     case Packing::q8_0: return "q8_0";
     case Packing::int8_channel: return "int8 per channel";
-    case Packing::int4_group: return fmt::format("int4 g{}", group);
+    case Packing::int4_group: return group == 0 ? "int4" : fmt::format("int4 g{}", group);
     case Packing::q4_0: return "q4_0";
     case Packing::q5_0: return "q5_0";
     case Packing::q5_1: return "q5_1";
@@ -55,6 +60,9 @@ std::string Encoding::name() const {
     case Packing::q4_k: return "q4_k";
     case Packing::q5_k: return "q5_k";
     case Packing::q6_k: return "q6_k";
+    case Packing::bf16_24: return "bf16 2:4";
+    case Packing::f16_24: return "f16 2:4";
+    case Packing::int4_group_24: return group == 0 ? "int4 2:4" : fmt::format("int4 g{} 2:4", group);
   }
   return "?";
 }
@@ -79,6 +87,9 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::q4_k: return k / 256 * 144;
     case Packing::q5_k: return k / 256 * 176;
     case Packing::q6_k: return k / 256 * 210;
+    case Packing::f16_24:
+    case Packing::bf16_24: return k + k / 8;
+    case Packing::int4_group_24: return k / 4 + k / 8;
   }
   return 0;
 }
