@@ -100,12 +100,16 @@ struct Bench {
     }
   }
 
-  void attention(int64_t H, int64_t G, int64_t D, int64_t sequences, int64_t tokens,
+  // One layer's attention and append: `tokens` new tokens of each sequence at the end of its
+  // context. The cache has as many layers as keep the launches from finding their pages in L2.
+  void attention(KvType type, int64_t H, int64_t G, int64_t D, int64_t sequences, int64_t tokens,
                  int64_t context_tokens) {
-    const KvLayout layout{KvType::bf16, 1, G, D, 0};
     const int64_t pages_each = (context_tokens + kPageTokens - 1) / kPageTokens;
+    KvLayout layout{type, 1, G, D};
+    const int64_t layer_bytes = sequences * pages_each * layout.layer_bytes();
+    layout.num_layers = std::clamp<int64_t>(kRotateBytes / layer_bytes, 8, 256);
     Buffer memory(static_cast<size_t>(sequences * pages_each * layout.page_bytes()), &device);
-    const KvCache cache{layout, memory.data()};
+    const KvCache cache{layout, memory.data(), sequences * pages_each};
     const auto step =
         device.make_step({sequences * tokens, sequences, sequences * pages_each}, H, layout);
     std::vector<int32_t> pages(static_cast<size_t>(sequences * pages_each)), positions;
@@ -124,24 +128,33 @@ struct Bench {
     Buffer qkv(static_cast<size_t>(batch.T * (H + 2 * G) * D * 4), &device),
         out(qkv.size_bytes(), &device);
     Buffer cos_sin(static_cast<size_t>(batch.T * D * 4), &device);
-    const auto name = fmt::format("{} H {} G {} D {} x {} of {} at {}", "{}", H, G, D, sequences,
-                                  tokens, context_tokens);
-    const double seconds = time_graph(device, 8, [&] {
-      for (int i = 0; i < 8; ++i) {
-        cuda_ops()->attention(context, qkv.as<float>(), batch, H, cache, 0, nullptr,
-                              out.as<float>());
-      }
+    const std::vector<float> token = random_floats((H + 2 * G) * D, 3);
+    for (int64_t t = 0; t < batch.T; ++t)
+      device.upload(qkv.data() + static_cast<size_t>(t) * token.size() * 4, token.data(),
+                    token.size() * 4);
+    std::string name = fmt::format("{} {}/{}/{} b {} context {}", kv_type_name(type), H, G, D,
+                                   sequences, context_tokens);
+    if (tokens > 1) name += fmt::format(" prompt {}", tokens);
+    const auto time = [&](auto op) {
+      const int launches = static_cast<int>(tokens > 1 ? 8 : layout.num_layers);
+      return time_graph(device, launches, [&] {
+        for (int l = 0; l < launches; ++l) op(l % layout.num_layers);
+      });
+    };
+    const double append = time([&](int64_t layer) {
+      cuda_ops()->rope_append(context, qkv.as<float>(), {}, batch, H, cos_sin.as<float>(), cache,
+                              layer);
     });
-    print(fmt::format(fmt::runtime(name), "attention"), seconds,
-          static_cast<double>(sequences * context_tokens * layout.token_bytes()));
-    const double append = time_graph(device, 8, [&] {
-      for (int i = 0; i < 8; ++i) {
-        cuda_ops()->rope_append(context, qkv.as<float>(), {}, batch, H, cos_sin.as<float>(), cache,
-                                0);
-      }
+    const double seconds = time([&](int64_t layer) {
+      cuda_ops()->attention(context, qkv.as<float>(), batch, H, cache, layer, nullptr,
+                            out.as<float>());
     });
-    print(fmt::format(fmt::runtime(name), "rope_append"), append,
-          static_cast<double>(qkv.size_bytes()));
+    const double macs = static_cast<double>(sequences * H * D * tokens) *
+                        static_cast<double>(2 * context_tokens - tokens + 1);  // of both products
+    std::string rate =
+        tokens > 1 ? fmt::format(" ({:.0f} TFLOP/s)", 2 * macs / seconds * 1e-12) : "";
+    print(fmt::format("attention {}{}", name, rate), seconds, static_cast<double>(layer_bytes));
+    print(fmt::format("rope_append {}", name), append, static_cast<double>(qkv.size_bytes()));
   }
 
   void between(int64_t T, int64_t C, int64_t F, int64_t V) {
@@ -199,11 +212,13 @@ struct Bench {
       }
     }
     if (wants("attention")) {
-      for (const auto& [sequences, context] :
-           {std::pair<int64_t, int64_t>{1, 128}, {1, 1024}, {1, 32768}, {8, 1024}, {32, 4096}}) {
-        attention(32, 8, 128, sequences, 1, context);
+      for (const KvType type : cuda_ops()->kv_types) {
+        for (const int64_t sequences : {1, 8, 32}) {
+          for (const int64_t context : {128, 1024, 4096, 32768})
+            attention(type, 32, 8, 128, sequences, 1, context);
+        }
+        for (const int64_t prompt : {2048, 8192}) attention(type, 32, 8, 128, 1, prompt, prompt);
       }
-      attention(32, 8, 128, 1, 2048, 2048);
     }
     if (wants("between")) {
       between(1, 4096, 14336, 128256);

@@ -10,8 +10,8 @@
 #          models    decode and prefill of random-weight models
 #          energy    joules a token of random-weight models, 25 s each; of --model too where it is given
 #          refusals  what cannot run says so in one line, with its exit code; needs --model
-# FOLDER of --bin holds tandem, kernels_cuda_{linear,ops,device}_test and bench_cuda_kernels, as the preset `cuda`
-# builds them. Every stage leaves a file of its name in --out; the last line says what failed.
+# FOLDER of --bin holds tandem, kernels_cuda_{linear,ops,attention,device}_test and bench_cuda_kernels, as the
+# preset `cuda` builds them. Every stage leaves a file of its name in --out; the last line says what failed.
 set -u
 bin=. model= text= shapes=data/models out=gpu-check stages=()
 while [ $# -gt 0 ]; do
@@ -34,12 +34,13 @@ smoke() {
   "$bin/tandem" info --device cuda --measure
 }
 parity() {
-  for room in device ops linear; do
+  for room in device ops attention linear; do
     "$bin/kernels_cuda_${room}_test" --gtest_brief=1 || return 1
   done
 }
 sanitize() {
-  compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Window*:*Argmax*' --gtest_brief=1 &&
+  compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Argmax*' --gtest_brief=1 &&
+    compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_attention_test" --gtest_filter='*Window*' --gtest_brief=1 &&
     compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_linear_test" --gtest_filter='*Neighbours*' --gtest_brief=1 &&
     compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_device_test" --gtest_filter='*SmallSheets*' --gtest_brief=1
 }

@@ -83,9 +83,12 @@ Texts split(const Texts& lists) {
 
 // Our name of a cache type; llama-bench's "q8_0", 8 bits with a scale, is our int8.
 std::string kv_name(const char* flag, const std::string& given) {
-  if (given == "bf16" || given == "int8") return given;
+  for (const char* name : {"bf16", "int8", "fp8", "int4"}) {
+    if (given == name) return given;
+  }
   if (given == "q8_0") return "int8";
-  fail(ErrorKind::usage, "{}: found {}, expected bf16, int8 or q8_0 (which is int8 here)", flag,
+  fail(ErrorKind::usage,
+       "{}: found {}, expected bf16, int8 (or q8_0, which is the same here), fp8 or int4", flag,
        quote(given));
 }
 
@@ -299,7 +302,7 @@ void add_bench(CLI::App& app, Action& action) {
   list("-b,--batch-size", options->batch, "Bounds -ub (2048)", "LIST");
   list("--ub,--ubatch-size", options->ubatch, "-ub: tokens of a prefill step (512)", "LIST");
   list("-t,--threads", options->threads, "Threads (all CPUs this process may use)", "LIST");
-  list("--ctk,--cache-type-k", options->kv_k, "-ctk: bf16, int8 or q8_0, which is int8 here (bf16)",
+  list("--ctk,--cache-type-k", options->kv_k, "-ctk: bf16, int8 (or q8_0), fp8, int4 (bf16)",
        "LIST");
   list("--ctv,--cache-type-v", options->kv_v, "-ctv: as -ctk", "LIST");
   verb->add_option("-r,--repetitions", options->repetitions, "Samples of each test")

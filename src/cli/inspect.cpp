@@ -56,7 +56,9 @@ int64_t kv_token_bytes(const ModelConfig& config, KvType type) {
 std::vector<std::pair<std::string, int64_t>> kv_sizes(const ModelConfig& config) {
   return {{"f32", kv_token_bytes(config, KvType::f32)},
           {"bf16", kv_token_bytes(config, KvType::bf16)},
-          {"int8", kv_token_bytes(config, KvType::int8)}};
+          {"int8", kv_token_bytes(config, KvType::int8)},
+          {"fp8", kv_token_bytes(config, KvType::fp8)},
+          {"int4", kv_token_bytes(config, KvType::int4)}};
 }
 
 // What one sequence of `context` tokens needs: the packed weights and its cache, without the

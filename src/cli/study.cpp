@@ -278,7 +278,7 @@ void add_study(CLI::App& app, Action& action) {
   verb->add_option("--variants", flags->variants, "Some of as-shipped,bf16,int8,int4-g64")
       ->delimiter(',')
       ->type_name("LIST");
-  verb->add_option("--kv", flags->kv, "Some of bf16,int8")->delimiter(',')->type_name("LIST");
+  verb->add_option("--kv", flags->kv, "Some of bf16,int8,fp8,int4")->delimiter(',')->type_name("LIST");
   verb->add_option("--batches", flags->batches, "Sequences at once, such as 1,2,4,8")
       ->delimiter(',')
       ->type_name("LIST");

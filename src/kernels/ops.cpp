@@ -7,6 +7,8 @@ const char* kv_type_name(KvType type) {
     case KvType::f32: return "f32";
     case KvType::bf16: return "bf16";
     case KvType::int8: return "int8";
+    case KvType::fp8: return "fp8";
+    case KvType::int4: return "int4";
   }
   return "?";
 }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -80,16 +81,30 @@ struct LinearKernel {
   bool skips_zeros = false;
 };
 
-enum class KvType : uint8_t { f32, bf16, int8 };
+// What keys and values are stored as. The narrow ones have one 32-bit word for each token and kv
+// head, of keys and of values apart:
+//   fp8   E4M3 codes, f32 scale: x = code * scale, scale = max|x| / 448
+//   int8  f32 scale:             x = code * scale, scale = max|x| / 127
+//   int4  bf16 scale in the low half of the word, bf16 minimum in the high half:
+//         x = code * scale + min, code 0 ... 15, scale = (max - min) / 15. Keys, and queries with
+//         them, are rotated by the Walsh-Hadamard matrix over sqrt(D) after RoPE, where D is a power
+//         of two: products stay what they are, and no channel stands out of its head.
+// Codes are rounded to nearest even against the scale as stored. A token that holds NaN or infinity
+// has a NaN scale, so that it is seen in the logits.
+enum class KvType : uint8_t { f32, bf16, int8, fp8, int4 };
+inline constexpr KvType kKvTypes[] = {KvType::f32, KvType::bf16, KvType::int8, KvType::fp8,
+                                      KvType::int4};
 const char* kv_type_name(KvType type);
 
 inline constexpr int64_t kPageTokens = 64;  // tokens a page; a multiple of kTileTokens
 inline constexpr int64_t kTileTokens = 16;  // tokens that lie together in a K tile: one zmm of scores
 
-// The layout of the paged KV cache, shared by all CPU kernels. A page holds kPageTokens consecutive
-// tokens of one sequence, for all layers; within a page and layer, for each kv head g:
-//   K [kPageTokens / 16][D][16]  V [kPageTokens][D_padded]  (elements of KvType)
-//   K scales [kPageTokens]  V scales [kPageTokens]          (float, int8 only: x = code * scale)
+// The layout of the paged KV cache. A page holds kPageTokens consecutive tokens of one sequence, for
+// all layers; within a page and layer, for each kv head g:
+//   K [kPageTokens / 16][D][16]  V [kPageTokens][D_padded]  (elements of KvType; int4: the even
+//                                                            element in the low half of a byte)
+//   K scales [kPageTokens]  V scales [kPageTokens]          (the words of the narrow types)
+// A GPU keeps the same planes with its own order of the elements (cuda/kv_fragments.h).
 struct KvLayout {
   KvType type = KvType::bf16;
   int64_t num_layers = 0;
@@ -102,10 +117,13 @@ struct KvLayout {
     return window == 0 || position < window ? 0 : position + 1 - window;
   }
   int64_t D_padded() const { return (D + 15) / 16 * 16; }
-  int64_t element_bytes() const { return type == KvType::f32 ? 4 : type == KvType::bf16 ? 2 : 1; }
-  int64_t k_bytes() const { return kPageTokens * D * element_bytes(); }
-  int64_t v_bytes() const { return kPageTokens * D_padded() * element_bytes(); }
-  int64_t scales_bytes() const { return type == KvType::int8 ? kPageTokens * 4 : 0; }
+  int64_t element_bits() const {
+    return type == KvType::f32 ? 32 : type == KvType::bf16 ? 16 : type == KvType::int4 ? 4 : 8;
+  }
+  bool is_narrow() const { return element_bits() <= 8; }
+  int64_t k_bytes() const { return kPageTokens * D * element_bits() / 8; }
+  int64_t v_bytes() const { return kPageTokens * D_padded() * element_bits() / 8; }
+  int64_t scales_bytes() const { return is_narrow() ? kPageTokens * 4 : 0; }
   int64_t head_bytes() const { return (k_bytes() + v_bytes() + 2 * scales_bytes() + 63) / 64 * 64; }
   int64_t layer_bytes() const { return G * head_bytes(); }
   int64_t page_bytes() const { return num_layers * layer_bytes(); }
@@ -141,9 +159,13 @@ struct HeadTransform {
   float eps = 0;
 };
 
+// On the host a page is one run of bytes, so that memory follows use. A GPU's pages are cut by layer,
+// layer l of page p at base + (l * num_pages + p) * layout.layer_bytes(): what an attention kernel
+// reads then lies together, which the address translation needs for full bandwidth.
 struct KvCache {
   KvLayout layout;
-  std::byte* base = nullptr;  // page p at base + p * layout.page_bytes()
+  std::byte* base = nullptr;  // host: page p at base + p * layout.page_bytes()
+  int64_t num_pages = 0;      // device only
 };
 
 // One step of one or more sequences, planned on the host. Arrays outlive the step.
@@ -186,6 +208,7 @@ struct OpSet {
                     const KvCache& cache, int64_t layer, float* scratch, float* out);
   // out = silu(gate) * up, in out's type. gate_up [T, 2F]: gate, then up.
   void (*act_mul)(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out);
+  std::span<const KvType> kv_types;   // what rope_append and attention run
   const DeviceOps* device = nullptr;  // null: the host's
 };
 

@@ -23,6 +23,10 @@ DeviceFacts describe_cuda_device(int index);          // throws no_device
 
 // Below this largest element, 127 / max|x| overflows: such a block is quantized to zero codes.
 inline constexpr float kSmallestMaxAbs = 1e-36f;
+// The same for a head of the KV cache: 448 / max|x| overflows sooner.
+constexpr float kv_smallest_max_abs(KvType type) {
+  return type == KvType::fp8 ? 4 * kSmallestMaxAbs : kSmallestMaxAbs;
+}
 
 // Bytes of all parts of a matrix as the file holds them: what a kernel must at least read.
 inline uint64_t total_bytes(const std::vector<Weight>& parts) {

@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <atomic>
 #include <map>
@@ -271,6 +273,16 @@ std::vector<KernelUse> Model::kernel_uses() const {
 }
 
 KvLayout Model::kv_layout(KvType type) const {
+  std::vector<const char*> runs;
+  bool is_run = false;
+  for (const KvType each : ops_->kv_types) {
+    runs.push_back(kv_type_name(each));
+    is_run = is_run || each == type;
+  }
+  if (!is_run) {
+    fail(ErrorKind::no_device, "{} runs a KV cache of {}; found {}, which ref and cuda run", isa_,
+         fmt::join(runs, ", "), kv_type_name(type));
+  }
   return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
 }
 

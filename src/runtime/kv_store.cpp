@@ -13,9 +13,6 @@ size_t checked_cache_bytes(const KvLayout& layout, int64_t num_pages, const Devi
   const auto bytes =
       checked_mul(static_cast<uint64_t>(num_pages), static_cast<uint64_t>(layout.page_bytes()));
   const uint64_t available = device != nullptr ? device->free_bytes() : available_memory_bytes();
-  if (device != nullptr && layout.type != KvType::bf16) {
-    fail(ErrorKind::no_device, "{} runs a KV cache of bf16; found {}", device->name(), kv_type_name(layout.type));
-  }
   if (!bytes || *bytes > available) {
     fail(ErrorKind::no_memory,
          "KV cache: {} pages of {} tokens ({} bytes each, {}) do not fit the {} bytes of memory "
@@ -28,6 +25,6 @@ size_t checked_cache_bytes(const KvLayout& layout, int64_t num_pages, const Devi
 }  // namespace
 
 KvStore::KvStore(const KvLayout& layout, int64_t num_pages, Device* device)
-    : layout_(layout), buffer_(checked_cache_bytes(layout, num_pages, device), device) {}
+    : layout_(layout), num_pages_(num_pages), buffer_(checked_cache_bytes(layout, num_pages, device), device) {}
 
 }  // namespace tandem

@@ -14,11 +14,12 @@ class KvStore {
   // On a device all pages cost memory at once.
   KvStore(const KvLayout& layout, int64_t num_pages, Device* device = nullptr);
 
-  KvCache cache() { return {layout_, buffer_.data()}; }
+  KvCache cache() { return {layout_, buffer_.data(), num_pages_}; }
   const KvLayout& layout() const { return layout_; }
 
  private:
   KvLayout layout_;
+  int64_t num_pages_;
   Buffer buffer_;
 };
 

@@ -64,9 +64,10 @@ QualityByKv qualities_from_json(const Json& json) {
 }
 
 KvType kv_type_of(const std::string& name) {
-  if (name == "bf16") return KvType::bf16;
-  if (name == "int8") return KvType::int8;
-  fail(ErrorKind::usage, "--kv: found {}, expected bf16 or int8", quote(name));
+  for (const KvType type : kKvTypes) {
+    if (type != KvType::f32 && name == kv_type_name(type)) return type;
+  }
+  fail(ErrorKind::usage, "--kv: found {}, expected bf16, int8, fp8 or int4", quote(name));
 }
 
 void write_tokens(const std::filesystem::path& path, const std::vector<int32_t>& tokens) {

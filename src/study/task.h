@@ -43,7 +43,7 @@ QualityByKv measure_quality(const Task& task);
 // What the child process does: task document in, result document out.
 std::string run_task(const std::string& task_json);
 
-// "bf16", "int8"; throws usage.
+// "bf16", "int8", "fp8", "int4"; throws usage.
 KvType kv_type_of(const std::string& name);
 
 // The file of token ids between the study and its children.

@@ -113,7 +113,7 @@ def test_version_names_version_commit_and_compiler():
         (["run", "-p"], "--prompt: no value given, expected TEXT"),
         (["run", "-p", "hi", "--json=3"], "--json takes no value"),
         (["run", "-p", "hi", "--json", "--json"], "--json: given 2 times, expected once"),
-        (["run", "-p", "hi", "--kv", "\x1b[2J"], "found '\\x1b[2J', expected bf16 or int8"),
+        (["run", "-p", "hi", "--kv", "\x1b[2J"], "found '\\x1b[2J', expected bf16, int8, fp8 or int4"),
         (["run", "-p", "hi", "--ctx=-5"], "--ctx: found '-5', expected 2 to 1073741824"),
         (["run", "-p", "hi", "-n", "0"], "--max-tokens"),
         (["run", "-p", "hi", "-n", "1e3"], "--max-tokens"),
@@ -132,7 +132,7 @@ def test_version_names_version_commit_and_compiler():
         (["run", "-p", "hi", "--top-k", "-1"], "top-k"),
         (["run", "-p", "hi", "--min-p", "2"], "min-p"),
         (["run", "-p", "hi", "--repetition-penalty", "0"], "repetition penalty"),
-        (["run", "-p", "hi", "--kv", "fp8"], "--kv"),
+        (["run", "-p", "hi", "--kv", "fp4"], "--kv"),
         (["run", "-p", "hi", "--threads", "0"], "--threads"),
         (["run", "-p", "hi", "--threads", "4096"], "threads"),
         (["run", "-p", "hi", "--system", "be brief"], "--chat"),
@@ -544,7 +544,7 @@ def test_bench_energy_without_a_meter_says_why():
 
 @pytest.mark.parametrize("args, part", [
     (["-p", "1,,2"], "-p"), (["-n", "4-2"], "-n"), (["-n", "x"], "-n"), (["-npl", "0"], "-npl"),
-    (["-pg", "512"], "-pg"), (["-ctk", "fp8"], "fp8"), (["-ctk", "bf16", "-ctv", "int8"], "one type"),
+    (["-pg", "512"], "-pg"), (["-ctk", "fp4"], "fp4"), (["-ctk", "bf16", "-ctv", "int8"], "one type"),
     (["-o", "xml"], "xml"), (["-p", "0", "-n", "0"], "nothing to time"), (["-t", "100000"], "100000"),
     (["-r", "0"], "--repetitions"), (["-p", "0-8*2"], "-p")])
 def test_bench_usage_errors(args, part):
@@ -696,6 +696,12 @@ def test_inspect_says_what_fits_here():
     assert cache == 8192 * footprint["kv_bytes_per_token"]["bf16"]
     assert all(n["fits"] == (n["bytes"] <= footprint["available_memory_bytes"]) for n in needs.values())
     assert "8192 tokens with KV int8" in tandem("inspect", MODEL).stdout
+
+
+@needs_model
+def test_a_cache_that_the_processor_does_not_run_is_refused():
+    for kv in ("fp8", "int4"):
+        assert_error(tandem("run", MODEL, "-p", "hi", "--kv", kv), 5, f"found {kv}, which ref and cuda run")
 
 
 # tools

@@ -1,5 +1,5 @@
-// The GPU's ops besides linear against ref: quantization to the bit, norms and activations closely,
-// attention over ragged batches on scattered pages, the device's argmax.
+// The GPU's ops besides linear and attention against ref: quantization to the bit, norms and
+// activations closely, the device's argmax.
 #include <algorithm>
 #include <cmath>
 
@@ -19,7 +19,6 @@ class CudaOps : public testing::Test {
   }
   const OpSet& cuda() { return find_ops("cuda"); }
   const OpSet& ref() { return find_ops("ref"); }
-  void check_attention(int64_t H, int64_t G, int64_t D, int64_t window);
 
   std::shared_ptr<Device> device_;
   ThreadPool pool_{2};
@@ -82,88 +81,6 @@ TEST_F(CudaOps, RmsNormAndActMul) {
       }
     }
   }
-}
-
-// Appends and attends three ragged sequences in several steps. Stale pages hold NaN: nothing beyond
-// a sequence's end may matter.
-void CudaOps::check_attention(int64_t H, int64_t G, int64_t D, int64_t window) {
-  SCOPED_TRACE(fmt::format("H {} G {} D {} window {}", H, G, D, window));
-  const KvLayout layout{KvType::bf16, 2, G, D, window};
-  const std::vector<float> bias = random_floats((H + 2 * G) * D, 21), q_norm = random_floats(D, 22),
-                           k_norm = random_floats(D, 23);
-  OnDevice<float> bias_device(*device_, bias), q_device(*device_, q_norm),
-      k_device(*device_, k_norm);
-  HeadTransform transform, transform_device;
-  if (window != 0) {
-    transform = {bias.data(), q_norm.data(), k_norm.data(), 1e-6f};
-    transform_device = {bias_device.data(), q_device.data(), k_device.data(), 1e-6f};
-  }
-  constexpr int64_t kPages = 40;
-  const size_t bytes = static_cast<size_t>(kPages * layout.page_bytes());
-  OnDevice<uint8_t> memory(*device_, std::vector<uint8_t>(bytes, 0xFF));  // NaN in bf16
-  Buffer ref_memory(bytes);
-  const KvCache cache{layout, reinterpret_cast<std::byte*>(memory.data())},
-      ref_cache{layout, ref_memory.data()};
-  std::vector<std::vector<int32_t>> pages(3);
-  for (int32_t p = 0; p < kPages; ++p) pages[static_cast<size_t>(p % 3)].push_back(kPages - 1 - p);
-  const auto step_arrays = device_->make_step({1024, 8, 64}, H, layout);
-  context_.step = step_arrays.get();
-  std::vector<int64_t> context_tokens = {0, 0, 0};
-  const int64_t steps[][3] = {{1, 70, 16},   {37, 1, 0}, {1, 1, 49}, {90, 1, 1},
-                              {600, 300, 1}, {1, 1, 1},  {1, 1, 1}};
-  for (const auto& step : steps) {
-    Batch batch;
-    std::vector<int32_t> positions;
-    for (size_t s = 0; s < 3; ++s) {
-      if (step[s] == 0) continue;
-      for (int64_t i = 0; i < step[s]; ++i)
-        positions.push_back(static_cast<int32_t>(context_tokens[s] + i));
-      context_tokens[s] += step[s];
-      batch.sequences.push_back({batch.T, step[s], context_tokens[s], pages[s].data()});
-      batch.T += step[s];
-    }
-    batch.positions = positions.data();
-    batch.tokens = positions.data();
-    step_arrays->stage(batch, cache, H);
-    const int64_t ld = (H + 2 * G) * D;
-    const std::vector<float> x = random_floats(batch.T * ld, static_cast<uint64_t>(batch.T), 0.5);
-    const std::vector<float> cos_sin = random_floats(batch.T * D, 9);
-    OnDevice<float> angles(*device_, cos_sin);
-    for (const int64_t layer : {0, 1}) {
-      std::vector<float> qkv_ref = x, out_ref(static_cast<size_t>(batch.T * H * D));
-      OnDevice<float> qkv(*device_, x), out(*device_, std::vector<float>(out_ref.size(), NAN));
-      cuda().rope_append(context_, qkv.data(), transform_device, batch, H, angles.data(), cache,
-                         layer);
-      ref().rope_append(context_, qkv_ref.data(), transform, batch, H, cos_sin.data(), ref_cache,
-                        layer);
-      cuda().attention(context_, qkv.data(), batch, H, cache, layer, nullptr, out.data());
-      ref().attention(context_, qkv_ref.data(), batch, H, ref_cache, layer, nullptr,
-                      out_ref.data());
-      const std::vector<float> q = qkv.values(), result = out.values();
-      for (int64_t t = 0; t < batch.T; ++t) {
-        for (int64_t i = t * ld; i < t * ld + H * D; ++i) {
-          ASSERT_NEAR(q[i], qkv_ref[i], 1e-5 * std::fabs(qkv_ref[i]) + 1e-5) << "q of token " << t;
-        }
-      }
-      // A key on the edge of two bf16 numbers may be rounded either way.
-      for (size_t i = 0; i < result.size(); ++i) {
-        ASSERT_NEAR(result[i], out_ref[i], 2e-3 * (1 + std::fabs(out_ref[i])))
-            << "T " << batch.T << " i " << i;
-      }
-    }
-  }
-}
-
-TEST_F(CudaOps, Attention) {
-  check_attention(9, 3, 64, 0);
-  check_attention(32, 8, 128, 0);
-  check_attention(4, 4, 128, 0);
-  check_attention(16, 1, 64, 0);
-  check_attention(8, 1, 128, 0);
-}
-
-TEST_F(CudaOps, AttentionInAWindowWithBiasAndHeadNorms) {
-  for (const int64_t window : {1, 5, 63, 64, 65, 100, 300}) check_attention(9, 3, 64, window);
 }
 
 TEST_F(CudaOps, ArgmaxTakesTheLowestOfEqualsAndSeesNaN) {

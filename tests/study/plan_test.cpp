@@ -84,7 +84,7 @@ TEST(Task, JsonBothWays) {
   const std::string text = dump_json(to_json(task));
   EXPECT_EQ(dump_json(to_json(task_from_json(parse_json(text, "task")))), text);
   EXPECT_THROW(task_from_json(parse_json("{}", "task")), Error);
-  EXPECT_THROW(kv_type_of("fp8"), Error);
+  EXPECT_THROW(kv_type_of("fp4"), Error);
 }
 
 }  // namespace

@@ -223,6 +223,7 @@ struct Attention {
       case KvType::f32: return run_type<float>(context, qkv, batch, H, cache, layer, scratch, out);
       case KvType::bf16: return run_type<uint16_t>(context, qkv, batch, H, cache, layer, scratch, out);
       case KvType::int8: return run_type<int8_t>(context, qkv, batch, H, cache, layer, scratch, out);
+      default: CHECK(false, "cache of {}", kv_type_name(cache.layout.type));
     }
   }
 };

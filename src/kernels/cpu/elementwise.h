@@ -249,6 +249,7 @@ struct Elementwise {
       case KvType::f32: return run.template operator()<float>();
       case KvType::bf16: return run.template operator()<uint16_t>();
       case KvType::int8: return run.template operator()<int8_t>();
+      default: CHECK(false, "cache of {}", kv_type_name(cache.layout.type));
     }
   }
 };

@@ -33,9 +33,12 @@ constexpr LinearKernel kRows[] = {
     row<SuperCodes<6, 16, false, 32>>(KERNEL("q6_k"), Packing::q6_k, ActType::int8_block),
 };
 
+constexpr KvType kSetKvTypes[] = {KvType::f32, KvType::bf16, KvType::int8};
+
 constexpr OpSet kOps{Set::kIsa,
                      Elementwise<Set>::quantize,
                      Elementwise<Set>::rms_norm,
                      Elementwise<Set>::rope_append,
                      Attention<Set>::run,
-                     Elementwise<Set>::act_mul};
+                     Elementwise<Set>::act_mul,
+                     kSetKvTypes};

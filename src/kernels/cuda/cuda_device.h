@@ -12,8 +12,8 @@ namespace tandem {
 
 class Cublas;
 
-// Attention work for one block of threads and one kv head: up to 16 rows (query tokens x query
-// heads of the kv head) against a run of pages.
+// Attention work for one block of threads and one kv head: a token against a run of its pages, or a
+// tile of a prompt's tokens against all that they see.
 struct AttentionItem {
   int32_t first_token;  // row of the step's arrays
   int32_t num_tokens;   // 0: nothing to do
@@ -21,6 +21,7 @@ struct AttentionItem {
   int32_t pages;        // index of the sequence's page table in the step's pages
   int32_t page_begin;   // pages of the sequence to attend to
   int32_t page_end;
+  // Of single tokens only:
   int32_t slot;       // where the partial result goes; -1: this item covers the whole context
   int32_t num_items;  // items that share the query, in slots slot_begin ...
   int32_t slot_begin;
@@ -32,10 +33,11 @@ struct StepView {
   const int32_t* positions = nullptr;    // [T]
   const int32_t* page_tables = nullptr;  // [T] index of the token's page table in `pages`
   const int32_t* logit_rows = nullptr;   // [num_logits]
-  const AttentionItem* items = nullptr;  // [num_items]
+  const AttentionItem* items = nullptr;  // [num_items] single tokens; empty ones come last
+  const AttentionItem* tiles = nullptr;  // [num_tiles] of prompts
   const int32_t* pages = nullptr;
-  int32_t num_items = 0;
-  float* partials = nullptr;     // [slots, H, D + 2]: unnormalized output, maximum, sum
+  int32_t num_items = 0, num_tiles = 0;
+  float* partials = nullptr;     // [slots, H, D + kRowPadding]: unnormalized output, maximum, sum
   uint32_t* counters = nullptr;  // [slots, G], zero between steps
 };
 
@@ -61,11 +63,12 @@ class CudaStep final : public DeviceStep {
     cudaGraphExec_t graph = nullptr;
     int uses = 0;
   };
-  void add_items(const SequenceSlice& slice, int64_t pages, int64_t H, const KvLayout& layout);
+  void add_items(const SequenceSlice& slice, int64_t pages, const KvLayout& layout);
+  void add_tiles(const SequenceSlice& slice, int64_t pages, int64_t H, const KvLayout& layout);
 
   cudaStream_t stream_;
   StepLimits limits_;
-  std::vector<AttentionItem> items_;
+  std::vector<AttentionItem> items_, tiles_;
   int64_t num_slots_ = 0;
   Buffer host_, device_, partials_, counters_;
   cudaEvent_t copied_ = nullptr;

@@ -4,37 +4,46 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_device.h"
 
 namespace tandem {
 namespace {
 
-constexpr int64_t kAttentionRows = 16;  // of one item: the rows of a tensor-core tile
-// A decoding sequence's context is cut into pieces of at least this many pages, and at most this
-// many pieces, whatever runs beside it.
-constexpr int64_t kPagesPerItem = 4, kItemsPerToken = 32;
+// Pages of one item of a decoding token that sees `pages` pages: short contexts in one piece or
+// few, long ones in pieces that cost little to add up, at most 32. It depends on nothing else, so
+// that neither does the result.
+int64_t pages_per_item(int64_t pages) {
+  if (pages <= 4) return pages;
+  if (pages <= 8) return 2;
+  if (pages <= 32) return 4;
+  return std::max<int64_t>(8, (pages + 31) / 32);
+}
 
 int64_t max_items(const StepLimits& limits) {
   return static_cast<int64_t>(
       std::bit_ceil(static_cast<uint64_t>(limits.max_tokens + limits.max_pages / 2 + 1)));
 }
 
-// Only a sequence of more than kPagesPerItem pages has partial results.
-int64_t max_slots(const StepLimits& limits) { return limits.max_pages / 2 + 1; }
+// No context of p pages has more than 4 + p / 8 items.
+int64_t max_slots(const StepLimits& limits) {
+  return std::min(limits.max_pages, 4 * limits.max_tokens + limits.max_pages / 8) + 1;
+}
 
 }  // namespace
 
 CudaStep::CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H,
                    const KvLayout& layout)
     : stream_(stream), limits_(limits) {
-  CHECK(H / layout.G <= kAttentionRows, "H {} G {}", H, layout.G);
+  CHECK(H / layout.G <= kMaxHeadsPerKvHead, "H {} G {}", H, layout.G);
   const size_t ints =
       static_cast<size_t>(3 * limits.max_tokens + limits.max_logits + limits.max_pages) +
-      static_cast<size_t>(max_items(limits)) * sizeof(AttentionItem) / 4;
+      static_cast<size_t>(max_items(limits) + limits.max_tokens) * sizeof(AttentionItem) / 4;
   host_ = Buffer(ints * 4, &device.pinned_memory());
   device_ = Buffer(ints * 4, &device);
   partials_ =
-      Buffer(static_cast<size_t>(max_slots(limits) * H * (layout.D + 2)) * sizeof(float), &device);
+      Buffer(static_cast<size_t>(max_slots(limits) * H * (layout.D + kRowPadding)) * sizeof(float),
+             &device);
   counters_ = Buffer(static_cast<size_t>(max_slots(limits) * layout.G) * sizeof(uint32_t), &device);
   items_.reserve(static_cast<size_t>(max_items(limits)));
   CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming));
@@ -52,29 +61,30 @@ uint64_t CudaStep::size_bytes() const {
   return device_.size_bytes() + partials_.size_bytes() + counters_.size_bytes();
 }
 
-// A decoding token's context is cut into items that depend on nothing but its length; a prompt's
-// tokens come in tiles, each with its whole context.
-void CudaStep::add_items(const SequenceSlice& slice, int64_t pages, int64_t H,
+void CudaStep::add_items(const SequenceSlice& slice, int64_t pages, const KvLayout& layout) {
+  const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
+  const int64_t position = slice.context - 1;
+  const int64_t begin = layout.first_key(position) / kPageTokens, end = position / kPageTokens + 1;
+  const int64_t run = pages_per_item(end - begin), count = (end - begin + run - 1) / run;
+  for (int64_t c = 0; c < count; ++c) {
+    items_.push_back({i32(slice.first_token), 1, i32(position), i32(pages), i32(begin + c * run),
+                      i32(std::min(begin + (c + 1) * run, end)),
+                      count == 1 ? -1 : i32(num_slots_ + c), i32(count), i32(num_slots_)});
+  }
+  if (count > 1) num_slots_ += count;
+}
+
+// The last tile sees most keys and comes first.
+void CudaStep::add_tiles(const SequenceSlice& slice, int64_t pages, int64_t H,
                          const KvLayout& layout) {
-  const bool decodes = slice.num_tokens == 1;
-  const int64_t tile = decodes ? 1 : kAttentionRows / (H / layout.G);
-  for (int64_t i = 0; i < slice.num_tokens; i += tile) {
+  const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
+  const int64_t tile = kPromptTileRows / (H / layout.G);
+  for (int64_t i = (slice.num_tokens - 1) / tile * tile; i >= 0; i -= tile) {
     const int64_t tokens = std::min(tile, slice.num_tokens - i);
     const int64_t position = slice.context - slice.num_tokens + i;
-    const int64_t begin = layout.first_key(position) / kPageTokens;
-    const int64_t end = (position + tokens - 1) / kPageTokens + 1;
-    const int64_t pages_seen = end - begin;
-    const int64_t run =
-        decodes ? std::max(kPagesPerItem, (pages_seen + kItemsPerToken - 1) / kItemsPerToken)
-                : pages_seen;
-    const int64_t count = (end - begin + run - 1) / run;
-    const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
-    for (int64_t c = 0; c < count; ++c) {
-      items_.push_back({i32(slice.first_token + i), i32(tokens), i32(position), i32(pages),
-                        i32(begin + c * run), i32(std::min(begin + (c + 1) * run, end)),
-                        count == 1 ? -1 : i32(num_slots_ + c), i32(count), i32(num_slots_)});
-    }
-    if (count > 1) num_slots_ += count;
+    tiles_.push_back({i32(slice.first_token + i), i32(tokens), i32(position), i32(pages),
+                      i32(layout.first_key(position) / kPageTokens),
+                      i32((position + tokens - 1) / kPageTokens + 1), -1, 1, 0});
   }
 }
 
@@ -82,14 +92,19 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   const int64_t num_logits = static_cast<int64_t>(batch.logit_rows.size());
   int64_t num_pages = 0;
   items_.clear();
+  tiles_.clear();
   num_slots_ = 0;
-  decodes_ = true;
   for (const SequenceSlice& slice : batch.sequences) {
-    add_items(slice, num_pages, H, cache.layout);
+    if (slice.num_tokens == 1) {
+      add_items(slice, num_pages, cache.layout);
+    } else {
+      add_tiles(slice, num_pages, H, cache.layout);
+    }
     num_pages += (slice.context + kPageTokens - 1) / kPageTokens;
-    decodes_ = decodes_ && slice.num_tokens == 1;
   }
-  items_.resize(std::bit_ceil(items_.size()), AttentionItem{});
+  decodes_ = tiles_.empty();
+  // Few shapes of steps, so that few graphs are recorded.
+  if (!items_.empty()) items_.resize(std::bit_ceil(items_.size()), AttentionItem{});
   CHECK(batch.T <= limits_.max_tokens && num_logits <= limits_.max_logits &&
             num_pages <= limits_.max_pages && num_slots_ <= max_slots(limits_),
         "T {} logits {} pages {} slots {} of {} {} {} {}", batch.T, num_logits, num_pages,
@@ -110,10 +125,15 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   int32_t* page_tables = host + at;
   view_.page_tables = put(nullptr, batch.T);
   view_.logit_rows = put(batch.logit_rows.data(), num_logits);
+  const auto put_items = [&](const std::vector<AttentionItem>& items) {
+    return reinterpret_cast<const AttentionItem*>(
+        put(reinterpret_cast<const int32_t*>(items.data()),
+            static_cast<int64_t>(items.size() * sizeof(AttentionItem) / 4)));
+  };
   view_.num_items = static_cast<int32_t>(items_.size());
-  view_.items = reinterpret_cast<const AttentionItem*>(
-      put(reinterpret_cast<const int32_t*>(items_.data()),
-          static_cast<int64_t>(items_.size() * sizeof(AttentionItem) / 4)));
+  view_.num_tiles = static_cast<int32_t>(tiles_.size());
+  view_.items = put_items(items_);
+  view_.tiles = put_items(tiles_);
   view_.pages = device + at;
   const int64_t pages_begin = at;
   for (const SequenceSlice& slice : batch.sequences) {

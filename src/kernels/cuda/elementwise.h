@@ -13,7 +13,7 @@ void cuda_act_mul(const Context&, const float* gate_up, int64_t T, int64_t F,
                   const Activations& out);
 const DeviceOps& cuda_device_ops();
 
-// attention.cu
+// rope_append.cu, attention.cpp
 void cuda_rope_append(const Context&, float* qkv, const HeadTransform& transform,
                       const Batch& batch, int64_t H, const float* cos_sin, const KvCache& cache,
                       int64_t layer);

@@ -11,6 +11,10 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+__device__ __forceinline__ void init_barrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals));
+}
+
 template <int kStages>
 struct Ring {
   uint64_t full[kStages], empty[kStages];  // mbarriers
@@ -19,9 +23,8 @@ struct Ring {
   __device__ __forceinline__ void init(int readers) {
     if (threadIdx.x == 0) {
       for (int s = 0; s < kStages; ++s) {
-        asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(&full[s])));
-        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(&empty[s])),
-                     "r"(readers));
+        init_barrier(&full[s], 1);
+        init_barrier(&empty[s], readers);
       }
       asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/ref/kv_codes.h"
 #include "kernels/rows.h"
 #include "tensor/dtype.h"
 
@@ -69,64 +70,65 @@ void rotate(float* head, int64_t D, const float* cos_sin) {
   }
 }
 
-// Where one element of the cache lives, and how it is written and read.
+// The planes of one page, layer and kv head, and how an element is written and read.
 struct KvHead {
   const KvLayout& layout;
-  std::byte* k;         // [kPageTokens / 16][D][16]
-  std::byte* v;         // [kPageTokens][D_padded]
-  float* k_scales;      // [kPageTokens], int8 only
-  float* v_scales;
+  std::byte* k;        // [kPageTokens / 16][D][16]
+  std::byte* v;        // [kPageTokens][D_padded]
+  uint32_t* k_scales;  // [kPageTokens], narrow types only
+  uint32_t* v_scales;
 
   KvHead(const KvCache& cache, int32_t page, int64_t layer, int64_t g) : layout(cache.layout) {
     std::byte* base = cache.base + page * layout.page_bytes();
     k = base + layout.k_offset(layer, g);
     v = base + layout.v_offset(layer, g);
-    k_scales = reinterpret_cast<float*>(base + layout.k_scales_offset(layer, g));
-    v_scales = reinterpret_cast<float*>(base + layout.v_scales_offset(layer, g));
+    k_scales = reinterpret_cast<uint32_t*>(base + layout.k_scales_offset(layer, g));
+    v_scales = reinterpret_cast<uint32_t*>(base + layout.v_scales_offset(layer, g));
   }
 
-  float read(const std::byte* plane, int64_t index, float scale) const {
+  int64_t k_index(int64_t token, int64_t d) const { return KvLayout::k_index(token, d, layout.D); }
+  int64_t v_index(int64_t token, int64_t d) const { return token * layout.D_padded() + d; }
+
+  float read(const std::byte* plane, int64_t index, const uint32_t* word) const {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(plane);
     switch (layout.type) {
       case KvType::f32: return reinterpret_cast<const float*>(plane)[index];
       case KvType::bf16: return bf16_to_float(reinterpret_cast<const uint16_t*>(plane)[index]);
-      case KvType::int8: return static_cast<float>(reinterpret_cast<const int8_t*>(plane)[index]) * scale;
+      case KvType::int4: return widen_code(layout.type, bytes[index / 2] >> 4 * (index % 2) & 15, *word);
+      default: return widen_code(layout.type, bytes[index], *word);
     }
-    return 0;
   }
-  float k_at(int64_t token, int64_t d) const {
-    return read(k, KvLayout::k_index(token, d, layout.D), layout.type == KvType::int8 ? k_scales[token] : 1);
+  void write_code(std::byte* plane, int64_t index, uint8_t code) const {
+    auto* bytes = reinterpret_cast<uint8_t*>(plane);
+    if (layout.type != KvType::int4) {
+      bytes[index] = code;
+      return;
+    }
+    const int shift = static_cast<int>(4 * (index % 2));
+    bytes[index / 2] = static_cast<uint8_t>((bytes[index / 2] & ~(15 << shift)) | code << shift);
   }
-  float v_at(int64_t token, int64_t d) const {
-    return read(v, token * layout.D_padded() + d, layout.type == KvType::int8 ? v_scales[token] : 1);
+  float k_at(int64_t token, int64_t d) const { return read(k, k_index(token, d), k_scales + token); }
+  float v_at(int64_t token, int64_t d) const { return read(v, v_index(token, d), v_scales + token); }
+
+  // x[D] of one token; element d goes to index(d), its word to *word.
+  template <typename Index>
+  void write(std::byte* plane, uint32_t* word, const float* x, Index index) const {
+    const int64_t D = layout.D;
+    if (layout.is_narrow()) {
+      std::vector<uint8_t> codes(static_cast<size_t>(D));
+      *word = narrow_head(layout.type, x, D, codes.data());
+      for (int64_t d = 0; d < D; ++d) write_code(plane, index(d), codes[static_cast<size_t>(d)]);
+      return;
+    }
+    for (int64_t d = 0; d < D; ++d) {
+      if (layout.type == KvType::f32) {
+        reinterpret_cast<float*>(plane)[index(d)] = x[d];
+      } else {
+        reinterpret_cast<uint16_t*>(plane)[index(d)] = float_to_bf16(x[d]);
+      }
+    }
   }
 };
-
-// Writes x[D] of one token; element d goes to index(d). int8: scale = max|x| / 127, and as above NaN when
-// an element is not finite.
-template <typename Index>
-void write_head(KvType type, std::byte* plane, float* scale, const float* x, int64_t D, Index index) {
-  float inverse = 0;
-  if (type == KvType::int8) {
-    float max_abs = 0;
-    bool finite = true;
-    for (int64_t d = 0; d < D; ++d) {
-      finite = finite && std::isfinite(x[d]);
-      max_abs = std::max(max_abs, std::fabs(x[d]));
-    }
-    *scale = finite ? max_abs / 127.0f : NAN;
-    inverse = max_abs > kSmallestMaxAbs && finite ? 127.0f / max_abs : 0.0f;
-  }
-  for (int64_t d = 0; d < D; ++d) {
-    switch (type) {
-      case KvType::f32: reinterpret_cast<float*>(plane)[index(d)] = x[d]; break;
-      case KvType::bf16: reinterpret_cast<uint16_t*>(plane)[index(d)] = float_to_bf16(x[d]); break;
-      case KvType::int8:
-        reinterpret_cast<int8_t*>(plane)[index(d)] =
-            inverse > 0 ? static_cast<int8_t>(std::nearbyintf(x[d] * inverse)) : int8_t{0};
-        break;
-    }
-  }
-}
 
 void norm_head(float* head, int64_t D, const float* weight, float eps) {
   double sum = 0;
@@ -156,13 +158,16 @@ void rope_append(const Context&, float* qkv, const HeadTransform& transform, con
       const int64_t position = sequence.context - sequence.num_tokens + i;
       const int64_t token = position % kPageTokens;
       transform_heads(qkv + t * row, transform, H, G, D);
-      for (int64_t h = 0; h < H + G; ++h) rotate(qkv + t * row + h * D, D, cos_sin + t * D);
+      for (int64_t h = 0; h < H + G; ++h) {
+        rotate(qkv + t * row + h * D, D, cos_sin + t * D);
+        if (layout.type == KvType::int4) rotate_hadamard(qkv + t * row + h * D, D);
+      }
       for (int64_t g = 0; g < G; ++g) {
         const KvHead head(cache, sequence.pages[position / kPageTokens], layer, g);
-        write_head(layout.type, head.k, head.k_scales + token, qkv + t * row + (H + g) * D, D,
-                   [&](int64_t d) { return KvLayout::k_index(token, d, D); });
-        write_head(layout.type, head.v, head.v_scales + token, qkv + t * row + (H + G + g) * D, D,
-                   [&](int64_t d) { return token * layout.D_padded() + d; });
+        head.write(head.k, head.k_scales + token, qkv + t * row + (H + g) * D,
+                   [&](int64_t d) { return head.k_index(token, d); });
+        head.write(head.v, head.v_scales + token, qkv + t * row + (H + G + g) * D,
+                   [&](int64_t d) { return head.v_index(token, d); });
       }
     }
   }
@@ -220,7 +225,8 @@ void act_mul(const Context&, const float* gate_up, int64_t T, int64_t F, const A
 }  // namespace
 
 const OpSet& ref_ops() {
-  static const OpSet set{"ref", quantize, rms_norm, rope_append, attention, act_mul};
+  static const OpSet set{"ref", quantize, rms_norm, rope_append,
+                         attention, act_mul, kKvTypes};
   return set;
 }
 

@@ -1,0 +1,21 @@
+// The two kernels behind the attention op: single tokens, and the tiles of prompts.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace tandem {
+
+// Query rows (tokens x query heads of a kv head) of one tile of a prompt.
+inline constexpr int64_t kPromptTileRows = 128;
+inline constexpr int64_t kMaxHeadsPerKvHead = 16;
+// Floats behind a row of partial output: its maximum, its sum, and two that align the next row.
+inline constexpr int kRowPadding = 4;
+
+// The step's items, which are single tokens. qkv [T, (H + 2G) D], out [T, H D].
+void cuda_decode_attention(const Context&, const float* qkv, int64_t H, const KvCache& cache,
+                           int64_t layer, float* out);
+// The step's tiles.
+void cuda_prefill_attention(const Context&, const float* qkv, int64_t H, const KvCache& cache,
+                            int64_t layer, float* out);
+
+}  // namespace tandem
