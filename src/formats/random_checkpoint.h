@@ -13,7 +13,8 @@ namespace tandem {
 // One of data/models: a JSON file of the shape's numbers. Throws bad_file.
 ModelConfig read_model_shape(const std::filesystem::path& path);
 
-// "bf16", "f16", "int8", "int4-g32", "int4-g64", "int4-g128", "q4_0", "q4_1", "q8_0". Throws usage.
+// "bf16", "f16", "int8", "int4-g32", "int4-g64", "int4-g128", "q4_0", "q4_1", "q8_0", "fp8",
+// "fp8-weight-only", "nf4", "fp4". Throws usage.
 Encoding encoding_of(std::string_view name);
 
 // Layers' matrices in `layers`, the output matrix in `lm_head`, an embedding of its own in bf16.

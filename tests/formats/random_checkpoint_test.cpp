@@ -30,7 +30,8 @@ ModelConfig small_config() {
 TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   ThreadPool pool(2);
   for (const char* name :
-       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
+       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0", "fp8",
+        "fp8-weight-only", "nf4", "fp4"}) {
     const Encoding encoding = encoding_of(name);
     const Checkpoint made = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
     const Checkpoint again = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
