@@ -82,12 +82,11 @@ class LoadedCublas final : public Cublas {
     if (it == plans_.end()) it = plans_.emplace(key, make_plan(m)).first;
     const Plan& plan = it->second;
     if (!plan.exists) return false;
-    if (m.x_scales != nullptr) set_scales(plan.operation, m);
+    if (m.w_scales != nullptr) set_scales(plan.operation, m);
     const float alpha = 1.0f, beta = m.accumulate ? 1.0f : 0.0f;
     const int32_t one = 1, zero = 0;
     const bool is_int8 = m.type == ActType::int8_token;
-    const bool scales_rows = m.w_scales != nullptr && m.x_scales == nullptr;
-    const void* scale = is_int8 ? static_cast<const void*>(&one) : scales_rows ? m.w_scales : &alpha;
+    const void* scale = is_int8 ? static_cast<const void*>(&one) : &alpha;
     const void* keep = is_int8 ? static_cast<const void*>(&zero) : &beta;
     check(call_.cublasLtMatmul(handle_, plan.operation, scale, m.w, plan.w, m.x, plan.x, keep, m.y,
                                plan.y, m.y, plan.y, &plan.algorithm, workspace_, kWorkspaceBytes,
@@ -123,13 +122,7 @@ class LoadedCublas final : public Cublas {
     check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA,
                                                &transpose, sizeof transpose),
           "transpose the weight");
-    if (m.w_scales != nullptr && m.x_scales == nullptr) {
-      const int32_t mode = CUBLASLT_POINTER_MODE_ALPHA_DEVICE_VECTOR_BETA_HOST;
-      check(call_.cublasLtMatmulDescSetAttribute(
-                plan.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE, &mode, sizeof mode),
-            "scale rows");
-    }
-    if (m.x_scales != nullptr) {
+    if (m.w_scales != nullptr) {
       const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
       for (const auto attribute :
            {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {

@@ -9,8 +9,8 @@
 namespace tandem {
 
 // y[T, N] (+)= x[T, K] . w[N, K]^T; w and x of `type`; leading dimensions in elements. bf16, f16 and
-// fp8_token give f32; int8_token, which does not accumulate, gives int32. Scales multiply x . w^T:
-// fp8_token has both or none, bf16 may have w_scales.
+// fp8_token give f32; int8_token, which does not accumulate, gives int32. Scales are of fp8_token:
+// both, or none.
 struct MatmulCall {
   ActType type;
   int64_t N, T, K;

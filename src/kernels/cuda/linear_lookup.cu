@@ -30,18 +30,17 @@ constexpr int kGroups = 2;              // of a piece
 constexpr int kPieceChannels = kGroup * kGroups;
 constexpr int kCodeBytes = 1024;        // of a piece
 constexpr int kPieceBytes = kCodeBytes + kTileRows * kGroups * 4;
-constexpr int kReaders = 16;            // warps: what they wait for is each other's shared memory
+constexpr int kReaders = 8;             // warps
 constexpr int kStages = 4;
-constexpr int kStagePieces = kReaders;  // one for each
+constexpr int kStagePieces = 2 * kReaders;
 constexpr int kStageBytes = kStagePieces * kPieceBytes;
-constexpr int kAheadStages = 8;         // asked for once the ring is full for the first time
 constexpr int kMaxTokens = 32;          // for one pass over the weights
 constexpr int64_t kCublasTokens = 65;   // from here on decoding a matrix first costs less
 constexpr int kPairs = 256;
 constexpr int64_t kMostRows = 65535;    // of a grid's second dimension
 
-static_assert(2 * (kStages * kStageBytes + kPairs * 128 + 9344) <= 227 * 1024,
-              "the next linear's block has room");
+static_assert(2 * (kStages * kStageBytes + kPairs * 128 + 6144) <= 227 * 1024,
+              "two blocks share a multiprocessor");
 
 struct Lookup {
   const uint8_t* w;
@@ -126,7 +125,6 @@ __device__ __forceinline__ void fill_ring(const uint8_t* w, Ring<kStages>& ring,
   const auto address = [&](const Run& run) {
     return w + (static_cast<int64_t>(run.tile) * run.pieces + run.piece) * kPieceBytes;
   };
-  int copied = 0;
   RingCursor<kStages> at;
   for (; !now.done(); now.advance()) {
     wait_barrier(&ring.empty[at.stage], at.phase ^ 1);
@@ -134,11 +132,6 @@ __device__ __forceinline__ void fill_ring(const uint8_t* w, Ring<kStages>& ring,
     expect_bytes(&ring.full[at.stage], bytes);
     bulk_copy(stages + at.stage * kStageBytes, address(now), bytes, &ring.full[at.stage]);
     at.advance();
-    if (++copied != kStages) continue;
-    Run ahead = now;
-    ahead.advance();
-    for (int i = 0; i < kAheadStages && !ahead.done(); ++i, ahead.advance())
-      bulk_prefetch(address(ahead), ahead.count() * kPieceBytes);
   }
 }
 
@@ -166,15 +159,29 @@ __global__ void __launch_bounds__((kReaders + 1) * 32, kTiles == 1 ? 2 : 1)
   for (int j = 0; j < kTiles; ++j) x[j] = p.x + min(j * 8 + r, p.T - 1) * p.ldx + q * 16;
   RingCursor<kStages> at;
   float sums[kTiles][4] = {};
+  // Those of the warp's next piece are on their way while one is at work, if there are registers.
+  constexpr bool kFewTokens = kTiles == 1;
+  Tokens<kTiles> next;
+  if (kFewTokens) next.load(p, x, warp);
   while (!now.done()) {
-    const int n0 = now.tile * kTileRows, piece = now.piece + warp;
-    const bool is_mine = piece < p.pieces;
-    Tokens<kTiles> tokens;
-    tokens.load(p, x, piece);
+    const int n0 = now.tile * kTileRows, count = now.count(), first = now.piece;
     now.advance();
     wait_barrier(&ring.full[at.stage], at.phase);
-    if (is_mine) {
-      const uint8_t* from = stages + at.stage * kStageBytes + warp * kPieceBytes;
+#pragma unroll
+    for (int i = 0; i < kStagePieces / kReaders; ++i) {
+      const int piece = warp + i * kReaders;
+      if (piece >= count) {
+        if (kFewTokens && i == 0) next.load(p, x, now.piece + warp);
+        break;
+      }
+      Tokens<kTiles> tokens;
+      if constexpr (kFewTokens) {
+        tokens = next;
+        next.load(p, x, piece + kReaders < count ? first + piece + kReaders : now.piece + warp);
+      } else {
+        tokens.load(p, x, first + piece);
+      }
+      const uint8_t* from = stages + at.stage * kStageBytes + piece * kPieceBytes;
       const uint4 a = reinterpret_cast<const uint4*>(from)[lane];
       const uint4 c = reinterpret_cast<const uint4*>(from)[lane + 32];
       const auto* absmax = reinterpret_cast<const float*>(from + kCodeBytes);
@@ -227,7 +234,7 @@ void launch_lookup(const Context& context, const Lookup& p) {
   CUDA_CHECK(allowed);
   const int tiles = (p.N + kTileRows - 1) / kTileRows;
   launch(context, lookup_kernel<kTiles>,
-         dim3(balanced_blocks(tiles, cuda_device(context).multiprocessors())),
+         dim3(balanced_blocks(tiles, (kTiles == 1 ? 2 : 1) * cuda_device(context).multiprocessors())),
          dim3((kReaders + 1) * 32), kBytes, p, tiles);
 }
 

@@ -5,7 +5,7 @@
 // same type (int8 and E4M3: with one scale a token; E4M3 also meets bf16); y f32. cuBLASLt reads the
 // same copy for many tokens.
 //
-// A block owns tiles of 16 or 32 rows, one at a time. Its warps share K: warp w takes the pieces w,
+// A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w,
 // w + W ... of 64 bytes a row. A lane has 16 bytes of row r and of row r + 8, which are the A
 // fragments of two mma, and 16 bytes of a token, the B fragments: 16-bit numbers and int8 go from
 // memory to the tensor cores without one instruction of arithmetic. E4M3 has no mma of its own below
@@ -13,8 +13,9 @@
 // meet in shared memory in a fixed order, and the split depends on K only: a token's result does not
 // depend on the tokens beside it. Bound by N ld bytes.
 //
-// A multiprocessor holds one block and has room for the next linear's: its ring fills while this one
-// ends and the ops between run.
+// Lost so far: one block for each multiprocessor, so that the next linear's finds room and fills its
+// ring early (bf16 15 % slower); four warps that fill a ring, tiles of 32 rows, asking L2 for weights
+// ahead (each slower).
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
@@ -134,82 +135,41 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
   for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, warps, n0, t0 + j * 8);
 }
 
-constexpr int kReaders = 8;  // warps
-constexpr int kFillers = 4;  // warps
-constexpr int kAhead = 8;    // segments that are asked for once the ring is full for the first time
-
-// The stages of a ring for tiles of kTall times 16 rows.
-template <int kTall>
-struct Stage {
-  static constexpr int kCount = kTall == 1 ? 6 : 5;
-  static constexpr int kSegment = 1024 / kTall;             // bytes of a row
-  static constexpr int kPitch = kSegment + kPieceBytes;     // rows begin in different banks
-  static constexpr int kBytes = kTall * kRows * kPitch;
-  static constexpr int kPieces = kSegment / kPieceBytes / kReaders;  // of a row, for a warp
-  static_assert(2 * (kCount * kBytes + 6144) <= 227 * 1024, "the next linear's block has room");
-};
-
-// A block's way through its tiles, a segment of all the tile's rows at a time.
-struct Segments {
-  int tile, first, stride, tiles, row_bytes;
-  __device__ __forceinline__ bool done() const { return tile >= tiles; }
-  __device__ __forceinline__ void advance(int segment) {
-    first += segment;
-    if (first >= row_bytes) first = 0, tile += stride;
-  }
-};
-
-// Copies the block's tiles into the ring, one lane a row. Copies of a warp are issued one after
-// another, so kFillers warps take turns at the segments. What follows the ring's first filling is
-// asked for too: a block that waits for its inputs leaves memory no rest.
-template <int kTall>
-__device__ __forceinline__ void fill_ring(const Rows& p, Ring<Stage<kTall>::kCount>& ring,
-                                          uint8_t* stages, Segments now, int filler, int lane) {
-  using S = Stage<kTall>;
-  const auto address = [&](const Segments& s) {
-    const int n = min(s.tile * kTall * kRows + lane, p.N - 1);
-    return p.w + static_cast<int64_t>(n) * p.ldw + s.first;
-  };
-  const bool has_row = lane < kTall * kRows;
-  RingCursor<S::kCount> at;
-  for (int i = 0; i < filler; ++i) now.advance(S::kSegment), at.advance();
-  Segments ahead = now;
-  for (bool is_first = true; !now.done(); is_first = false) {
-    wait_barrier(&ring.empty[at.stage], at.phase ^ 1);
-    const int bytes = min(S::kSegment, now.row_bytes - now.first);
-    if (lane == 0) expect_bytes(&ring.full[at.stage], bytes * kTall * kRows);
-    __syncwarp();
-    if (has_row) {
-      bulk_copy(stages + at.stage * S::kBytes + lane * S::kPitch, address(now), bytes,
-                &ring.full[at.stage]);
-    }
-    for (int i = 0; i < kFillers; ++i) now.advance(S::kSegment), at.advance();
-    if (!is_first || filler != kFillers - 1) continue;
-    for (int i = filler; i < S::kCount; ++i) ahead.advance(S::kSegment);
-    for (int i = 0; i < kAhead && !ahead.done(); ++i, ahead.advance(S::kSegment)) {
-      if (has_row) bulk_prefetch(address(ahead), min(S::kSegment, ahead.row_bytes - ahead.first));
-    }
-  }
-}
+constexpr int kStages = 6, kSegment = 1024;            // bytes of a row in a stage
+constexpr int kSegmentPitch = kSegment + kPieceBytes;  // rows begin in different banks
+constexpr int kReaders = 8;                            // warps
+constexpr int kStageBytes = kTileRows * kSegmentPitch;
 
 // The same sums for few tokens, weights through a ring. A block has the tiles blockIdx.x, +
 // gridDim.x ...
-template <typename Product, int kTiles, int kTall>
-__global__ void __launch_bounds__((kReaders + kFillers) * 32, 2)
-    rows_ring_kernel(const Rows p, int tiles) {
-  using S = Stage<kTall>;
+template <typename Product, int kTiles>
+__global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Rows p, int tiles) {
   using Mma = typename Product::Mma;
   using Sum = typename Mma::Sum;
+  constexpr int kPieces = kSegment / kPieceBytes / kReaders;  // of a stage, for a warp
   extern __shared__ __align__(128) uint8_t stages[];
-  __shared__ Ring<S::kCount> ring;
+  __shared__ Ring<kStages> ring;
   __shared__ Sum shared[kReaders * kTileTokens8 * kTileRows];
   launch_dependents();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
-  Segments now{static_cast<int>(blockIdx.x), 0, static_cast<int>(gridDim.x), tiles,
-               p.pieces * kPieceBytes};
+  const int row_bytes = p.pieces * kPieceBytes;
   ring.init(kReaders);
-  if (warp >= kReaders) {
-    fill_ring<kTall>(p, ring, stages, now, warp - kReaders, lane);
+  RingCursor<kStages> at;
+  if (warp == kReaders) {
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      const uint8_t* row = p.w + static_cast<int64_t>(min(tile * kRows + lane, p.N - 1)) * p.ldw;
+      for (int first = 0; first < row_bytes; first += kSegment) {
+        wait_barrier(&ring.empty[at.stage], at.phase ^ 1);
+        const int bytes = min(kSegment, row_bytes - first);
+        if (lane == 0) expect_bytes(&ring.full[at.stage], bytes * kRows);
+        __syncwarp();
+        if (lane < kRows) {
+          bulk_copy(stages + at.stage * kStageBytes + lane * kSegmentPitch, row + first, bytes,
+                    &ring.full[at.stage]);
+        }
+        at.advance();
+      }
+    }
     wait_for_inputs();
     return;
   }
@@ -217,85 +177,56 @@ __global__ void __launch_bounds__((kReaders + kFillers) * 32, 2)
   const uint8_t* x[kTiles];
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) x[j] = token_row<Product>(p, j * 8 + r, q);
-  uint4 next[S::kPieces][kTiles][Product::kLoads];
-  const auto load_tokens = [&](int first) {
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    Sum sums[kTiles][4] = {};
+    for (int first = 0; first < row_bytes; first += kSegment) {
+      uint4 b[kPieces][kTiles][Product::kLoads];
 #pragma unroll
-    for (int i = 0; i < S::kPieces; ++i) {
+      for (int i = 0; i < kPieces; ++i) {
+        const int byte = first + (warp + i * kReaders) * kPieceBytes;
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j)
-        load_token<Product>(p, x[j], first + (warp + i * kReaders) * kPieceBytes, q, next[i][j]);
-    }
-  };
-  load_tokens(0);
-  RingCursor<S::kCount> at;
-  Sum sums[kTiles][kTall][4] = {};
-  while (!now.done()) {
-    uint32_t tokens[S::kPieces][kTiles][Product::kSteps][2];
+        for (int j = 0; j < kTiles; ++j) load_token<Product>(p, x[j], byte, q, b[i][j]);
+      }
+      wait_barrier(&ring.full[at.stage], at.phase);
 #pragma unroll
-    for (int i = 0; i < S::kPieces; ++i) {
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) Product::tokens(next[i][j], tokens[i][j]);
-    }
-    const int row_begin = now.tile * kTall * kRows, left = now.row_bytes - now.first;
-    now.advance(S::kSegment);
-    load_tokens(now.first);
-    wait_barrier(&ring.full[at.stage], at.phase);
-#pragma unroll
-    for (int i = 0; i < S::kPieces; ++i) {
-      const int byte = (warp + i * kReaders) * kPieceBytes;
-      if (byte >= left) break;
-      const uint8_t* from = stages + at.stage * S::kBytes + r * S::kPitch + byte + q * 16;
-#pragma unroll
-      for (int tall = 0; tall < kTall; ++tall, from += kRows * S::kPitch) {
+      for (int i = 0; i < kPieces; ++i) {
+        const int byte = (warp + i * kReaders) * kPieceBytes;
+        if (first + byte >= row_bytes) break;
+        const uint8_t* from = stages + at.stage * kStageBytes + r * kSegmentPitch + byte + q * 16;
         uint32_t rows[Product::kSteps][4];
         Product::rows(*reinterpret_cast<const uint4*>(from),
-                      *reinterpret_cast<const uint4*>(from + 8 * S::kPitch), rows);
+                      *reinterpret_cast<const uint4*>(from + 8 * kSegmentPitch), rows);
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) {
+          uint32_t tokens[Product::kSteps][2];
+          Product::tokens(b[i][j], tokens);
 #pragma unroll
           for (int s = 0; s < Product::kSteps; ++s) {
-            Mma::run(sums[j][tall], rows[s][0], rows[s][1], rows[s][2], rows[s][3],
-                     tokens[i][j][s][0], tokens[i][j][s][1]);
+            Mma::run(sums[j], rows[s][0], rows[s][1], rows[s][2], rows[s][3], tokens[s][0],
+                     tokens[s][1]);
           }
         }
       }
+      __syncwarp();
+      if (lane == 0) arrive(&ring.empty[at.stage]);
+      at.advance();
     }
-    __syncwarp();
-    if (lane == 0) arrive(&ring.empty[at.stage]);
-    at.advance();
-    if (now.first != 0) continue;
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int tall = 0; tall < kTall; ++tall) {
-        store_tile(p, sums[j][tall], shared, kReaders, row_begin + tall * kRows, j * 8);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sums[j][tall][i] = 0;
-      }
-    }
+    for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, kReaders, tile * kRows, j * 8);
   }
 }
 
-template <typename Product, int kTiles, int kTall>
-void launch_ring(const Context& context, const Rows& p) {
-  constexpr int kBytes = Stage<kTall>::kCount * Stage<kTall>::kBytes;
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(rows_ring_kernel<Product, kTiles, kTall>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  CUDA_CHECK(allowed);
-  const int tiles = (p.N + kTall * kRows - 1) / (kTall * kRows);
-  launch(context, rows_ring_kernel<Product, kTiles, kTall>,
-         dim3(balanced_blocks(tiles, cuda_device(context).multiprocessors())),
-         dim3((kReaders + kFillers) * 32), kBytes, p, tiles);
-}
-
-// Taller tiles read the tokens half as often, where there are enough of them for the multiprocessors.
 template <typename Product, int kTiles>
 void launch_ring(const Context& context, const Rows& p) {
-  const unsigned slots = static_cast<unsigned>(cuda_device(context).multiprocessors());
-  const unsigned blocks = balanced_blocks(blocks_for(p.N, 2 * kRows), slots);
-  if (p.T > 2 && blocks * 10 >= slots * 7) return launch_ring<Product, kTiles, 2>(context, p);
-  launch_ring<Product, kTiles, 1>(context, p);
+  constexpr int kBytes = kStages * kStageBytes;
+  static_assert(2 * (kBytes + 8192) <= 227 * 1024, "two blocks share a multiprocessor");
+  static const cudaError_t allowed = cudaFuncSetAttribute(
+      rows_ring_kernel<Product, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  CUDA_CHECK(allowed);
+  const int tiles = (p.N + kRows - 1) / kRows;
+  launch(context, rows_ring_kernel<Product, kTiles>,
+         dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors())),
+         dim3((kReaders + 1) * 32), kBytes, p, tiles);
 }
 
 template <typename Product, int kTiles, int kUnroll>

@@ -98,12 +98,8 @@ bool run_rows_cublas(const Context& context, const PackedWeight& w, const Activa
         const int64_t rows = std::min(most, w.N - n);
         launch(context, decode_fp8, dim3(blocks_for(ld, 8 * 128), static_cast<unsigned>(rows)),
                dim3(128), 0, p.w + n * p.ldw, p.ldw, ld, decoded);
-        MatmulCall call{x.type, rows, x.T, ld, decoded, ld, x.half, ld};
-        call.y = p.y + n, call.ldy = p.ldy, call.accumulate = p.accumulate;
-        call.w_scales = p.row_scales + n;
-        if (device.cublas()->matmul(call, device.stream())) continue;
-        call.w_scales = nullptr;
-        if (!run_scaled<float>(context, call, p, p.ldx, n, device.workspace() + kHalf, kHalf)) {
+        if (!run_scaled<float>(context, {x.type, rows, x.T, ld, decoded, ld, x.half, ld}, p, p.ldx,
+                               n, device.workspace() + kHalf, kHalf)) {
           CUDA_DOOR(n == 0, n);
           return false;
         }

@@ -69,11 +69,6 @@ __device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t b
       : "memory");
 }
 
-// Asks for bytes that a later bulk_copy will want, so that L2 has them by then.
-__device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
 // Blocks for `tiles` equal pieces of work when `slots` blocks run at once: as many pieces for each
 // as can be.
 inline unsigned balanced_blocks(int64_t tiles, int64_t slots) {
