@@ -1,5 +1,5 @@
-// A row of bf16 numbers -> nf4 or fp4: codes and absmax of blocks, bit for bit as bitsandbytes does it
-// for a bf16 model.
+// A row of bf16 numbers -> nf4 or fp4: codes and absmax of blocks, bit for bit as bitsandbytes does
+// it for a bf16 model.
 //
 //   a = max|w| of the block;  v = clamp(w * (1 / max(a, 1e-38)), -1, 1)
 //   code = the table's number nearest to v; half way between two, the lower of them

@@ -59,13 +59,15 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
   }
   if (name != "bf16" && name != "int8" && name != "fp8") {
     if (is_gguf_name(name)) {
-      fail(ErrorKind::usage,
-           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, int4, fp8 or nf4, "
-           "or an output named *.gguf",
-           name);
+      fail(
+          ErrorKind::usage,
+          "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, int4, fp8 or nf4, "
+          "or an output named *.gguf",
+          name);
     }
-    fail(ErrorKind::usage, "recipe {}: unknown, expected one of bf16, int8, int4, fp8, nf4; for GGUF {}",
-         quote(name), gguf_names());
+    fail(ErrorKind::usage,
+         "recipe {}: unknown, expected one of bf16, int8, int4, fp8, nf4; for GGUF {}", quote(name),
+         gguf_names());
   }
   refuse_group(name, group);
   return {name,
@@ -100,9 +102,12 @@ std::string quantization_config_json(const Recipe& recipe) {
   if (recipe.encoding.is_lookup()) return bitsandbytes_config_json(recipe);
   const bool is_float = recipe.encoding.is_fp8(), is_whole_row = recipe.group == 0;
   const char* type = is_float ? "float" : "int";
-  Json weights = {{"num_bits", recipe.encoding.bits()}, {"type", type},
-                  {"symmetric", true},                  {"strategy", is_whole_row ? "channel" : "group"},
-                  {"group_size", nullptr},              {"dynamic", false}};
+  Json weights = {{"num_bits", recipe.encoding.bits()},
+                  {"type", type},
+                  {"symmetric", true},
+                  {"strategy", is_whole_row ? "channel" : "group"},
+                  {"group_size", nullptr},
+                  {"dynamic", false}};
   if (!is_whole_row) weights["group_size"] = recipe.group;
   Json activations = nullptr;
   if (is_whole_row) {

@@ -21,7 +21,8 @@ float half_range(const Encoding& encoding) {
 
 int64_t group_of(const Encoding& encoding, int64_t K) {
   const bool is_int4 = encoding.packing == Packing::int4_group;
-  CHECK(is_int4 || encoding.packing == Packing::int8_channel || encoding.packing == Packing::fp8_channel,
+  CHECK(is_int4 || encoding.packing == Packing::int8_channel ||
+            encoding.packing == Packing::fp8_channel,
         "encoding {}", encoding.name());
   const int64_t group = is_int4 ? encoding.group : K;
   CHECK(group > 0 && K % group == 0 && (!is_int4 || group % 8 == 0), "K {} group {}", K, group);

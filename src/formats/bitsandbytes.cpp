@@ -1,7 +1,6 @@
 #include "formats/bitsandbytes.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <span>
 
@@ -44,7 +43,8 @@ class Reader {
       return read_one_plain(entry);
     }
     const size_t weight = name.rfind(".weight.");
-    if (weight != std::string_view::npos && entries_.contains(name.substr(0, weight + kWeight.size())))
+    if (weight != std::string_view::npos &&
+        entries_.contains(name.substr(0, weight + kWeight.size())))
       return std::nullopt;
     return read_one_plain(entry);
   }
@@ -87,8 +87,8 @@ class Reader {
   }
 
   State read_state(const SafetensorsEntry& entry) const {
-    const auto& packed = companion(
-        entry, std::string(kStatePrefix) + type_name(config_.packing), "U8", {});
+    const auto& packed =
+        companion(entry, std::string(kStatePrefix) + type_name(config_.packing), "U8", {});
     const std::string where = tensor(packed);
     if (packed.bytes.size() > kMaxStateBytes)
       fail(ErrorKind::bad_file, "{}: {} bytes, at most {} are read", where, packed.bytes.size(),
@@ -153,7 +153,9 @@ class Reader {
   NamedTensor read_codes(const SafetensorsEntry& entry) const {
     const State state = read_state(entry);
     const auto& map = companion(entry, ".quant_map", "F32", {16});
-    if (std::memcmp(map.bytes.data(), lookup_values(config_.packing), 16 * sizeof(float)) != 0) {
+    for (int i = 0; i < 16; ++i) {
+      if (load_unaligned<float>(map.bytes.data() + 4 * i) == lookup_values(config_.packing)[i])
+        continue;
       fail(ErrorKind::bad_file, "{}: not the numbers of {}", tensor(map),
            type_name(config_.packing));
     }

@@ -1,5 +1,5 @@
-// The part of a Hugging Face folder that bitsandbytes defines: 4-bit linear layers become Weights of
-// nf4 or fp4.
+// The part of a Hugging Face folder that bitsandbytes defines: 4-bit linear layers become Weights
+// of nf4 or fp4.
 //   NAME.weight U8 [N K / 2, 1]: two codes a byte along K, the first in the high nibble
 //   NAME.weight.absmax F32 [N K / 64], or, when it is quantized itself (double quantization), U8 of
 //   the same shape with NAME.weight.nested_absmax F32 [blocks of 256], NAME.weight.nested_quant_map

@@ -97,10 +97,11 @@ void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   }
   const int64_t groups = encoding.groups_per_row(sheet.K);
   const size_t step = scale_bytes(encoding.scale_type);
-  const float scale = encoding.is_fp8()       ? deviation / kFp8Deviation
-                      : encoding.is_lookup()  ? deviation / (encoding.packing == Packing::nf4 ? 0.517f : 0.487f)
+  const float scale = encoding.is_fp8() ? deviation / kFp8Deviation
+                      : encoding.is_lookup()
+                          ? deviation / (encoding.packing == Packing::nf4 ? 0.517f : 0.487f)
                       : encoding.bits() == 8 ? byte
-                                              : nibble;
+                                             : nibble;
   for (int64_t g = 0; g < groups; ++g) {
     store_scale(sheet.scales->data() + static_cast<size_t>(n * groups + g) * step,
                 encoding.scale_type, scale);
@@ -179,8 +180,8 @@ ModelConfig read_model_shape(const std::filesystem::path& path) {
 
 Encoding encoding_of(std::string_view name) {
   constexpr std::string_view kNames[] = {
-      "bf16", "f16",  "int8", "int4-g32", "int4-g64",        "int4-g128",
-      "q4_0", "q4_1", "q8_0", "fp8",      "fp8-weight-only", "nf4",       "fp4"};
+      "bf16", "f16",  "int8", "int4-g32",        "int4-g64", "int4-g128", "q4_0",
+      "q4_1", "q8_0", "fp8",  "fp8-weight-only", "nf4",      "fp4"};
   const Encoding encodings[] = {kBF16,
                                 kF16,
                                 int8_channel(ScaleType::bf16),

@@ -76,8 +76,8 @@ class LoadedCublas final : public Cublas {
   uint64_t version() const override { return call_.cublasLtGetVersion(); }
 
   bool matmul(const MatmulCall& m, void* stream) override {
-    const auto key = std::make_tuple(m.type, m.w_scales != nullptr, m.N, m.T, m.K, m.ldw, m.ldx,
-                                     m.ldy);
+    const auto key =
+        std::make_tuple(m.type, m.w_scales != nullptr, m.N, m.T, m.K, m.ldw, m.ldx, m.ldy);
     auto it = plans_.find(key);
     if (it == plans_.end()) it = plans_.emplace(key, make_plan(m)).first;
     const Plan& plan = it->second;
@@ -167,7 +167,8 @@ class LoadedCublas final : public Cublas {
   Functions call_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<std::tuple<ActType, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>, Plan> plans_;
+  std::map<std::tuple<ActType, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>, Plan>
+      plans_;
 };
 
 }  // namespace

@@ -19,10 +19,10 @@
 namespace tandem {
 namespace {
 
-constexpr int64_t kThreads = 256;           // of a block that reduces nothing
-constexpr int64_t kReducingThreads = 512;   // of one that does: it finds room beside a linear's
-constexpr int kEach = 4;                    // neighbouring channels of a thread: a chunk
-constexpr int kMostChunks = 16;             // of a thread
+constexpr int64_t kThreads = 256;          // of a block that reduces nothing
+constexpr int64_t kReducingThreads = 512;  // of one that does: it finds room beside a linear's
+constexpr int kEach = 4;                   // neighbouring channels of a thread: a chunk
+constexpr int kMostChunks = 16;            // of a thread
 constexpr unsigned kMaxCluster = 8;
 
 // Four channels from k on, zero beyond K.
@@ -179,8 +179,8 @@ __device__ __forceinline__ void write_chunk(const float4& v, const Activations& 
   }
 }
 
-// Grid: x the blocks of a token, one where a row must be reduced, or a cluster; y the tokens. A thread
-// has kChunks chunks, as far apart as all threads of the token reach.
+// Grid: x the blocks of a token, one where a row must be reduced, or a cluster; y the tokens. A
+// thread has kChunks chunks, as far apart as all threads of the token reach.
 template <typename Source, ActType kType, int kChunks>
 __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
     row_kernel(const Source source, const Activations out) {
@@ -224,7 +224,8 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
     max_abs = block_reduce(max_abs, shared[1], [](float x) { return warp_max(x); });
     if (kClusters && gridDim.x > 1) max_abs = cluster_max(max_abs, shared[2]);
     factor = code_factor(max_abs, kLargest);
-    if (blockIdx.x == 0 && threadIdx.x == 0) out.scales[t] = isfinite(max_abs) ? max_abs / kLargest : NAN;
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+      out.scales[t] = isfinite(max_abs) ? max_abs / kLargest : NAN;
   }
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
@@ -250,8 +251,9 @@ void write_rows(const Context& context, const Source& source, const Activations&
     return launch_rows<Source, kType, 1>(context, source, out, blocks_for(chunks, some), some);
   } else {
     const unsigned blocks =
-        Source::kNorms ? 1
-                       : std::min(std::bit_ceil(blocks_for(chunks, 2 * kReducingThreads)), kMaxCluster);
+        Source::kNorms
+            ? 1
+            : std::min(std::bit_ceil(blocks_for(chunks, 2 * kReducingThreads)), kMaxCluster);
     const int64_t share = (threads + blocks * 32 - 1) / (blocks * 32) * 32;
     const int64_t some = std::min(kReducingThreads, share);
     const int64_t each = (chunks + some * blocks - 1) / (some * blocks);

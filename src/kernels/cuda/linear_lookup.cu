@@ -11,7 +11,8 @@
 // through a ring, splits and orders of sums are those of linear_rows.cu. Bound by 0.5625 N K bytes;
 // near that, the look-ups take two thirds of what shared memory gives.
 //
-// A prompt's tokens go through cuBLASLt: some rows of W at a time become bf16, rounded after absmax.
+// A prompt's tokens go through cuBLASLt: some rows of W at a time become bf16, rounded after
+// absmax.
 #include <algorithm>
 
 #include "kernels/cuda/cublas.h"
@@ -25,19 +26,19 @@
 namespace tandem {
 namespace {
 
-constexpr int kGroup = 64;              // channels that share absmax
-constexpr int kGroups = 2;              // of a piece
+constexpr int kGroup = 64;  // channels that share absmax
+constexpr int kGroups = 2;  // of a piece
 constexpr int kPieceChannels = kGroup * kGroups;
-constexpr int kCodeBytes = 1024;        // of a piece
+constexpr int kCodeBytes = 1024;  // of a piece
 constexpr int kPieceBytes = kCodeBytes + kTileRows * kGroups * 4;
-constexpr int kReaders = 8;             // warps
+constexpr int kReaders = 8;  // warps
 constexpr int kStages = 4;
 constexpr int kStagePieces = 2 * kReaders;
 constexpr int kStageBytes = kStagePieces * kPieceBytes;
-constexpr int kMaxTokens = 32;          // for one pass over the weights
-constexpr int64_t kCublasTokens = 65;   // from here on decoding a matrix first costs less
+constexpr int kMaxTokens = 32;         // for one pass over the weights
+constexpr int64_t kCublasTokens = 65;  // from here on decoding a matrix first costs less
 constexpr int kPairs = 256;
-constexpr int64_t kMostRows = 65535;    // of a grid's second dimension
+constexpr int64_t kMostRows = 65535;  // of a grid's second dimension
 
 static_assert(2 * (kStages * kStageBytes + kPairs * 128 + 6144) <= 227 * 1024,
               "two blocks share a multiprocessor");
@@ -233,9 +234,10 @@ void launch_lookup(const Context& context, const Lookup& p) {
       lookup_kernel<kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   CUDA_CHECK(allowed);
   const int tiles = (p.N + kTileRows - 1) / kTileRows;
-  launch(context, lookup_kernel<kTiles>,
-         dim3(balanced_blocks(tiles, (kTiles == 1 ? 2 : 1) * cuda_device(context).multiprocessors())),
-         dim3((kReaders + 1) * 32), kBytes, p, tiles);
+  launch(
+      context, lookup_kernel<kTiles>,
+      dim3(balanced_blocks(tiles, (kTiles == 1 ? 2 : 1) * cuda_device(context).multiprocessors())),
+      dim3((kReaders + 1) * 32), kBytes, p, tiles);
 }
 
 // The bytes of channel k ... k + 15 of row n, k a multiple of 16, and their absmax.
@@ -266,8 +268,8 @@ __device__ __forceinline__ void store_16(const float (&values)[16], __nv_bfloat1
   reinterpret_cast<uint4*>(to)[1] = {pairs[4], pairs[5], pairs[6], pairs[7]};
 }
 
-// out[blockIdx.y, k] = the weight of row rows[blockIdx.y], or of first_row + blockIdx.y; 16 channels
-// a thread.
+// out[blockIdx.y, k] = the weight of row rows[blockIdx.y], or of first_row + blockIdx.y; 16
+// channels a thread.
 template <typename Out>
 __global__ void decode_rows(const Lookup p, const int32_t* rows, int64_t first_row, Out* out) {
   __shared__ float table[16];
@@ -279,8 +281,7 @@ __global__ void decode_rows(const Lookup p, const int32_t* rows, int64_t first_r
   if (k >= p.K) return;
   const int64_t n = rows != nullptr ? rows[blockIdx.y] : first_row + blockIdx.y;
   float absmax, values[16];
-  const uint2 codes =
-      *reinterpret_cast<const uint2*>(codes_at(p.w, p.pieces, n, k, &absmax));
+  const uint2 codes = *reinterpret_cast<const uint2*>(codes_at(p.w, p.pieces, n, k, &absmax));
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
     // The first of two channels is in the high nibble.
@@ -301,15 +302,15 @@ void launch_decode(const Context& context, const Lookup& p, const int32_t* rows,
 bool run_cublas(const Context& context, const Lookup& p) {
   CudaDevice& device = cuda_device(context);
   if (device.cublas() == nullptr || p.T < kCublasTokens) return false;
-  const int64_t most = std::min<int64_t>(
-      kMostRows, static_cast<int64_t>(CudaDevice::kWorkspaceBytes) / (p.K * 2));
+  const int64_t most =
+      std::min<int64_t>(kMostRows, static_cast<int64_t>(CudaDevice::kWorkspaceBytes) / (p.K * 2));
   auto* decoded = reinterpret_cast<__nv_bfloat16*>(device.workspace());
   for (int64_t n = 0; n < p.N; n += most) {
     const int64_t rows = std::min<int64_t>(most, p.N - n);
     launch_decode(context, p, nullptr, n, rows, decoded);
-    if (!device.cublas()->matmul({ActType::bf16, rows, p.T, p.K, decoded, p.K, p.x, p.ldx, p.y + n,
-                                  p.ldy, p.accumulate},
-                                 device.stream())) {
+    if (!device.cublas()->matmul(
+            {ActType::bf16, rows, p.T, p.K, decoded, p.K, p.x, p.ldx, p.y + n, p.ldy, p.accumulate},
+            device.stream())) {
       CUDA_DOOR(n == 0, n);
       return false;
     }
@@ -318,8 +319,8 @@ bool run_cublas(const Context& context, const Lookup& p) {
 }
 
 struct Packing16 {
-  const uint8_t* codes;    // canonical [N, K / 2]
-  const float* absmax;     // canonical [N, K / 64]
+  const uint8_t* codes;  // canonical [N, K / 2]
+  const float* absmax;   // canonical [N, K / 64]
   int64_t K;
   uint8_t* to;
   int first_row, pieces, interleaved_head;

@@ -1,21 +1,21 @@
-// y[T, N] = x[T, K] . W[N, K]^T for weights that stay row-major: bf16, f16, and bytes with one scale
-// a row, int8 or E4M3.
+// y[T, N] = x[T, K] . W[N, K]^T for weights that stay row-major: bf16, f16, and bytes with one
+// scale a row, int8 or E4M3.
 //
 // W  [N, ld bytes], ld the row's bytes rounded up to 64 and zero beyond K; x [T, K_padded] of the
-// same type (int8 and E4M3: with one scale a token; E4M3 also meets bf16); y f32. cuBLASLt reads the
-// same copy for many tokens.
+// same type (int8 and E4M3: with one scale a token; E4M3 also meets bf16); y f32. cuBLASLt reads
+// the same copy for many tokens.
 //
 // A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w,
 // w + W ... of 64 bytes a row. A lane has 16 bytes of row r and of row r + 8, which are the A
 // fragments of two mma, and 16 bytes of a token, the B fragments: 16-bit numbers and int8 go from
-// memory to the tensor cores without one instruction of arithmetic. E4M3 has no mma of its own below
-// wgmma; it becomes f16, or bf16 where it meets bf16, which hold all its numbers. The warps' sums
-// meet in shared memory in a fixed order, and the split depends on K only: a token's result does not
-// depend on the tokens beside it. Bound by N ld bytes.
+// memory to the tensor cores without one instruction of arithmetic. E4M3 has no mma of its own
+// below wgmma; it becomes f16, or bf16 where it meets bf16, which hold all its numbers. The warps'
+// sums meet in shared memory in a fixed order, and the split depends on K only: a token's result
+// does not depend on the tokens beside it. Bound by N ld bytes.
 //
-// Lost so far: one block for each multiprocessor, so that the next linear's finds room and fills its
-// ring early (bf16 15 % slower); four warps that fill a ring, tiles of 32 rows, asking L2 for weights
-// ahead (each slower).
+// Lost so far: one block for each multiprocessor, so that the next linear's finds room and fills
+// its ring early (bf16 15 % slower); four warps that fill a ring, tiles of 32 rows, asking L2 for
+// weights ahead (each slower).
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
@@ -32,8 +32,8 @@ namespace {
 
 constexpr int kPieceBytes = 64;  // of a row, for one warp-wide load
 constexpr int kRows = kTileRows;
-constexpr int kMaxTiles = 8;           // of 8 tokens, for one pass over the weights
-constexpr int64_t kCublasTokens = 17;  // from here on cuBLASLt is faster ...
+constexpr int kMaxTiles = 8;            // of 8 tokens, for one pass over the weights
+constexpr int64_t kCublasTokens = 17;   // from here on cuBLASLt is faster ...
 constexpr int64_t kDecodedTokens = 65;  // ... and from here on where it needs decoded weights
 
 // The block's sums of rows n0 ... and tokens t0 ... into y.
@@ -53,8 +53,8 @@ __device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], 
   });
 }
 
-// Token t's channels that meet the lane's 16 bytes at `byte` of a row. Beyond a token's row lies the
-// next one's: the weights there are zero, but infinity times zero is not.
+// Token t's channels that meet the lane's 16 bytes at `byte` of a row. Beyond a token's row lies
+// the next one's: the weights there are zero, but infinity times zero is not.
 template <typename Product>
 __device__ __forceinline__ void load_token(const Rows& p, const uint8_t* x, int byte, int q,
                                            uint4 (&out)[Product::kLoads]) {

@@ -21,8 +21,8 @@ struct Rows {
   bool accumulate;
 };
 
-// The same through cuBLASLt: see linear_rows_cublas.cu. False when cuBLASLt is not there or does not
-// take the shape.
+// The same through cuBLASLt: see linear_rows_cublas.cu. False when cuBLASLt is not there or does
+// not take the shape.
 bool run_rows_cublas(const Context& context, const PackedWeight& w, const Activations& x,
                      const Rows& p);
 

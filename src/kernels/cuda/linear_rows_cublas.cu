@@ -1,7 +1,7 @@
-// linear_rows.cu for many tokens, through cuBLASLt, which reads the same rows. bf16 and f16 go in one
-// call. E4M3 does too where the library scales rows and tokens itself; else, as int8 always, its sums
-// pass through the workspace and a kernel that scales them. E4M3 that meets bf16 is decoded first,
-// which loses nothing: the scales come after the sums.
+// linear_rows.cu for many tokens, through cuBLASLt, which reads the same rows. bf16 and f16 go in
+// one call. E4M3 does too where the library scales rows and tokens itself; else, as int8 always,
+// its sums pass through the workspace and a kernel that scales them. E4M3 that meets bf16 is
+// decoded first, which loses nothing: the scales come after the sums.
 #include <algorithm>
 
 #include "kernels/cuda/cublas.h"
@@ -23,14 +23,14 @@ __global__ void scale_sums(const Sum* sums, const float* row_scales, const float
   const int n = blockIdx.x * blockDim.x + threadIdx.x;
   const int64_t t = blockIdx.y;
   if (n >= N) return;
-  const float scale =
-      token_scales != nullptr ? row_scales[n] * token_scales[t] : row_scales[n];
+  const float scale = token_scales != nullptr ? row_scales[n] * token_scales[t] : row_scales[n];
   const float value = static_cast<float>(sums[t * N + n]) * scale;
   float& out = y[t * ldy + n];
   out = accumulate ? out + value : value;
 }
 
-// Bytes of rows [first, first + rows) of W as the bf16 numbers they stand for, without their scales.
+// Bytes of rows [first, first + rows) of W as the bf16 numbers they stand for, without their
+// scales.
 __global__ void decode_fp8(const uint8_t* w, int64_t ldw, int64_t ld, __nv_bfloat16* out) {
   launch_dependents();
   wait_for_inputs();
@@ -43,8 +43,8 @@ __global__ void decode_fp8(const uint8_t* w, int64_t ldw, int64_t ld, __nv_bfloa
   *reinterpret_cast<uint4*>(out + n * ld + k) = pairs;
 }
 
-// y (+)= scales * (x . w^T) through sums in the workspace, some tokens at a time. False when cuBLASLt
-// does not take the shape.
+// y (+)= scales * (x . w^T) through sums in the workspace, some tokens at a time. False when
+// cuBLASLt does not take the shape.
 template <typename Sum>
 bool run_scaled(const Context& context, MatmulCall call, const Rows& p, int64_t x_row_bytes,
                 int64_t first_row, std::byte* workspace, size_t workspace_bytes) {
@@ -92,7 +92,8 @@ bool run_rows_cublas(const Context& context, const PackedWeight& w, const Activa
                                CudaDevice::kWorkspaceBytes);
     }
     case Packing::fp8_weight: {
-      const int64_t ld = x.K_padded(), most = std::min(kMostRows, static_cast<int64_t>(kHalf) / (ld * 2));
+      const int64_t ld = x.K_padded(),
+                    most = std::min(kMostRows, static_cast<int64_t>(kHalf) / (ld * 2));
       auto* decoded = reinterpret_cast<__nv_bfloat16*>(device.workspace());
       for (int64_t n = 0; n < w.N; n += most) {
         const int64_t rows = std::min(most, w.N - n);
@@ -107,9 +108,9 @@ bool run_rows_cublas(const Context& context, const PackedWeight& w, const Activa
       return true;
     }
     default:
-      return device.cublas()->matmul({x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2,
-                                      p.y, p.ldy, p.accumulate},
-                                     device.stream());
+      return device.cublas()->matmul(
+          {x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2, p.y, p.ldy, p.accumulate},
+          device.stream());
   }
 }
 

@@ -22,7 +22,8 @@ struct Plain {
   static __device__ __forceinline__ void tokens(const uint4 (&b)[kLoads],
                                                 uint32_t (&out)[kSteps][2]) {
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s) out[s][0] = word(b[0], 2 * s), out[s][1] = word(b[0], 2 * s + 1);
+    for (int s = 0; s < kSteps; ++s)
+      out[s][0] = word(b[0], 2 * s), out[s][1] = word(b[0], 2 * s + 1);
   }
 };
 
