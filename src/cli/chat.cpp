@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/chat_prompt.h"
 #include "cli/message_reader.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
@@ -13,7 +14,6 @@
 #include "cli/verbs.h"
 #include "runtime/engine.h"
 #include "study/task.h"
-#include "text/chat_template.h"
 #include "text/detokenizer.h"
 
 namespace tandem {
@@ -33,6 +33,7 @@ constexpr const char* kCommands =
 struct ChatOptions {
   ModelOptions model;
   std::string system;
+  std::string tools;  // a file
   int64_t max_tokens = 1024;
   SamplingParams sampling;
   int64_t context = 0;  // 0: the model's, at most 8192
@@ -43,10 +44,11 @@ void say(const std::string& line) { write_stderr(line + "\n"); }
 
 class Chat {
  public:
-  Chat(const ChatOptions& options, const Checkpoint& checkpoint, const Model& model)
+  Chat(const ChatOptions& options, const Checkpoint& checkpoint, const Model& model,
+       const Tokenizer& tokenizer, const ChatPrompt& prompt)
       : options_(options),
-        chat_template_(checkpoint.tokenizer.chat_template),
-        tokenizer_(checkpoint.tokenizer),
+        tokenizer_(tokenizer),
+        prompt_(prompt),
         context_(options.context > 0 ? options.context
                                      : std::min<int64_t>(checkpoint.config.max_context, 8192)),
         engine_(model, engine_options()) {
@@ -139,20 +141,12 @@ class Chat {
     say("loaded " + std::to_string(messages_.size()) + " messages");
   }
 
-  std::vector<int32_t> prompt_tokens() const {
-    const auto name = [&](int32_t id) {
-      return id < 0 ? std::string() : tokenizer_.token_name(id);
-    };
-    return tokenizer_.encode(chat_template_.render(messages_, true, name(tokenizer_.bos_id()),
-                                                   name(tokenizer_.eos_id())));
-  }
-
   // Answers the last message; one that cannot be answered is taken back.
   void answer() {
     try {
       Request request;
       request.id = ++last_id_;
-      request.prompt = prompt_tokens();
+      request.prompt = prompt_.encode(messages_);
       request.max_tokens = options_.max_tokens;
       request.sampling = options_.sampling;
       request.sampling.seed += num_regenerated_;
@@ -240,8 +234,8 @@ class Chat {
   }
 
   const ChatOptions& options_;
-  ChatTemplate chat_template_;
-  Tokenizer tokenizer_;
+  const Tokenizer& tokenizer_;
+  const ChatPrompt& prompt_;
   int64_t context_;
   Engine engine_;
   std::vector<ChatMessage> messages_;
@@ -293,14 +287,16 @@ int chat(const ChatOptions& options) {
   const std::string isa = chosen_isa(options.model.isa);
   const int threads = chosen_threads(options.model.threads);
   const std::filesystem::path path = resolve_model_path(options.model.model);
+  Json tools = options.tools.empty() ? Json() : read_tools(options.tools);
   ThreadPool pool(threads);
   const Checkpoint checkpoint = load_checkpoint(path);
   for (const std::string& warning : checkpoint.warnings) say("tandem: warning: " + warning);
-  if (checkpoint.tokenizer.chat_template.empty()) {
-    fail(ErrorKind::usage, "{} has no chat template; use tandem run", checkpoint.path.string());
-  }
+  const Tokenizer tokenizer(checkpoint.tokenizer);
+  const ChatPrompt prompt(checkpoint, tokenizer, std::move(tools), "use tandem run");
+  // Tools that the template ignores are told now and not at the first message.
+  if (!options.tools.empty()) prompt.encode({{"user", "Hi"}});
   const Model model(checkpoint, pool, isa);
-  Chat conversation(options, checkpoint, model);
+  Chat conversation(options, checkpoint, model, tokenizer, prompt);
   return converse(conversation, stdin_is_terminal() && stderr_is_terminal());
 }
 
@@ -310,6 +306,9 @@ void add_chat(CLI::App& app, Action& action) {
   const auto options = std::make_shared<ChatOptions>();
   CLI::App* verb = app.add_subcommand("chat", "Talk with a model");
   verb->add_option("--system", options->system, "System message")->type_name("TEXT");
+  verb->add_option("--tools", options->tools,
+                   "Tools that the template shows the model, a JSON array")
+      ->type_name("PATH");
   verb->add_option("-n,--max-tokens", options->max_tokens, "New tokens of an answer at most")
       ->capture_default_str()
       ->check(whole_number(1, kMaxCount))

@@ -25,6 +25,9 @@ bool parses(const std::string& text, Number& number) {
 // Empty when the text is a whole number from least to most, else the message.
 template <typename Number>
 std::string check_number(const std::string& text, Number least, Number most) {
+  if (text.size() > 1 && text[0] == '0') {  // CLI11 would take the rest as octal
+    return fmt::format("found {}, expected a decimal number without zeros in front", quote(text));
+  }
   Number number{};
   if (parses(text, number) && number >= least && number <= most) return "";
   return fmt::format("found {}, expected {} to {}", quote(text), least, most);

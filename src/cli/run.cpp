@@ -6,13 +6,13 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "cli/chat_prompt.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "runtime/engine.h"
 #include "study/task.h"
-#include "text/chat_template.h"
 #include "text/detokenizer.h"
 
 namespace tandem {
@@ -31,6 +31,7 @@ struct RunOptions {
   std::string file;
   bool chat = false;
   std::string system;
+  std::string tools;  // a file
   int64_t max_tokens = 256;
   SamplingParams sampling;
   std::vector<std::string> stops;
@@ -86,19 +87,14 @@ std::string read_prompt(const RunOptions& options) {
 }
 
 std::vector<int32_t> encode_prompt(const RunOptions& options, const Checkpoint& checkpoint,
-                                   const Tokenizer& tokenizer, const std::string& prompt) {
+                                   const Tokenizer& tokenizer, const std::string& prompt,
+                                   Json tools) {
   if (!options.chat) return tokenizer.encode_prompt(prompt);
-  if (checkpoint.tokenizer.chat_template.empty()) {
-    fail(ErrorKind::usage, "{} has no chat template; run it without --chat",
-         checkpoint.path.string());
-  }
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
   messages.push_back({"user", prompt});
-  const auto name = [&](int32_t id) { return id < 0 ? std::string() : tokenizer.token_name(id); };
-  const ChatTemplate chat(checkpoint.tokenizer.chat_template);
-  return tokenizer.encode(
-      chat.render(messages, true, name(tokenizer.bos_id()), name(tokenizer.eos_id())));
+  return ChatPrompt(checkpoint, tokenizer, std::move(tools), "run it without --chat")
+      .encode(messages);
 }
 
 EngineOptions engine_options(const RunOptions& options, const ModelConfig& config,
@@ -217,16 +213,22 @@ int run(const RunOptions& options) {
   if (!options.system.empty() && !options.chat) {
     fail(ErrorKind::usage, "--system without --chat; only the chat template has a system message");
   }
+  if (!options.tools.empty() && !options.chat) {
+    fail(ErrorKind::usage,
+         "--tools without --chat; only the chat template shows a model its tools");
+  }
   const std::string isa = chosen_isa(options.model.isa);
   const int threads = chosen_threads(options.model.threads);
   const std::filesystem::path path = resolve_model_path(options.model.model);
+  Json tools = options.tools.empty() ? Json() : read_tools(options.tools);
   const std::string prompt = read_prompt(options);
   ThreadPool pool(threads);
   const Checkpoint checkpoint = load_checkpoint(path);
   for (const std::string& warning : checkpoint.warnings)
     write_stderr("tandem: warning: " + warning + "\n");
   const Tokenizer tokenizer(checkpoint.tokenizer);
-  std::vector<int32_t> tokens = encode_prompt(options, checkpoint, tokenizer, prompt);
+  std::vector<int32_t> tokens =
+      encode_prompt(options, checkpoint, tokenizer, prompt, std::move(tools));
   const Model model(checkpoint, pool, isa);
   const RunResult result = generate(options, model, tokenizer, std::move(tokens));
   if (options.json) {
@@ -249,6 +251,9 @@ void add_run(CLI::App& app, Action& action) {
   verb->add_option("-f,--file", options->file, "Read the prompt from a file")->type_name("PATH");
   verb->add_flag("--chat", options->chat, "Apply the model's chat template");
   verb->add_option("--system", options->system, "System message; needs --chat")->type_name("TEXT");
+  verb->add_option("--tools", options->tools,
+                   "Tools that the template shows the model, a JSON array; needs --chat")
+      ->type_name("PATH");
   verb->add_option("-n,--max-tokens", options->max_tokens, "New tokens at most")
       ->capture_default_str()
       ->check(whole_number(1, kMaxCount))

@@ -9,6 +9,7 @@
 #include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "formats/gguf_write.h"
+#include "formats/gguf_write_tokenizer.h"
 
 namespace tandem {
 namespace {
@@ -140,11 +141,8 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
   stream.set_total_bytes(result.output_bytes);
   write_gguf(out_file, source, file_type(recipe.encoding), manifest(source, recipe), tensors);
   result.notes = fallback_lines(fallbacks);
-  if (!source.tokenizer.added.empty()) {
-    result.notes.push_back(
-        fmt::format("GGUF does not say how {} added tokens treat the text around "
-                    "them",
-                    source.tokenizer.added.size()));
+  for (std::string& note : gguf_tokenizer_notes(source.tokenizer)) {
+    result.notes.push_back(std::move(note));
   }
   if (source.config.sliding_window != 0) {
     result.notes.push_back(fmt::format("llama.cpp ignores the sliding window of {} tokens",

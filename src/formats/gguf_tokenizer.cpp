@@ -158,7 +158,7 @@ void read_byte_bpe(const GgufFile& file, TokenizerSpec* spec, const std::string&
   };
   // GGUF tells these two by the name of the pre-tokenizer only.
   spec->normalizes_nfc = is_any_of({"qwen2"});
-  spec->ignores_merges = is_any_of({"llama-bpe", "llama3", "llama-v3"});
+  spec->ignores_merges = is_any_of({"llama-bpe", "llama3", "llama-v3", "tekken"});
   spec->merges = read_merges(file, name);
 }
 

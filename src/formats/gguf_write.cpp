@@ -9,6 +9,7 @@
 #include "formats/families.h"
 #include "formats/gguf.h"
 #include "formats/gguf_write_keys.h"
+#include "formats/gguf_write_tokenizer.h"
 #include "formats/rope_scaling.h"
 
 namespace tandem {
@@ -247,7 +248,7 @@ void write_gguf(const std::filesystem::path& path, const Checkpoint& source, uin
   add_general(source, architecture, file_type, &keys);
   for (const auto& [key, value] : notes) keys.add_text(key, value);
   add_config(source.config, architecture, &keys);
-  add_gguf_tokenizer(source.tokenizer, source.path.string(), &keys);
+  add_gguf_tokenizer(source.tokenizer, source.path, &keys);
 
   std::vector<GgufTensorSource> all = tensors;
   const std::vector<float> divisors = rope_divisors(source.config);

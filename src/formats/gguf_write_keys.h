@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "formats/gguf.h"
-#include "formats/tokenizer_spec.h"
 
 namespace tandem {
 
@@ -22,6 +21,7 @@ class GgufKeys {
   void add_texts(std::string_view key, std::span<const std::string> values);
   void add_i32s(std::string_view key, std::span<const int32_t> values);
   void add_f32s(std::string_view key, std::span<const float> values);
+  void add_bytes(std::string_view key, std::string_view values);
 
   uint64_t count() const { return count_; }
   const std::string& bytes() const { return bytes_; }
@@ -38,8 +38,5 @@ class GgufKeys {
   std::string bytes_;
   uint64_t count_ = 0;
 };
-
-// tokenizer.*. Throws usage when the tokenizer does something that GGUF has no words for.
-void add_gguf_tokenizer(const TokenizerSpec& spec, const std::string& where, GgufKeys* keys);
 
 }  // namespace tandem

@@ -223,10 +223,13 @@ TokenizerSpec parse_sentencepiece_model(std::string_view bytes, const std::strin
   return spec;
 }
 
+TokenizerSpec read_sentencepiece_model(const std::filesystem::path& path) {
+  return parse_sentencepiece_model(read_text_file(path, kMaxFileBytes), path.string());
+}
+
 TokenizerSpec read_sentencepiece_folder(const std::filesystem::path& dir) {
   const std::filesystem::path path = dir / "tokenizer.model";
-  TokenizerSpec spec =
-      parse_sentencepiece_model(read_text_file(path, kMaxFileBytes), path.string());
+  TokenizerSpec spec = read_sentencepiece_model(path);
   const std::filesystem::path config_path = dir / "tokenizer_config.json";
   SortedJson config = SortedJson::object();
   if (std::filesystem::exists(config_path)) config = read_json_object(config_path);

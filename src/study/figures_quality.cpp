@@ -68,6 +68,9 @@ Figure quality_figure(const StudyGrid& grid) {
   }
   for (auto* panels : {&perplexity, &divergence, &agreement}) {
     share_axis(*panels);
+    if (panels == &agreement) {
+      for (BarPanel& panel : *panels) panel.axis = cut_axis(panel.axis, 100);  // per cent
+    }
     add_panels(figure, *panels);
   }
   if (figure.panels.empty()) figure.subtitle = "Quality was not measured in these records.";

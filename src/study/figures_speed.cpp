@@ -43,8 +43,7 @@ Figure decode_figure(const StudyGrid& grid) {
       speed_title(grid, &Record::decode_tokens_per_second, "decodes", "Decode throughput");
   figure.subtitle =
       "Tokens generated a second, over all sequences of a batch. The factor is the speed-up over "
-      "bf16 "
-      "weights with a bf16 KV cache at the same batch.";
+      "bf16 weights with a bf16 KV cache at the same batch.";
   figure.key = kSolidAndHatched;
   std::vector<BarPanel> panels;
   for (const int64_t batch : grid.batches) {
@@ -77,34 +76,28 @@ Figure prefill_figure(const StudyGrid& grid) {
       speed_title(grid, &Record::prefill_tokens_per_second, "reads a prompt", "Prefill throughput");
   figure.subtitle =
       "Prompt tokens read a second, and the time from handing in a batch to the first token of its "
-      "last "
-      "sequence, which grows with the batch because the prompts share the processor.";
+      "last sequence, which grows with the batch because the prompts share the processor.";
   figure.key = kSolidAndHatched;
-  std::vector<BarPanel> speed, wait;
-  for (const auto& kv : grid.kvs) {
-    BarPanel panel;
-    panel.title = fmt::format("Prefill, KV {}", clip_text(kv, 24));
-    panel.axis_title = "prompt tokens/s, from zero";
-    panel.groups = by_batch(grid, kv, [](const Record& r) {
-      return sample_bar(r, r.prefill_tokens_per_second, 1, "");
-    });
-    speed.push_back(std::move(panel));
-  }
-  for (const auto& kv : grid.kvs) {
-    BarPanel panel;
-    panel.title = fmt::format("Time to first token, KV {}", clip_text(kv, 24));
-    panel.axis_title = "milliseconds, from zero; shorter is better";
-    panel.groups = by_batch(
-        grid, kv, [](const Record& r) { return sample_bar(r, r.first_token_seconds, 1e3, ""); });
-    wait.push_back(std::move(panel));
-  }
-  share_axis(speed);
-  share_axis(wait);
+  const auto panels_of = [&](const char* quantity, const char* axis_title, const MakeBar& make) {
+    std::vector<BarPanel> panels;
+    for (const auto& kv : grid.kvs) {
+      BarPanel panel;
+      panel.title = fmt::format("{}, KV {}", quantity, clip_text(kv, 24));
+      panel.axis_title = axis_title;
+      panel.groups = by_batch(grid, kv, make);
+      panels.push_back(std::move(panel));
+    }
+    share_axis(panels);
+    return panels;
+  };
+  const std::vector<BarPanel> speed =
+      panels_of("Prefill", "prompt tokens/s, from zero",
+                [](const Record& r) { return sample_bar(r, r.prefill_tokens_per_second, 1, ""); });
+  const std::vector<BarPanel> wait =
+      panels_of("Time to first token", "milliseconds, from zero; shorter is better",
+                [](const Record& r) { return sample_bar(r, r.first_token_seconds, 1e3, ""); });
   add_panels(figure, speed);
-  const auto rows = std::move(figure.rows);
-  figure.rows.clear();
   add_panels(figure, wait);
-  figure.rows.insert(figure.rows.begin(), rows.begin(), rows.end());
   figure.note = count_note(grid, &Record::prefill_tokens_per_second) +
                 " Panels of one quantity share one axis.";
   return figure;

@@ -172,12 +172,12 @@ void put_first_screen(std::string& out, const ReportInput& input, const StudyGri
       escape_html(input.title));
   if (!input.records.empty()) {
     const Record& r = input.records.front();
+    const size_t num_cells = input.records.size() - grid.repeated;
     put(out,
-        "<p class=\"facts\">{} on {}, {} threads, {}. {} configurations, prompts of {} tokens, {} "
-        "new "
-        "tokens. {}{}</p>",
+        "<p class=\"facts\">{} on {}, {} threads, {}. {} configuration{}, prompts of {} tokens, {} "
+        "new tokens. {}{}</p>",
         escape_html(file_name(r.model_path)), escape_html(r.cpu), r.threads, escape_html(r.isa),
-        input.records.size() - grid.repeated, r.prompt_tokens, r.new_tokens,
+        num_cells, num_cells == 1 ? "" : "s", r.prompt_tokens, r.new_tokens,
         r.started_at.empty() ? "" : "Measured on ",
         escape_html(std::string_view(r.started_at).substr(0, 10)));
   }

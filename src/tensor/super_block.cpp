@@ -8,15 +8,17 @@ namespace {
 
 float f16_at(const uint8_t* p) { return f16_to_float(load_unaligned<uint16_t>(p)); }
 
+// Element j of the i-th 32: so that a loop over j shifts neighbouring bytes by one amount.
 // Two bits an element, for each half of 128 elements 32 bytes of four elements, 32 apart.
-int two_bits(const uint8_t* p, int k) { return p[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3; }
+int two_bits(const uint8_t* p, int i, int j) { return p[i / 4 * 32 + j] >> (i % 4 * 2) & 3; }
 
 // One bit an element, eight elements a byte, 32 apart.
-int one_bit(const uint8_t* p, int k) { return p[k % 32] >> (k / 32) & 1; }
+int one_bit(const uint8_t* p, int i, int j) { return p[j] >> i & 1; }
 
-// Four bits an element, two a byte, `stride` elements apart.
-int four_bits(const uint8_t* p, int k, int stride) {
-  return p[k / (2 * stride) * stride + k % stride] >> (k / stride % 2 * 4) & 15;
+// Four bits an element, two a byte, 32 or 64 elements apart.
+int four_bits_32(const uint8_t* p, int i, int j) { return p[i / 2 * 32 + j] >> (i % 2 * 4) & 15; }
+int four_bits_64(const uint8_t* p, int i, int j) {
+  return p[i / 4 * 64 + i % 2 * 32 + j] >> (i / 2 % 2 * 4) & 15;
 }
 
 // Eight 6-bit scales and eight 6-bit minimums in 12 bytes: the first four of each in the low bits of bytes 0-3
@@ -44,7 +46,9 @@ SuperBlock read_super_block(const Encoding& encoding, const uint8_t* p) {
   SuperBlock block;
   block.group = encoding.group;
   const auto fill = [&](auto code) {
-    for (int k = 0; k < 256; ++k) block.codes[k] = static_cast<uint8_t>(code(k));
+    for (int i = 0; i < 8; ++i) {
+      for (int j = 0; j < 32; ++j) block.codes[i * 32 + j] = static_cast<uint8_t>(code(i, j));
+    }
   };
   switch (encoding.packing) {
     case Packing::q2_k:  // scales and minimums 16, codes 64, d, dmin
@@ -52,12 +56,12 @@ SuperBlock read_super_block(const Encoding& encoding, const uint8_t* p) {
         block.scales[g] = p[g] & 15;
         block.mins[g] = p[g] >> 4;
       }
-      fill([&](int k) { return two_bits(p + 16, k); });
+      fill([&](int i, int j) { return two_bits(p + 16, i, j); });
       block.d = f16_at(p + 80);
       block.dmin = f16_at(p + 82);
       return block;
     case Packing::q3_k:  // third bits 32, lower bits 64, scales 12, d
-      fill([&](int k) { return two_bits(p + 32, k) | one_bit(p, k) << 2; });
+      fill([&](int i, int j) { return two_bits(p + 32, i, j) | one_bit(p, i, j) << 2; });
       read_six_bit_scales(p + 96, &block);
       block.d = f16_at(p + 108);
       block.zero = 4;
@@ -66,16 +70,16 @@ SuperBlock read_super_block(const Encoding& encoding, const uint8_t* p) {
       block.d = f16_at(p);
       block.dmin = f16_at(p + 2);
       read_six_bit_pairs(p + 4, &block);
-      fill([&](int k) { return four_bits(p + 16, k, 32); });
+      fill([&](int i, int j) { return four_bits_32(p + 16, i, j); });
       return block;
     case Packing::q5_k:  // d, dmin, scales and minimums 12, fifth bits 32, lower bits 128
       block.d = f16_at(p);
       block.dmin = f16_at(p + 2);
       read_six_bit_pairs(p + 4, &block);
-      fill([&](int k) { return four_bits(p + 48, k, 32) | one_bit(p + 16, k) << 4; });
+      fill([&](int i, int j) { return four_bits_32(p + 48, i, j) | one_bit(p + 16, i, j) << 4; });
       return block;
     case Packing::q6_k:  // lower bits 128, upper two bits 64, signed scales 16, d
-      fill([&](int k) { return four_bits(p, k, 64) | two_bits(p + 128, k) << 4; });
+      fill([&](int i, int j) { return four_bits_64(p, i, j) | two_bits(p + 128, i, j) << 4; });
       for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<int8_t>(p[192 + g]);
       block.d = f16_at(p + 208);
       block.zero = 32;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include "text/jinja_interpreter.h"
-#include "text/jinja_parse.h"
+#include "text/jinja/interpreter.h"
+#include "text/jinja/parse.h"
 
 namespace tandem {
 namespace {

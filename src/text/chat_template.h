@@ -41,7 +41,7 @@ class ChatTemplate {
   // carries its origin, so special tokens in what a user or a model wrote are never recognised. The
   // names of the roles that models know are markup, as templates make tokens of them.
   // Throws usage when the template itself refuses the conversation; bad_file with the line for an
-  // operation on values it is not made for, and when a limit of jinja_work.h is passed.
+  // operation on values it is not made for, and when a limit of jinja/work.h is passed.
   std::vector<TextSpan> render(const ChatInput& input) const;
   std::vector<TextSpan> render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
                                const std::string& bos, const std::string& eos) const;

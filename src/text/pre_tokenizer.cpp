@@ -14,9 +14,10 @@ struct Known {
   int max_digits;      // of llama-bpe's numbers; 0: like gpt-2
 };
 constexpr Known kKnown[] = {
-    {"gpt-2", false, 0},    {"mpt", false, 0},      {"smollm", true, 0},     {"starcoder", true, 0},
-    {"refact", true, 0},    {"command-r", true, 0}, {"llama-bpe", false, 3}, {"llama3", false, 3},
-    {"llama-v3", false, 3}, {"qwen2", false, 1},
+    {"gpt-2", false, 0},     {"mpt", false, 0},    {"smollm", true, 0},
+    {"starcoder", true, 0},  {"refact", true, 0},  {"command-r", true, 0},
+    {"llama-bpe", false, 3}, {"llama3", false, 3}, {"llama-v3", false, 3},
+    {"dbrx", false, 3},      {"qwen2", false, 1},  {"deepseek-r1-qwen", false, 1},
 };
 
 constexpr const char* kGpt2Pattern =
@@ -31,6 +32,10 @@ constexpr KnownPatterns kKnownPatterns[] = {
     {"deepseek-coder",
      {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
       R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)", R"(\p{N})"}},
+    {"tekken",
+     {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+      R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N})"
+      R"(| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
     {"qwen35",
      {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
       R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
@@ -41,19 +46,22 @@ struct Char {
   CharClass char_class;
 };
 
-Char char_at(std::string_view text, size_t at) {
+// splits_digits: a digit that is split off is a number, whatever the patterns make of it.
+Char char_at(std::string_view text, size_t at, bool splits_digits = false) {
   const auto first = static_cast<unsigned char>(text[at]);
   if (first < 0x80) return {1, char_class(first)};
   const std::string_view rest = text.substr(at);
   const size_t bytes = utf8_valid_length(rest);
   if (bytes == 0) return {1, CharClass::other};
-  return {bytes, char_class(utf8_code_point(rest, bytes))};
+  const uint32_t c = utf8_code_point(rest, bytes);
+  if (splits_digits && is_split_digit(c)) return {bytes, CharClass::number};
+  return {bytes, char_class(c)};
 }
 
 // The end of the run of `wanted` that begins at `at`.
-size_t run_end(std::string_view text, size_t at, CharClass wanted) {
+size_t run_end(std::string_view text, size_t at, CharClass wanted, bool splits_digits = false) {
   while (at < text.size()) {
-    const Char c = char_at(text, at);
+    const Char c = char_at(text, at, splits_digits);
     if (c.char_class != wanted) break;
     at += c.bytes;
   }
@@ -134,21 +142,25 @@ PreTokenizer::PreTokenizer(const std::string& name, const std::vector<std::strin
 }
 
 size_t PreTokenizer::gpt2_word_bytes(std::string_view text) const {
-  const Char first = char_at(text, 0);
+  const Char first = char_at(text, 0, splits_digits_);
   if (first.char_class == CharClass::number) {
     return splits_digits_ ? first.bytes : run_end(text, first.bytes, CharClass::number);
   }
   if (const size_t bytes = contraction_bytes(text, false)) return bytes;
-  if (first.char_class != CharClass::space) return run_end(text, first.bytes, first.char_class);
+  if (first.char_class != CharClass::space) {
+    return run_end(text, first.bytes, first.char_class, splits_digits_);
+  }
 
   // A number that is split off ends the text before it, as the end of the whole text does.
   const auto ends_at = [&](size_t at) {
     return at == text.size() ||
-           (splits_digits_ && char_at(text, at).char_class == CharClass::number);
+           (splits_digits_ && char_at(text, at, splits_digits_).char_class == CharClass::number);
   };
   if (text[0] == ' ' && !ends_at(1)) {
-    const Char next = char_at(text, 1);
-    if (next.char_class != CharClass::space) return run_end(text, 1 + next.bytes, next.char_class);
+    const Char next = char_at(text, 1, splits_digits_);
+    if (next.char_class != CharClass::space) {
+      return run_end(text, 1 + next.bytes, next.char_class, splits_digits_);
+    }
   }
   // \s+(?!\S) leaves the last space to the word that follows; \s+ takes a lone one.
   const SpaceRun spaces = space_run(text);

@@ -14,8 +14,8 @@ struct Range {
   CharClass char_class;
 };
 
-// Letters and numbers assigned after Unicode 15, which is all that utf8proc 2.8 knows. Asked only
-// for code points that utf8proc calls unassigned, so a newer utf8proc takes precedence by itself.
+// Letters and numbers of Unicode 16 that Unicode 15, all that utf8proc 2.8 knows, has not assigned.
+// Asked only for code points that utf8proc calls unassigned.
 constexpr Range kNewerThanUnicode15[] = {
     {0x1C89, 0x1C8A, CharClass::letter},   {0xA7CB, 0xA7CD, CharClass::letter},
     {0xA7DA, 0xA7DC, CharClass::letter},   {0x105C0, 0x105C9, CharClass::letter},
@@ -26,14 +26,17 @@ constexpr Range kNewerThanUnicode15[] = {
     {0x11390, 0x113B5, CharClass::letter}, {0x113B7, 0x113B7, CharClass::letter},
     {0x113D1, 0x113D1, CharClass::letter}, {0x113D3, 0x113D3, CharClass::letter},
     {0x116D0, 0x116E3, CharClass::number}, {0x11BC0, 0x11BE0, CharClass::letter},
-    {0x11BF0, 0x11BF9, CharClass::number}, {0x11DE0, 0x11DE9, CharClass::number},
-    {0x13460, 0x143FA, CharClass::letter}, {0x16100, 0x1611D, CharClass::letter},
-    {0x16130, 0x16139, CharClass::number}, {0x16D40, 0x16D6C, CharClass::letter},
-    {0x16D70, 0x16D79, CharClass::number}, {0x16FF4, 0x16FF6, CharClass::number},
+    {0x11BF0, 0x11BF9, CharClass::number}, {0x13460, 0x143FA, CharClass::letter},
+    {0x16100, 0x1611D, CharClass::letter}, {0x16130, 0x16139, CharClass::number},
+    {0x16D40, 0x16D6C, CharClass::letter}, {0x16D70, 0x16D79, CharClass::number},
     {0x18CFF, 0x18CFF, CharClass::letter}, {0x1CCF0, 0x1CCF9, CharClass::number},
     {0x1E5D0, 0x1E5ED, CharClass::letter}, {0x1E5F0, 0x1E5F0, CharClass::letter},
     {0x1E5F1, 0x1E5FA, CharClass::number}, {0x2EBF0, 0x2EE5D, CharClass::letter},
 };
+
+bool is_number_since_unicode17(uint32_t c) {
+  return (c >= 0x11DE0 && c <= 0x11DE9) || (c >= 0x16FF4 && c <= 0x16FF6);
+}
 
 CharClass class_of_unassigned(uint32_t c) {
   const Range* range = std::ranges::lower_bound(kNewerThanUnicode15, c, {}, &Range::last);
@@ -52,7 +55,7 @@ CharClass class_by_category(uint32_t c) {
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO:
-      return CharClass::number;
+      return is_number_since_unicode17(c) ? CharClass::other : CharClass::number;
     case UTF8PROC_CATEGORY_ZS:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
@@ -78,6 +81,10 @@ constexpr std::array<CharClass, 128> kAsciiClass = [] {
 }  // namespace
 
 CharClass char_class(uint32_t c) { return c < 128 ? kAsciiClass[c] : class_by_category(c); }
+
+bool is_split_digit(uint32_t c) {
+  return char_class(c) == CharClass::number || is_number_since_unicode17(c);
+}
 
 bool is_python_space(uint32_t c) {
   return char_class(c) == CharClass::space || (c >= 0x1C && c <= 0x1F);

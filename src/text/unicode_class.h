@@ -12,8 +12,12 @@ enum class CharClass : uint8_t {
   space,   // \s: the White_Space property
 };
 
-// Classes by Unicode 17 for numbers and 16 for letters: those of the reference tokenizers.
+// Classes by Unicode 16, that of the regular expressions of the reference tokenizers.
 CharClass char_class(uint32_t code_point);
+
+// Nd, Nl, No by Unicode 17: what the reference tokenizers' step Digits splits off, which asks Rust's
+// char::is_numeric and no regular expression.
+bool is_split_digit(uint32_t code_point);
 
 // Python's str.isspace: White_Space and the four information separators U+001C..U+001F.
 bool is_python_space(uint32_t code_point);

@@ -6,9 +6,10 @@
 #include <algorithm>
 #include <fstream>
 
-#include "base/error.h"
+#include "base/error_message.h"
 #include "compress/compress.h"
 #include "formats/gguf.h"
+#include "formats/temporary_folder.h"
 
 namespace tandem {
 namespace {
@@ -17,30 +18,9 @@ namespace fs = std::filesystem;
 
 const fs::path kFamilies = fs::path(TANDEM_TEST_DIR) / "golden" / "families";
 
-// A folder of this test's own, gone with it.
-struct TempDir {
-  fs::path path;
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "tandem-gguf-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~TempDir() { fs::remove_all(path); }
-};
-
 CompressResult write(const Checkpoint& source, const std::string& recipe, const fs::path& out) {
   ThreadPool pool(2, /*pin=*/false);
   return compress_to_gguf(source, recipe_from_name(recipe, 0, Container::gguf), out, pool, {});
-}
-
-std::string message_of(ErrorKind kind, const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind, kind) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
 }
 
 std::vector<float> values(const Weight& w) {
@@ -88,10 +68,10 @@ class EveryFamily : public testing::TestWithParam<const char*> {};
 // The folders hold bf16, so nothing may change.
 TEST_P(EveryFamily, ComesBackFromAFile) {
   const Checkpoint source = load_checkpoint(kFamilies / GetParam());
-  const TempDir dir;
-  const CompressResult result = write(source, "bf16", dir.path / "out.gguf");
-  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path), {}), 1);
-  const Checkpoint back = load_checkpoint(dir.path / "out.gguf");
+  const TemporaryFolder dir;
+  const CompressResult result = write(source, "bf16", dir.path() / "out.gguf");
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 1);
+  const Checkpoint back = load_checkpoint(dir.path() / "out.gguf");
   expect_same_config(back.config, source.config);
   expect_same_tokenizer(back.tokenizer, source.tokenizer);
   ASSERT_EQ(back.tensors.size(), source.tensors.size());
@@ -114,9 +94,9 @@ class TheConvertersFile : public testing::TestWithParam<const char*> {};
 
 // Files of the same weights that the gguf package wrote by llama.cpp's names and row order.
 TEST_P(TheConvertersFile, HoldsTheSameBytes) {
-  const TempDir dir;
-  write(load_checkpoint(kFamilies / GetParam()), "bf16", dir.path / "out.gguf");
-  const MappedFile ours_map(dir.path / "out.gguf"),
+  const TemporaryFolder dir;
+  write(load_checkpoint(kFamilies / GetParam()), "bf16", dir.path() / "out.gguf");
+  const MappedFile ours_map(dir.path() / "out.gguf"),
       theirs_map(kFamilies / GetParam() / "model.gguf");
   const GgufFile ours = parse_gguf(ours_map.bytes(), "ours");
   const GgufFile theirs = parse_gguf(theirs_map.bytes(), "theirs");
@@ -143,9 +123,9 @@ INSTANTIATE_TEST_SUITE_P(Families, TheConvertersFile,
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(CompressGguf, Llama3ScalingBecomesDivisors) {
-  const TempDir dir;
-  write(load_checkpoint(kFamilies / "llama_llama3"), "bf16", dir.path / "out.gguf");
-  const Checkpoint ours = load_checkpoint(dir.path / "out.gguf");
+  const TemporaryFolder dir;
+  write(load_checkpoint(kFamilies / "llama_llama3"), "bf16", dir.path() / "out.gguf");
+  const Checkpoint ours = load_checkpoint(dir.path() / "out.gguf");
   const Checkpoint theirs = load_checkpoint(kFamilies / "llama_llama3" / "model.gguf");
   ASSERT_EQ(ours.config.rope_scaling, RopeScaling::divisors);
   ASSERT_EQ(ours.config.rope_divisors.size(), theirs.config.rope_divisors.size());
@@ -157,21 +137,21 @@ TEST(CompressGguf, Llama3ScalingBecomesDivisors) {
 
 // Rows of 30 hold no block: everything falls back to f16, and the result says so.
 TEST(CompressGguf, NamesWhatFallsBack) {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Checkpoint source = load_checkpoint(kFamilies / "qwen2");
-  const CompressResult result = write(source, "q4_k", dir.path / "out.gguf");
+  const CompressResult result = write(source, "q4_k", dir.path() / "out.gguf");
   ASSERT_EQ(result.notes.size(), 9u);
   EXPECT_EQ(result.notes[0],
             "blk.*.attn_k.weight (2 tensors) in f16: its width 30 is no multiple of q4_k's block");
   EXPECT_EQ(result.notes[7],
             "output.weight (1 tensor) in f16: its width 30 is no multiple of q6_k's block");
-  const Checkpoint back = load_checkpoint(dir.path / "out.gguf");
+  const Checkpoint back = load_checkpoint(dir.path() / "out.gguf");
   EXPECT_EQ(back.weight("model.layers.0.mlp.down_proj.weight").encoding, kF16);
 }
 
 TEST(CompressGguf, CopiesWhatHasTheEncodingAlready) {
-  const TempDir dir;
-  const fs::path first = dir.path / "first.gguf", second = dir.path / "second.gguf";
+  const TemporaryFolder dir;
+  const fs::path first = dir.path() / "first.gguf", second = dir.path() / "second.gguf";
   write(load_checkpoint(kFamilies / "llama"), "f16", first);
   write(load_checkpoint(first), "f16", second);
   const Checkpoint a = load_checkpoint(first), b = load_checkpoint(second);
@@ -195,11 +175,11 @@ TEST(CompressGgufRefuses, NamesThatTheContainerCannotHold) {
 }
 
 TEST(CompressGgufRefuses, WhatGgufCannotSay) {
-  const TempDir dir;
-  const fs::path out = dir.path / "out.gguf";
+  const TemporaryFolder dir;
+  const fs::path out = dir.path() / "out.gguf";
   const auto refused = [&](const Checkpoint& source) {
     const std::string message = message_of(ErrorKind::usage, [&] { write(source, "bf16", out); });
-    EXPECT_TRUE(fs::is_empty(dir.path));
+    EXPECT_TRUE(fs::is_empty(dir.path()));
     return message.substr(message.rfind(": ") + 2);
   };
   EXPECT_EQ(refused(load_checkpoint(kFamilies / "llama_dynamic")), "its RoPE scaling is 'dynamic'");
@@ -212,37 +192,37 @@ TEST(CompressGgufRefuses, WhatGgufCannotSay) {
   Checkpoint llama = load_checkpoint(kFamilies / "llama");
   llama.tokenizer.normalizes_nfc = true;
   message_of(ErrorKind::usage, [&] { write(llama, "bf16", out); });
-  EXPECT_TRUE(fs::is_empty(dir.path));
+  EXPECT_TRUE(fs::is_empty(dir.path()));
 }
 
 TEST(CompressGgufRefuses, AnOutputThatExists) {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Checkpoint source = load_checkpoint(kFamilies / "llama");
-  const fs::path out = dir.path / "out.gguf";
+  const fs::path out = dir.path() / "out.gguf";
   std::ofstream(out) << "mine";
   const std::string expected = "exists already, expected the name of a new file";
   EXPECT_EQ(message_of(ErrorKind::usage, [&] { write(source, "bf16", out); }),
             out.string() + ": " + expected);
-  fs::create_symlink("nowhere", dir.path / "link.gguf");
-  for (const fs::path& path : {dir.path, dir.path / "link.gguf", fs::path("/dev/full")}) {
+  fs::create_symlink("nowhere", dir.path() / "link.gguf");
+  for (const fs::path& path : {dir.path(), dir.path() / "link.gguf", fs::path("/dev/full")}) {
     message_of(ErrorKind::usage, [&] { write(source, "bf16", path); });
   }
   EXPECT_EQ(fs::file_size(out), 4u);
 }
 
 TEST(CompressGgufRefuses, AFolderThatIsNotThere) {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Checkpoint source = load_checkpoint(kFamilies / "llama");
-  std::ofstream(dir.path / "file") << "mine";
+  std::ofstream(dir.path() / "file") << "mine";
   for (const char* folder : {"none", "file"}) {
-    const fs::path out = dir.path / folder / "out.gguf";
+    const fs::path out = dir.path() / folder / "out.gguf";
     const std::string message = message_of(ErrorKind::system, [&] { write(source, "bf16", out); });
     EXPECT_TRUE(message.starts_with(out.string() + ": cannot create: ")) << message;
   }
 }
 
 TEST(CompressGgufRefuses, AWeightBeyondTheTypesRange) {
-  const TempDir dir;
+  const TemporaryFolder dir;
   Checkpoint source = load_checkpoint(kFamilies / "llama");
   const std::string name = "model.layers.1.self_attn.q_proj.weight";
   std::vector<float> large(30 * 30, 0.5f);
@@ -254,16 +234,16 @@ TEST(CompressGgufRefuses, AWeightBeyondTheTypesRange) {
     }
   }
   const std::string message =
-      message_of(ErrorKind::bad_file, [&] { write(source, "q8_0", dir.path / "out.gguf"); });
+      message_of(ErrorKind::bad_file, [&] { write(source, "q8_0", dir.path() / "out.gguf"); });
   EXPECT_NE(message.find("'blk.1.attn_q.weight': row 4 has a weight"), std::string::npos)
       << message;
-  EXPECT_TRUE(fs::is_empty(dir.path));
-  write(source, "bf16", dir.path / "out.gguf");
+  EXPECT_TRUE(fs::is_empty(dir.path()));
+  write(source, "bf16", dir.path() / "out.gguf");
 }
 
 // A limit on the size of files fails as a full disk does.
 TEST(CompressGgufRefuses, ADiskThatIsFull) {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Checkpoint source = load_checkpoint(kFamilies / "llama");
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -272,11 +252,11 @@ TEST(CompressGgufRefuses, ADiskThatIsFull) {
   small.rlim_cur = 40000;
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
   const std::string message =
-      message_of(ErrorKind::system, [&] { write(source, "bf16", dir.path / "out.gguf"); });
+      message_of(ErrorKind::system, [&] { write(source, "bf16", dir.path() / "out.gguf"); });
   setrlimit(RLIMIT_FSIZE, &before);
   signal(SIGXFSZ, handler);
-  EXPECT_EQ(message, (dir.path / "out.gguf").string() + ": cannot write: File too large");
-  EXPECT_TRUE(fs::is_empty(dir.path)) << "something was left behind";
+  EXPECT_EQ(message, (dir.path() / "out.gguf").string() + ": cannot write: File too large");
+  EXPECT_TRUE(fs::is_empty(dir.path())) << "something was left behind";
 }
 
 }  // namespace

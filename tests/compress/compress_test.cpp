@@ -8,35 +8,15 @@
 #include <filesystem>
 #include <fstream>
 
-#include "base/error.h"
+#include "base/error_message.h"
 #include "base/json.h"
+#include "formats/temporary_folder.h"
 #include "tensor/dtype.h"
 
 namespace tandem {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string message_of(ErrorKind kind, const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind, kind) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
-
-// A folder of this test's own, gone with it.
-struct TempDir {
-  fs::path path;
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "tandem-compress-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~TempDir() { fs::remove_all(path); }
-};
 
 // One layer of a model 64 wide, as f32 tensors in memory; q_proj's rows lie as GGUF interleaves
 // them.
@@ -172,9 +152,9 @@ TEST(Recipe, DescribesItselfToBitsandbytes) {
 TEST(Compress, Bf16UndoesTheInterleavingAndRoundsToEven) {
   ToyModel toy;
   toy.element("model.norm.weight", 0) = 1.00390625f;  // half way: to even
-  const TempDir dir;
-  const CompressResult result = compress_toy(toy, recipe_from_name("bf16"), dir.path / "out");
-  const TensorFile file(dir.path / "out");
+  const TemporaryFolder dir;
+  const CompressResult result = compress_toy(toy, recipe_from_name("bf16"), dir.path() / "out");
+  const TensorFile file(dir.path() / "out");
   EXPECT_EQ(file.values<uint16_t>("model.norm.weight")[0], float_to_bf16(1.0f));
   EXPECT_EQ(file.header["model.norm.weight"]["shape"], Json::array({64}));
   EXPECT_EQ(file.header["model.embed_tokens.weight"]["shape"], Json::array({3, 64}));
@@ -191,11 +171,11 @@ TEST(Compress, Bf16UndoesTheInterleavingAndRoundsToEven) {
 
 TEST(Compress, QuantizedMatricesLieInTheFolderAsTheirFormatSays) {
   const ToyModel toy;
-  const TempDir dir;
+  const TemporaryFolder dir;
   const std::string down = "model.layers.0.mlp.down_proj.weight";
 
-  const CompressResult int8 = compress_toy(toy, recipe_from_name("int8"), dir.path / "int8");
-  const TensorFile file8(dir.path / "int8");
+  const CompressResult int8 = compress_toy(toy, recipe_from_name("int8"), dir.path() / "int8");
+  const TensorFile file8(dir.path() / "int8");
   EXPECT_EQ(file8.header[down]["dtype"], "I8");
   EXPECT_EQ(file8.header[down]["shape"], Json::array({64, 96}));
   EXPECT_EQ(file8.header[down + "_scale"]["dtype"], "BF16");
@@ -203,14 +183,14 @@ TEST(Compress, QuantizedMatricesLieInTheFolderAsTheirFormatSays) {
   EXPECT_EQ(file8.header["model.embed_tokens.weight"]["dtype"], "BF16");
   EXPECT_EQ(int8.output_bytes, file8.bytes.size());
 
-  compress_toy(toy, recipe_from_name("fp8"), dir.path / "fp8");
-  const TensorFile fp8(dir.path / "fp8");
+  compress_toy(toy, recipe_from_name("fp8"), dir.path() / "fp8");
+  const TensorFile fp8(dir.path() / "fp8");
   EXPECT_EQ(fp8.header[down]["dtype"], "F8_E4M3");
   EXPECT_EQ(fp8.header[down]["shape"], Json::array({64, 96}));
   EXPECT_EQ(fp8.header[down + "_scale"]["shape"], Json::array({64, 1}));
 
-  compress_toy(toy, recipe_from_name("int4", 32), dir.path / "int4");
-  const TensorFile file4(dir.path / "int4");
+  compress_toy(toy, recipe_from_name("int4", 32), dir.path() / "int4");
+  const TensorFile file4(dir.path() / "int4");
   EXPECT_FALSE(file4.header.contains(down));
   EXPECT_EQ(file4.header[down + "_packed"]["dtype"], "I32");
   EXPECT_EQ(file4.header[down + "_packed"]["shape"], Json::array({64, 12}));
@@ -220,9 +200,9 @@ TEST(Compress, QuantizedMatricesLieInTheFolderAsTheirFormatSays) {
 
 TEST(Compress, DecodedWeightsLieWithinHalfAStep) {
   const ToyModel toy;
-  const TempDir dir;
-  compress_toy(toy, recipe_from_name("int4", 32), dir.path / "out");
-  const TensorFile file(dir.path / "out");
+  const TemporaryFolder dir;
+  compress_toy(toy, recipe_from_name("int4", 32), dir.path() / "out");
+  const TensorFile file(dir.path() / "out");
   const std::string name = "model.layers.0.mlp.up_proj.weight";
   const auto packed = file.values<int32_t>(name + "_packed");
   const auto scales = file.values<uint16_t>(name + "_scale");
@@ -244,10 +224,10 @@ TEST(Compress, DecodedWeightsLieWithinHalfAStep) {
 
 TEST(Compress, ReportsProgressUpToTheEnd) {
   const ToyModel toy;
-  const TempDir dir;
+  const TemporaryFolder dir;
   ThreadPool pool(2, /*pin=*/false);
   uint64_t last = 0, total = 0;
-  compress(toy.checkpoint, recipe_from_name("int8"), dir.path / "out", pool,
+  compress(toy.checkpoint, recipe_from_name("int8"), dir.path() / "out", pool,
            [&](const CompressProgress& p) {
              EXPECT_GT(p.done_bytes, last);
              last = p.done_bytes;
@@ -258,15 +238,15 @@ TEST(Compress, ReportsProgressUpToTheEnd) {
 
 TEST(CompressRefuses, AGroupThatDoesNotDivideAWidth) {
   const ToyModel toy;
-  const TempDir dir;
+  const TemporaryFolder dir;
   EXPECT_EQ(message_of(ErrorKind::usage,
-                       [&] { compress_toy(toy, recipe_from_name("int4", 64), dir.path / "out"); }),
+                       [&] { compress_toy(toy, recipe_from_name("int4", 64), dir.path() / "out"); }),
             "'model.layers.0.mlp.down_proj.weight': width 96 is not a multiple of group 64");
-  EXPECT_FALSE(fs::exists(dir.path / "out"));
+  EXPECT_FALSE(fs::exists(dir.path() / "out"));
 }
 
 TEST(CompressRefuses, WeightsThatAreNotFinite) {
-  const TempDir dir;
+  const TemporaryFolder dir;
   for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
     for (const char* name : {"model.layers.0.mlp.up_proj.weight", "model.norm.weight"}) {
       ToyModel toy;
@@ -274,10 +254,10 @@ TEST(CompressRefuses, WeightsThatAreNotFinite) {
       for (const char* recipe : {"bf16", "int8", "int4"}) {
         const std::string message = message_of(ErrorKind::bad_file, [&] {
           compress_toy(toy, recipe_from_name(recipe, *recipe == 'i' && recipe[3] == '4' ? 32 : 0),
-                       dir.path / "out");
+                       dir.path() / "out");
         });
         EXPECT_NE(message.find(name), std::string::npos) << message;
-        EXPECT_TRUE(fs::is_empty(dir.path)) << "something was left behind";
+        EXPECT_TRUE(fs::is_empty(dir.path())) << "something was left behind";
       }
     }
   }
@@ -285,32 +265,32 @@ TEST(CompressRefuses, WeightsThatAreNotFinite) {
 
 TEST(CompressRefuses, ASourceThatIsAlreadyCompressed) {
   const ToyModel toy(int8_channel(ScaleType::bf16));
-  const TempDir dir;
+  const TemporaryFolder dir;
   EXPECT_EQ(message_of(ErrorKind::usage,
-                       [&] { compress_toy(toy, recipe_from_name("int8"), dir.path / "out"); }),
+                       [&] { compress_toy(toy, recipe_from_name("int8"), dir.path() / "out"); }),
             "toy: 'model.layers.0.self_attn.q_proj.weight' is already int8 per channel, "
             "expected a model that is not compressed");
 }
 
 TEST(CompressRefuses, AnOutputThatIsTheSourceOrNotEmpty) {
   ToyModel toy;
-  const TempDir dir;
-  toy.checkpoint.path = dir.path;
+  const TemporaryFolder dir;
+  toy.checkpoint.path = dir.path();
   const Recipe recipe = recipe_from_name("bf16");
-  std::string message = message_of(ErrorKind::usage, [&] { compress_toy(toy, recipe, dir.path); });
+  std::string message = message_of(ErrorKind::usage, [&] { compress_toy(toy, recipe, dir.path()); });
   EXPECT_NE(message.find("is the source model"), std::string::npos) << message;
 
-  fs::create_directory(dir.path / "full");
-  std::ofstream(dir.path / "full" / "notes.txt") << "mine";
-  message = message_of(ErrorKind::usage, [&] { compress_toy(toy, recipe, dir.path / "full"); });
+  fs::create_directory(dir.path() / "full");
+  std::ofstream(dir.path() / "full" / "notes.txt") << "mine";
+  message = message_of(ErrorKind::usage, [&] { compress_toy(toy, recipe, dir.path() / "full"); });
   EXPECT_NE(message.find("exists and is not empty"), std::string::npos) << message;
   message = message_of(ErrorKind::usage,
-                       [&] { compress_toy(toy, recipe, dir.path / "full" / "notes.txt"); });
+                       [&] { compress_toy(toy, recipe, dir.path() / "full" / "notes.txt"); });
   EXPECT_NE(message.find("exists and is not a folder"), std::string::npos) << message;
 
-  fs::create_directory(dir.path / "empty");
-  compress_toy(toy, recipe, dir.path / "empty");
-  EXPECT_TRUE(fs::exists(dir.path / "empty" / "config.json"));
+  fs::create_directory(dir.path() / "empty");
+  compress_toy(toy, recipe, dir.path() / "empty");
+  EXPECT_TRUE(fs::exists(dir.path() / "empty" / "config.json"));
 }
 
 }  // namespace

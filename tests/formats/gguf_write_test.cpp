@@ -4,9 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "formats/gguf.h"
 #include "formats/gguf_builder.h"
 #include "formats/gguf_write_keys.h"
+#include "formats/gguf_write_tokenizer.h"
+#include "formats/piece_scores.h"
 #include "formats/temporary_folder.h"
 
 namespace tandem {
@@ -122,28 +127,177 @@ TEST(GgufWrite, SentencePieceWithoutASpaceInFront) {
             std::string::npos);
 }
 
-TEST(GgufWriteRefuses, TokenizersThatGgufHasNoWordsFor) {
-  const auto refused = [](const TokenizerSpec& spec) {
-    GgufKeys keys;
-    const std::string message = error_of([&] { add_gguf_tokenizer(spec, "x", &keys); });
-    const std::string front =
-        "exit 2: x: a GGUF file cannot describe this tokenizer to llama.cpp: ";
-    EXPECT_TRUE(message.starts_with(front)) << message;
-    return message.substr(std::min(front.size(), message.size()));
-  };
+// The message of the refusal behind what all have in front.
+std::string refusal_of(const TokenizerSpec& spec) {
+  GgufKeys keys;
+  const std::string message = error_of([&] { add_gguf_tokenizer(spec, "x", &keys); });
+  const std::string front = "exit 2: x: a GGUF file cannot describe this tokenizer to llama.cpp: ";
+  const std::string merges = "exit 2: x: llama.cpp cannot merge as this tokenizer.json does: ";
+  if (message.starts_with(merges)) return message.substr(merges.size());
+  EXPECT_TRUE(message.starts_with(front)) << message;
+  return message.substr(std::min(front.size(), message.size()));
+}
+
+TEST(GgufWriteRefuses, ByteLevelBpeThatGgufHasNoWordsFor) {
   TokenizerSpec spec;
-  EXPECT_EQ(refused(spec), "its pre-tokenizer has no name");
+  EXPECT_EQ(refusal_of(spec), "its pre-tokenizer has no name");
   spec.pre_tokenizer = "qwen2";
-  EXPECT_EQ(refused(spec), "pre-tokenizer 'qwen2' without NFC");
-  spec.pre_tokenizer = "llama-bpe";
-  EXPECT_EQ(refused(spec), "pre-tokenizer 'llama-bpe' with words that are tokens merged up");
+  spec.ignores_merges = true;
+  EXPECT_EQ(refusal_of(spec),
+            "pre-tokenizer 'qwen2' without NFC, with words that are tokens left whole");
   spec.pre_tokenizer = "gpt-2";
+  spec.ignores_merges = false;
+  spec.normalizes_nfc = true;
+  EXPECT_EQ(refusal_of(spec),
+            "pre-tokenizer 'gpt-2' after NFC, with words that are tokens merged up");
+  spec.normalizes_nfc = false;
   spec.metaspace.emplace();
-  EXPECT_EQ(refused(spec), "a normalizer in front of byte-level BPE");
-  spec.kind = TokenizerKind::sentencepiece;
-  EXPECT_EQ(refused(spec), "SentencePiece that does more to a text than to mark its spaces");
+  EXPECT_EQ(refusal_of(spec), "a normalizer in front of byte-level BPE");
+}
+
+// One pattern has several names, which tell NFC and merging apart.
+TEST(GgufWrite, NamesByteLevelBpeAsLlamaCppDoes) {
+  const auto name_of = [](const char* pattern, bool nfc, bool ignores_merges) {
+    TokenizerSpec spec;
+    spec.pre_tokenizer = pattern;
+    spec.normalizes_nfc = nfc;
+    spec.ignores_merges = ignores_merges;
+    GgufKeys keys;
+    add_gguf_tokenizer(spec, "x", &keys);
+    const std::string key = text("tokenizer.ggml.pre") + raw(uint32_t{8});
+    const size_t at = keys.bytes().find(key) + key.size();
+    return keys.bytes().substr(at + 8, static_cast<size_t>(keys.bytes()[at]));
+  };
+  EXPECT_EQ(name_of("qwen2", true, false), "qwen2");
+  EXPECT_EQ(name_of("qwen2", false, false), "deepseek-r1-qwen");
+  EXPECT_EQ(name_of("llama-bpe", false, true), "llama-bpe");
+  EXPECT_EQ(name_of("llama-bpe", false, false), "dbrx");
+  EXPECT_EQ(name_of("tekken", false, true), "tekken");
+  EXPECT_EQ(name_of("smollm", false, false), "smollm");
+}
+
+// A BPE of pieces as tokenizer.json tells it: all bytes, "a", "b", "c" and what merges make.
+TokenizerSpec piece_bpe(const std::vector<std::pair<std::string, std::string>>& merges) {
+  TokenizerSpec spec;
+  spec.kind = TokenizerKind::piece_bpe;
+  spec.falls_back_to_bytes = true;
+  const auto add = [&](const std::string& token, TokenType type) {
+    if (std::ranges::find(spec.tokens, token) != spec.tokens.end()) return;
+    spec.tokens.push_back(token);
+    spec.types.push_back(type);
+  };
+  add("<unk>", TokenType::control);
+  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::byte);
+  for (const char* token : {"a", "b", "c"}) add(token, TokenType::normal);
+  for (const auto& [left, right] : merges) add(left + right, TokenType::normal);
+  spec.merges = merges;
+  spec.unk_id = 0;
+  spec.normalizer = {{NormalizerStep::Kind::prepend, "", "\u2581"},
+                     {NormalizerStep::Kind::replace, " ", "\u2581"}};
+  return spec;
+}
+
+TEST(GgufWrite, PiecesThatMergeEarlierScoreHigher) {
+  const TokenizerSpec spec = piece_bpe({{"b", "c"}, {"a", "b"}, {"ab", "c"}, {"a", "bc"}});
+  const std::vector<float> scores = scores_of_merges(spec, "x");
+  EXPECT_EQ(std::vector<float>(scores.begin() + 257, scores.end()),
+            (std::vector<float>{0, 0, 0, 0, -1, -2}));  // a b c bc ab abc
+  GgufKeys keys;
+  add_gguf_tokenizer(spec, "x", &keys);
+  EXPECT_NE(keys.bytes().find(text("tokenizer.ggml.model") + text_value("llama")),
+            std::string::npos);
+  EXPECT_NE(keys.bytes().find(text("tokenizer.ggml.add_space_prefix") + bool_value(1)),
+            std::string::npos);
+}
+
+TEST(GgufWriteRefuses, MergesThatScoresCannotOrder) {
+  EXPECT_EQ(refusal_of(piece_bpe({{"b", "c"}, {"a", "b"}, {"ab", "c"}})),
+            "1 of the 2 ways to make 'abc' of two pieces are merges");
+  EXPECT_EQ(refusal_of(piece_bpe({{"b", "c"}, {"a", "bc"}, {"a", "b"}, {"ab", "c"}})),
+            "other merges stand between those that make 'abc'");
+}
+
+TEST(GgufWriteRefuses, PiecesThatLlamaCppWouldTakeOtherwise) {
+  const auto refused = [](const std::function<void(TokenizerSpec*)>& spoil) {
+    TokenizerSpec spec = piece_bpe({{"a", "b"}});
+    spoil(&spec);
+    return refusal_of(spec);
+  };
+  EXPECT_EQ(refused([](TokenizerSpec* s) { s->falls_back_to_bytes = false; }),
+            "BPE of pieces without byte fallback, with 256 byte tokens");
+  EXPECT_EQ(refused([](TokenizerSpec* s) { s->types[7] = TokenType::normal; }),
+            "BPE of pieces with byte fallback, with 255 byte tokens");
+  EXPECT_EQ(refused([](TokenizerSpec* s) { s->ignores_merges = true; }),
+            "BPE of pieces with texts that are tokens left whole");
+  EXPECT_EQ(refused([](TokenizerSpec* s) { s->normalizer.pop_back(); }),
+            "SentencePiece that does more to a text than to mark its spaces");
+  EXPECT_EQ(refused([](TokenizerSpec* s) { s->metaspace.emplace(); }),
+            "SentencePiece that does more to a text than to mark its spaces");
+  EXPECT_EQ(refused([](TokenizerSpec* s) {
+              s->normalizer.clear();
+              s->metaspace.emplace();
+              s->tokens.back() = "a\u2581";
+            }),
+            "words that end at each space, and pieces that reach over one");
+  EXPECT_EQ(refused([](TokenizerSpec* s) {
+              s->normalizer.clear();
+              s->metaspace.emplace().after_whitespace = true;
+            }),
+            "Metaspace behind WhitespaceSplit");
+}
+
+TokenizerSpec unigram() {
+  TokenizerSpec spec;
   spec.kind = TokenizerKind::unigram;
-  EXPECT_EQ(refused(spec), "Unigram");
+  spec.tokens = {"<unk>", "\u2581a", "b", "[PAD3]"};
+  spec.types = {TokenType::unknown, TokenType::normal, TokenType::normal, TokenType::unused};
+  spec.unigram_scores = {0, -1.5, -2.5, 0};
+  spec.unk_id = 0;
+  spec.rules.emplace();
+  spec.charsmap = "\x01\x02";
+  return spec;
+}
+
+TEST(GgufWrite, UnigramWithItsRules) {
+  GgufKeys keys;
+  add_gguf_tokenizer(unigram(), "x", &keys);
+  const auto has = [&](const std::string& key, const std::string& value) {
+    return keys.bytes().find(text("tokenizer.ggml." + key) + value) != std::string::npos;
+  };
+  EXPECT_TRUE(has("model", text_value("t5")));
+  EXPECT_TRUE(has("scores", array_head(6, 4) + raw(0.f) + raw(-1.5f) + raw(-2.5f) + raw(-1e4f)));
+  EXPECT_TRUE(has("add_space_prefix", bool_value(1)));
+  EXPECT_TRUE(has("remove_extra_whitespaces", bool_value(1)));
+  EXPECT_TRUE(has("precompiled_charsmap", array_head(0, 2) + "\x01\x02"));
+  EXPECT_TRUE(has("add_eos_token", bool_value(0)));
+}
+
+TEST(GgufWriteRefuses, UnigramThatLlamaCppWouldTakeOtherwise) {
+  TokenizerSpec spec = unigram();
+  spec.rules->space_is_suffix = true;
+  EXPECT_EQ(refusal_of(spec),
+            "Unigram that marks spaces in another way than by U+2581 in front of words");
+  spec.rules.emplace().adds_dummy_prefix = false;
+  EXPECT_EQ(refusal_of(spec),
+            "Unigram without a space in front of a text whose other spaces are made one");
+  spec.rules.reset();
+  EXPECT_EQ(refusal_of(spec), "Unigram with other steps than SentencePiece's own");
+  spec.metaspace.emplace();
+  spec.unk_id = -1;
+  EXPECT_EQ(refusal_of(spec), "Unigram without an unknown token");
+}
+
+TEST(GgufWrite, TellsWhereLlamaCppDoesOtherwise) {
+  TokenizerSpec spec = piece_bpe({{"a", "b"}});
+  EXPECT_TRUE(gguf_tokenizer_notes(spec).empty());
+  spec.normalizer.clear();
+  spec.metaspace.emplace().prepend = Metaspace::Prepend::first;
+  EXPECT_EQ(gguf_tokenizer_notes(spec).size(), 2u);
+  spec = unigram();
+  spec.rules->falls_back_to_bytes = true;
+  EXPECT_EQ(gguf_tokenizer_notes(spec),
+            (std::vector<std::string>{
+                "llama.cpp makes the unknown token, not bytes, of what has no piece"}));
 }
 
 TEST(GgufWrite, KeepsWhoMadeTheModelAndOnWhichTerms) {

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "base/cpu.h"
+#include "base/default_model.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/checkpoint.h"
@@ -23,14 +24,6 @@ namespace fs = std::filesystem;
 using Ids = std::vector<int32_t>;
 
 const fs::path kShared = fs::path(TANDEM_SOURCE_DIR).parent_path() / "shared" / "data";
-
-fs::path default_model() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const fs::path base = cache != nullptr && *cache == '/'
-                            ? fs::path(cache)
-                            : fs::path(std::getenv("HOME")) / ".cache";
-  return base / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
-}
 
 Json golden(const std::string& name) {
   const std::string path = TANDEM_TEST_DIR "/golden/" + name;

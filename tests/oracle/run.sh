@@ -83,6 +83,7 @@ check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model
 check "bitsandbytes folders" python "$oracle/bitsandbytes_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
   --llama-cpp "$llama" ${texts[@]+"${texts[@]}"}
+check "GGUF files with pieces" python "$oracle/gguf_pieces_oracle.py" --build "$build" --llama-cpp "$llama"
 check "written tokenizers" python "$oracle/tokenizer_write_oracle.py" --model "$model" \
   --build "$build" --folder "${LLAMA_CPP_MODELS:-llama.cpp/models}"
 check "families" python "$oracle/families_oracle.py"

@@ -3,23 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 
 #include "base/cpu.h"
+#include "base/default_model.h"
 #include "base/error.h"
 
 namespace tandem {
 namespace {
-
-std::filesystem::path default_model() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::filesystem::path root = cache != nullptr && *cache == '/'
-                                         ? cache
-                                         : std::filesystem::path(home ? home : "") / ".cache";
-  return root / "tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
 
 struct Answer {
   std::vector<int32_t> tokens;

@@ -53,7 +53,8 @@ TEST(Perplexity, WindowsDoNotOverlapAndTheTailIsDropped) {
   EXPECT_EQ(windows[1].size(), 512u);
   EXPECT_EQ(windows[1].front(), text[512]);
   EXPECT_EQ(cut_windows(text, 2, 9)[1].front(), 9);
-  EXPECT_EQ(cut_windows(text, 2, 9)[1][1], text[513]);
+  EXPECT_EQ(cut_windows(text, 2, 9)[0][1], text[0]);
+  EXPECT_EQ(cut_windows(text, 2, 9)[1][1], text[512]);
   EXPECT_THROW(cut_windows(text, 3, -1), Error);
 }
 

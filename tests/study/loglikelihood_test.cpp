@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
+#include "base/default_model.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "runtime/engine.h"
@@ -89,22 +89,18 @@ TEST(Protocol, EveryTokenIsScoredOnce) {
   EXPECT_THROW(protocol_windows(protocol_of("A"), counting(2047), -1, 0), Error);
 }
 
+// In protocol B it opens the text as well: the first window then loses no token to it.
 TEST(Protocol, BosOpensTheTextOrEachWindow) {
   const auto text = counting(1100);
   const auto b = protocol_windows(protocol_of("B"), text, 9999, 0);
+  EXPECT_EQ(b[0].tokens[0], 9999);
+  EXPECT_EQ(b[0].tokens[1], 0);
   EXPECT_EQ(b[1].tokens[0], 9999);
-  EXPECT_EQ(b[1].tokens[1], 513);
+  EXPECT_EQ(b[1].tokens[1], 512);
   const auto e = protocol_windows(protocol_of("E"), text, 9999, 1);
   ASSERT_EQ(e.size(), 1u);
   EXPECT_EQ(e[0].tokens[0], 9999);
   EXPECT_EQ(e[0].tokens[1], 0);
-}
-
-fs::path default_model() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const fs::path root = cache && *cache ? fs::path(cache) : fs::path(home ? home : "") / ".cache";
-  return root / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
 TEST(LogLikelihood, EqualsLmEvalInFp32) {

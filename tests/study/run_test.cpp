@@ -7,19 +7,11 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "base/default_model.h"
 #include "base/error.h"
 
 namespace tandem {
 namespace {
-
-std::filesystem::path default_model() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::filesystem::path root = cache != nullptr && *cache == '/'
-                                         ? std::filesystem::path(cache)
-                                         : std::filesystem::path(home ? home : "") / ".cache";
-  return root / "tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
 
 class RunTest : public testing::Test {
  protected:

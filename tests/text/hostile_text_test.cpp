@@ -4,11 +4,12 @@
 
 #include <algorithm>
 
-#include "base/clock.h"
+#include "base/cpu_time.h"
 #include "base/error.h"
 #include "base/utf8.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
+#include "text/piece_spec.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
 
@@ -37,31 +38,16 @@ TokenizerSpec byte_level(const std::string& pre_tokenizer) {
   return spec;
 }
 
-TokenizerSpec sentencepiece() {
-  TokenizerSpec spec;
-  spec.kind = TokenizerKind::sentencepiece;
-  spec.tokens = {"<unk>", "<s>", "</s>"};
-  spec.types = {TokenType::unknown, TokenType::control, TokenType::control};
-  for (int b = 0; b < 256; ++b) {
-    spec.tokens.push_back(fmt::format("<0x{:02X}>", b));
-    spec.types.push_back(TokenType::byte);
-  }
-  for (const char* token : {"\u2581", "a", "aa", "aaaa", "\u2581\u2581"}) {
-    spec.tokens.push_back(token);
-    spec.types.push_back(TokenType::normal);
-  }
-  spec.scores.assign(spec.tokens.size(), 0.0f);
+TokenizerSpec pieces(TokenizerKind kind) {
+  TokenizerSpec spec = piece_spec(kind, {"\u2581", "a", "aa", "aaaa", "\u2581\u2581"});
   spec.normalizer = {{NormalizerStep::Kind::prepend, "", "\u2581"},
                      {NormalizerStep::Kind::replace, " ", "\u2581"}};
   spec.strips_leading_space = true;
-  spec.unk_id = 0;
   return spec;
 }
 
 TokenizerSpec unigram() {
-  TokenizerSpec spec = sentencepiece();
-  spec.kind = TokenizerKind::unigram;
-  spec.unigram_scores.assign(spec.tokens.size(), -1.0);
+  TokenizerSpec spec = pieces(TokenizerKind::unigram);
   spec.falls_back_to_bytes = true;
   return spec;
 }
@@ -118,13 +104,13 @@ std::vector<TextCase> hostile_texts() {
 TEST(HostileText, EncodesInNearlyLinearTimeAndComesBack) {
   for (const std::string kind :
        {"gpt-2", "smollm", "llama-bpe", "qwen2", "sentencepiece", "unigram"}) {
-    const Tokenizer tokenizer(kind == "sentencepiece" ? sentencepiece()
+    const Tokenizer tokenizer(kind == "sentencepiece" ? pieces(TokenizerKind::sentencepiece)
                               : kind == "unigram"     ? unigram()
                                                       : byte_level(kind));
     for (const auto& [name, text] : hostile_texts()) {
-      const int64_t start_ns = now_ns();
+      const std::clock_t start = std::clock();
       const std::vector<int32_t> ids = tokenizer.encode(text);
-      EXPECT_LT(seconds_since(start_ns), kMaxSeconds) << kind << " " << name;
+      EXPECT_LT(cpu_seconds_since(start), kMaxSeconds) << kind << " " << name;
       const std::string back = tokenizer.decode(ids);
       if (std::string_view(kind) ==
           "qwen2") {  // which normalizes: the same text again, at the latest
@@ -140,11 +126,11 @@ TEST(HostileText, StreamsWhatItEncodes) {
   const Tokenizer tokenizer(byte_level("gpt-2"));
   for (const auto& [name, text] : hostile_texts()) {
     Detokenizer detokenizer(tokenizer, {repeated("ab", 1000), "\uFFFD\uFFFD\uFFFD!"});
-    const int64_t start_ns = now_ns();
+    const std::clock_t start = std::clock();
     std::string streamed;
     for (const int32_t id : tokenizer.encode(text)) streamed += detokenizer.push(id);
     streamed += detokenizer.finish();
-    EXPECT_LT(seconds_since(start_ns), kMaxSeconds) << name;
+    EXPECT_LT(cpu_seconds_since(start), kMaxSeconds) << name;
     EXPECT_TRUE(utf8_valid(streamed)) << name;
     EXPECT_TRUE(streamed == text || !utf8_valid(text)) << name;
   }
@@ -155,9 +141,9 @@ TEST(HostileTokenizer, CharacterMapThatRunsInCircles) {
   std::vector<uint32_t> units(256, 0);
   units['a'] = uint32_t{'a'} << 10 | 'a';
   const Tokenizer tokenizer(unigram_with(charsmap(units, std::string(1, '\0'))));
-  const int64_t start_ns = now_ns();
+  const std::clock_t start = std::clock();
   EXPECT_FALSE(tokenizer.encode(repeated("a", 1'000'000)).empty());
-  EXPECT_LT(seconds_since(start_ns), kMaxSeconds);
+  EXPECT_LT(cpu_seconds_since(start), kMaxSeconds);
 }
 
 TEST(HostileTokenizer, NormalizersThatBlowATextUp) {
@@ -197,9 +183,9 @@ TEST(HostileTokenizer, SpacesThatStripSpaces) {
                  .strips_left = true,
                  .strips_right = true}};
   const Tokenizer tokenizer(spec);
-  const int64_t start_ns = now_ns();
+  const std::clock_t start = std::clock();
   EXPECT_FALSE(tokenizer.encode(repeated(" ", 1'000'000)).empty());
-  EXPECT_LT(seconds_since(start_ns), kMaxSeconds);
+  EXPECT_LT(cpu_seconds_since(start), kMaxSeconds);
 }
 
 TEST(HostileTokenizer, AMillionAddedTokens) {
@@ -208,11 +194,11 @@ TEST(HostileTokenizer, AMillionAddedTokens) {
     spec.tokens.push_back(fmt::format("a{}", i));
     spec.types.push_back(TokenType::control);
   }
-  const int64_t start_ns = now_ns();
+  const std::clock_t start = std::clock();
   const Tokenizer tokenizer(spec);
   const std::string text = repeated("a99999", 100'000);
   EXPECT_EQ(tokenizer.encode(std::vector<TextSpan>{{text, true}}).size(), text.size() / 6);
-  EXPECT_LT(seconds_since(start_ns), kMaxSeconds);
+  EXPECT_LT(cpu_seconds_since(start), kMaxSeconds);
 }
 
 TEST(HostileTokenizer, AnAddedTokenThatIsAPrefixOfAll) {
@@ -226,9 +212,9 @@ TEST(HostileTokenizer, AnAddedTokenThatIsAPrefixOfAll) {
   spec.tokens.erase(spec.tokens.end() - 200), spec.types.pop_back();
   const Tokenizer tokenizer(spec);
   const std::string text(20'000, '<');
-  const int64_t start_ns = now_ns();
+  const std::clock_t start = std::clock();
   EXPECT_EQ(tokenizer.encode(text).size(), 100u);
-  EXPECT_LT(seconds_since(start_ns), kMaxSeconds);
+  EXPECT_LT(cpu_seconds_since(start), kMaxSeconds);
 }
 
 // A pattern from a file is refused, or matched within limits.
@@ -236,13 +222,13 @@ TEST(HostileTokenizer, PatternsThatBacktrack) {
   for (const std::string& pattern :
        {std::string("(a+)+$"), std::string("(a|aa)*b"), std::string("(?<=a)b"), std::string("("),
         repeated("a?", 32'768) + repeated("a", 32'768), std::string()}) {
-    const int64_t start_ns = now_ns();
+    const std::clock_t start = std::clock();
     try {
       Tokenizer(byte_level(pattern)).encode(std::string(5000, 'a') + "!");
     } catch (const Error& error) {
       EXPECT_EQ(error.kind, ErrorKind::bad_file) << error.what();
     }
-    EXPECT_LT(seconds_since(start_ns), kMaxSeconds) << pattern.substr(0, 40);
+    EXPECT_LT(cpu_seconds_since(start), kMaxSeconds) << pattern.substr(0, 40);
   }
 }
 
@@ -288,7 +274,7 @@ std::vector<TemplateCase> greedy_templates() {
 
 TEST(HostileTemplate, GreedyOnesEndInAnError) {
   for (const auto& [name, source] : greedy_templates()) {
-    const int64_t start_ns = now_ns();
+    const std::clock_t start = std::clock();
     try {
       ChatTemplate(source).render({{"user", "hi"}}, true, "<s>", "</s>");
       ADD_FAILURE() << name << ": accepted";
@@ -296,7 +282,7 @@ TEST(HostileTemplate, GreedyOnesEndInAnError) {
       EXPECT_EQ(error.kind, ErrorKind::bad_file) << name << ": " << error.what();
       EXPECT_LT(std::string_view(error.what()).size(), 1000u) << name;
     }
-    EXPECT_LT(seconds_since(start_ns), kMaxSeconds) << name;
+    EXPECT_LT(cpu_seconds_since(start), kMaxSeconds) << name;
   }
 }
 
@@ -334,13 +320,13 @@ TEST(HostileTemplate, NumbersAtTheEndsOfTheirRange) {
                                    "1.5e308 | int"}) {
       std::string source = fmt::format("{{{{ {} }}}}", expression);
       for (size_t at; (at = source.find("{}")) != std::string::npos;) source.replace(at, 2, n);
-      const int64_t start_ns = now_ns();
+      const std::clock_t start = std::clock();
       try {
         ChatTemplate(source).render({{"user", "hi"}}, true, "<s>", "</s>");
       } catch (const Error& error) {
         EXPECT_EQ(error.kind, ErrorKind::bad_file) << source << ": " << error.what();
       }
-      EXPECT_LT(seconds_since(start_ns), kMaxSeconds) << source;
+      EXPECT_LT(cpu_seconds_since(start), kMaxSeconds) << source;
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "text/charsmap.h"
+#include "text/piece_spec.h"
 #include "text/tokenizer.h"
 
 namespace tandem {
@@ -18,47 +19,13 @@ using Spans = std::vector<TextSpan>;
 
 constexpr const char* kMark = "\u2581";
 
-// <unk> 0, <s> 1, </s> 2, byte tokens from 3 on, then the pieces from 259 on.
-TokenizerSpec spec_of(TokenizerKind kind, const std::vector<std::string>& pieces) {
-  TokenizerSpec spec;
-  spec.kind = kind;
-  spec.tokens = {"<unk>", "<s>", "</s>"};
-  spec.types = {TokenType::unknown, TokenType::control, TokenType::control};
-  for (int b = 0; b < 256; ++b) {
-    spec.tokens.push_back(fmt::format("<0x{:02X}>", b));
-    spec.types.push_back(TokenType::byte);
-  }
-  for (const std::string& piece : pieces) {
-    spec.tokens.push_back(piece);
-    spec.types.push_back(TokenType::normal);
-  }
-  std::vector<float> scores(spec.tokens.size(), 0.0f);
-  for (size_t id = 259; id < scores.size(); ++id) scores[id] = -static_cast<float>(id - 258);
-  if (kind == TokenizerKind::sentencepiece) spec.scores = scores;
-  if (kind == TokenizerKind::unigram) spec.unigram_scores.assign(scores.begin(), scores.end());
-  spec.unk_id = 0;
-  spec.bos_id = 1;
-  spec.eos_id = 2;
-  return spec;
-}
-
 TokenizerSpec bpe_json_spec() {
-  TokenizerSpec spec =
-      spec_of(TokenizerKind::piece_bpe, {kMark, "a", "b", "ab", "\u2581a", "\u2581ab", "b\u2581"});
+  TokenizerSpec spec = piece_spec(TokenizerKind::piece_bpe,
+                                  {kMark, "a", "b", "ab", "\u2581a", "\u2581ab", "b\u2581"});
   spec.merges = {{"a", "b"}, {kMark, "a"}, {kMark, "ab"}, {"b", kMark}};
   spec.falls_back_to_bytes = true;
   spec.fuses_unknown = true;
   return spec;
-}
-
-std::string message_of(const TokenizerSpec& spec) {
-  try {
-    const Tokenizer tokenizer(spec);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind, ErrorKind::bad_file);
-    return error.what();
-  }
-  return "accepted";
 }
 
 TEST(PieceBpe, MergesByRankAcrossWordsOnlyWhereAMergeSaysSo) {
@@ -127,7 +94,7 @@ TEST(AddedTokens, NormalizedOnesAreFoundInNormalizedMarkup) {
 }
 
 TEST(Unigram, TakesTheCutOfTheBestSum) {
-  TokenizerSpec spec = spec_of(TokenizerKind::unigram, {"ab", "b", "a", "bc", "c"});
+  TokenizerSpec spec = piece_spec(TokenizerKind::unigram, {"ab", "b", "a", "bc", "c"});
   spec.rules = SentencePieceRules{.adds_dummy_prefix = false};
   EXPECT_EQ(Tokenizer(spec).encode("abc"), (Ids{259, 263}));  // -1-5 beats -3-4
   EXPECT_EQ(Tokenizer(spec).encode("xyabx"), (Ids{0, 259, 0}));
@@ -141,14 +108,14 @@ TEST(Unigram, TakesTheCutOfTheBestSum) {
 }
 
 TEST(Unigram, UserDefinedPiecesAlwaysWin) {
-  TokenizerSpec spec = spec_of(TokenizerKind::unigram, {kMark, "a", "b", "\u2581a", "<sb>"});
+  TokenizerSpec spec = piece_spec(TokenizerKind::unigram, {kMark, "a", "b", "\u2581a", "<sb>"});
   spec.types[263] = TokenType::user_defined;
   spec.rules = SentencePieceRules{.symbols = {263}};
   EXPECT_EQ(Tokenizer(spec).encode(" a<sb>  a "), (Ids{259, 260, 263, 259, 260}));
 }
 
 TEST(SentencePieceRules, SayWhatBecomesOfSpaces) {
-  TokenizerSpec spec = spec_of(TokenizerKind::sentencepiece, {kMark, "a", "\u2581a"});
+  TokenizerSpec spec = piece_spec(TokenizerKind::sentencepiece, {kMark, "a", "\u2581a"});
   spec.rules.emplace();
   const auto ids = [&](std::string_view text) { return Tokenizer(spec).encode(text); };
   EXPECT_EQ(ids("  a  a "), (Ids{261, 261}));
@@ -164,11 +131,11 @@ TEST(SentencePieceRules, SayWhatBecomesOfSpaces) {
 }
 
 TEST(PieceTokenizers, LongTextsTakeNearlyLinearTime) {
-  TokenizerSpec scored =
-      spec_of(TokenizerKind::sentencepiece, {kMark, "a", "aa", "aaaa", "\u2581\u2581", "a\u2581"});
+  TokenizerSpec scored = piece_spec(TokenizerKind::sentencepiece,
+                                    {kMark, "a", "aa", "aaaa", "\u2581\u2581", "a\u2581"});
   scored.normalizer = {{NormalizerStep::Kind::replace, " ", kMark}};
   TokenizerSpec unigram =
-      spec_of(TokenizerKind::unigram, {kMark, "a", "aa", "aaaa", "\u2581\u2581"});
+      piece_spec(TokenizerKind::unigram, {kMark, "a", "aa", "aaaa", "\u2581\u2581"});
   unigram.rules.emplace();
   unigram.rules->removes_extra_spaces = false;
   unigram.rules->falls_back_to_bytes = true;

@@ -37,6 +37,18 @@ TEST(PreTokenizer, Qwen2TakesSingleDigits) {
   EXPECT_EQ(words_of("gpt-2", "x 12\u00BD."), (Words{"x", " 12\u00BD", "."}));
 }
 
+// U+11DE0 and U+16FF6 are numbers since Unicode 17: to the step that splits digits, while the
+// patterns of the same reference know Unicode 16, whose last numbers are U+1E5FA.
+TEST(PreTokenizer, NumbersOfUnicode17AreSplitOffAndNoNumbersToPatterns) {
+  EXPECT_EQ(words_of("llama-bpe", "\U00011DE0a1\U00016FF6"),
+            (Words{"\U00011DE0a", "1", "\U00016FF6"}));
+  EXPECT_EQ(words_of("llama-bpe", "\U0001E5FAa1\U0001E5FA"),
+            (Words{"\U0001E5FA", "a", "1\U0001E5FA"}));
+  EXPECT_EQ(words_of("gpt-2", "1\U00011DE9!"), (Words{"1", "\U00011DE9!"}));
+  EXPECT_EQ(words_of("smollm", "1\U00011DE9! \U00016FF4"),
+            (Words{"1", "\U00011DE9", "!", " ", "\U00016FF4"}));
+}
+
 TEST(PreTokenizer, UnknownNamesAreRefused) {
   EXPECT_THROW(PreTokenizer("llama", {}), Error);
   EXPECT_THROW(PreTokenizer("", {}), Error);

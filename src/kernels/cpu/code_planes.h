@@ -53,14 +53,19 @@ struct CodePlanes {
 
   // rows: codes of each lane's channels, `stride` bytes from lane to lane.
   static void store(const uint8_t* rows, int64_t stride, std::byte* out) {
-    auto* bytes = reinterpret_cast<uint8_t*>(out);
-    std::memset(bytes, 0, kBytes);
+    std::memset(out, 0, kBytes);
+    // Four channels of a lane are four bytes that shift alike.
+    const auto add = [out](int vector, int lane, uint32_t bits) {
+      std::byte* const at = out + vector * kVectorBytes + lane * 4;
+      const uint32_t sum = load_unaligned<uint32_t>(at) | bits;
+      std::memcpy(at, &sum, 4);
+    };
     for (int lane = 0; lane < kLanes; ++lane) {
-      for (int k = 0; k < 32; ++k) {
-        const int quad = k / 4, at = lane * 4 + k % 4, code = rows[lane * stride + k];
-        bytes[quad % 4 * kVectorBytes + at] |= static_cast<uint8_t>((code & 15) << (quad / 4 * 4));
+      for (int quad = 0; quad < 8; ++quad) {
+        const auto codes = load_unaligned<uint32_t>(rows + lane * stride + quad * 4);
+        add(quad % 4, lane, (codes & 0x0F0F0F0F) << (quad / 4 * 4));
         if constexpr (Bits > 4) {
-          bytes[(4 + upper_vector(quad)) * kVectorBytes + at] |= static_cast<uint8_t>(code >> 4 << upper_bit(quad));
+          add(4 + upper_vector(quad), lane, (codes >> 4 & 0x0F0F0F0F) << upper_bit(quad));
         }
       }
     }

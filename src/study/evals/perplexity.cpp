@@ -17,10 +17,12 @@ std::vector<std::vector<int32_t>> cut_windows(std::span<const int32_t> text_toke
          "--text",
          text_tokens.size(), num_windows, kWindowTokens, needed);
   }
+  std::vector<int32_t> text(text_tokens.begin(), text_tokens.end());
+  if (bos_id >= 0) text.insert(text.begin(), bos_id);
   std::vector<std::vector<int32_t>> windows;
   for (int64_t w = 0; w < num_windows; ++w) {
-    const auto cut = text_tokens.subspan(static_cast<size_t>(w * kWindowTokens), kWindowTokens);
-    windows.emplace_back(cut.begin(), cut.end());
+    const auto begin = text.begin() + w * kWindowTokens;
+    windows.emplace_back(begin, begin + kWindowTokens);
     if (bos_id >= 0) windows.back().front() = bos_id;
   }
   return windows;

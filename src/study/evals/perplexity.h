@@ -17,8 +17,9 @@ inline constexpr int64_t kScoredPerWindow = kWindowTokens - 1 - kFirstScored;
 using LogitSource = std::function<void(std::span<const int32_t> tokens, int64_t first,
                                        const std::function<void(int64_t, const float*)>& sink)>;
 
-// The first num_windows windows of the text; with bos_id >= 0 it replaces the first token of each.
-// Throws usage when the text is shorter.
+// The first num_windows windows of the text; with bos_id >= 0 it goes in front of the text and then
+// replaces the first token of each window, as llama.cpp has it. Throws usage when the text is
+// shorter.
 std::vector<std::vector<int32_t>> cut_windows(std::span<const int32_t> text_tokens,
                                               int64_t num_windows, int32_t bos_id);
 

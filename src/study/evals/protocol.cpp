@@ -27,7 +27,7 @@ std::vector<ScoredSpan> protocol_windows(const PerplexityProtocol& protocol,
                                          std::span<const int32_t> text_tokens, int32_t bos_id,
                                          int64_t max_windows) {
   std::vector<int32_t> text(text_tokens.begin(), text_tokens.end());
-  if (bos_id >= 0 && !protocol.bos_each_window) text.insert(text.begin(), bos_id);
+  if (bos_id >= 0) text.insert(text.begin(), bos_id);
   const auto size = static_cast<int64_t>(text.size());
   if (size < protocol.window) {
     fail(ErrorKind::usage, "text: {} tokens; protocol {} needs {}", size, protocol.letter,

@@ -15,7 +15,7 @@ struct PerplexityProtocol {
   int64_t window;        // tokens
   int64_t stride;        // window: they do not overlap
   int64_t first_scored;  // position from which a window is scored
-  bool bos_each_window;  // the BOS replaces each window's first token; else it opens the text
+  bool bos_each_window;  // the BOS that opens the text replaces each window's first token, too
 };
 
 // A GPTQ, B llama.cpp, C strided, E short windows. Throws usage for any other letter; D reads
