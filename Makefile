@@ -1,5 +1,5 @@
 # Two commands, each enough from a clean clone on a bare Debian 12 (git, make, and root or sudo):
-#   make study [PROFILE=smoke|quick|full] [MODEL=FILE|FOLDER] [TEXT=FILE]
+#   make study [PROFILE=smoke|quick|full] [MODEL=FILE|FOLDER] [TEXT=FILE] [DEVICE=cuda]
 #   make test
 # tools/setup.sh installs what is missing; with everything in place nothing touches the network.
 PROFILE ?= quick
@@ -21,7 +21,8 @@ dev_is_on := && grep -qs '^TANDEM_DEV:BOOL=ON' $(BUILD)/CMakeCache.txt
 study:
 	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text)
 	$(call build,tandem,,-DTANDEM_DEV=OFF)
-	@$(BUILD)/tandem study $(if $(MODEL),'$(MODEL)') --profile '$(PROFILE)' $(if $(TEXT),--text '$(TEXT)')
+	@$(BUILD)/tandem study $(if $(MODEL),'$(MODEL)') --profile '$(PROFILE)' $(if $(TEXT),--text '$(TEXT)') \
+	  $(if $(DEVICE),--device '$(DEVICE)')
 
 test:
 	@tools/setup.sh build test model text

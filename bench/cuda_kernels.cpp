@@ -72,7 +72,7 @@ struct Bench {
       copy = kernel.prepack(context, {owned.weight}, arena);
       copy.kernel = &kernel;
     }
-    for (const int64_t T : {1, 8, 32, 128, 1024}) {
+    for (const int64_t T : {1, 8, 16, 32, 128, 1024}) {
       const int64_t padded = (K + 31) / 32 * 32;
       Buffer x(static_cast<size_t>(T * K * 4), &device), y(static_cast<size_t>(T * N * 4), &device);
       Buffer codes(static_cast<size_t>(T * padded * 2), &device);
@@ -194,6 +194,9 @@ struct Bench {
       if (kernel.packing == Packing::fp8_weight) encoding = fp8_weight(ScaleType::bf16);
       if (kernel.packing == Packing::nf4) encoding = kNF4;
       if (kernel.packing == Packing::fp4) encoding = kFP4;
+      if (kernel.packing == Packing::int4_group_24) encoding = int4_group_24(128, ScaleType::f16);
+      if (kernel.packing == Packing::q4_k) encoding = kQ4_K;
+      if (kernel.packing == Packing::q6_k) encoding = kQ6_K;
       for (const auto& [N, K] :
            {std::pair<int64_t, int64_t>{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}}) {
         linear(kernel, encoding, N, K);

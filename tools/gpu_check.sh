@@ -8,8 +8,10 @@
 #          kernels   time and share of the read limit, kernel by kernel
 #          quality   perplexity on the GPU and on the CPU; needs --model and --text
 #          models    decode and prefill of random-weight models
-# FOLDER of --bin holds tandem, kernels_cuda_linear_test, kernels_cuda_ops_test and bench_cuda_kernels, as the
-# preset `cuda` builds them. Every stage leaves a file of its name in --out; the last line says what failed.
+#          energy    joules a token of random-weight models, 25 s each; of --model too where it is given
+#          refusals  what cannot run says so in one line, with its exit code; needs --model
+# FOLDER of --bin holds tandem, kernels_cuda_{linear,ops,device}_test and bench_cuda_kernels, as the preset `cuda`
+# builds them. Every stage leaves a file of its name in --out; the last line says what failed.
 set -u
 bin=. model= text= shapes=data/models out=gpu-check stages=()
 while [ $# -gt 0 ]; do
@@ -19,20 +21,22 @@ while [ $# -gt 0 ]; do
     --text) text=$2; shift ;;
     --shapes) shapes=$2; shift ;;
     --out) out=$2; shift ;;
-    smoke|parity|sanitize|kernels|quality|models) stages+=("$1") ;;
+    smoke|parity|sanitize|kernels|quality|models|energy|refusals) stages+=("$1") ;;
     *) echo "gpu_check.sh: '$1' is no stage and no option" >&2; exit 2 ;;
   esac
   shift
 done
-[ ${#stages[@]} -gt 0 ] || { sed -n '2,14p' "$0" >&2; exit 2; }
+[ ${#stages[@]} -gt 0 ] || { sed -n '2,17p' "$0" >&2; exit 2; }
 mkdir -p "$out"
 
 smoke() {
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv,noheader
-  "$bin/tandem" info --version 2>/dev/null || "$bin/tandem" --version
+  "$bin/tandem" info --device cuda --measure
 }
 parity() {
-  "$bin/kernels_cuda_ops_test" --gtest_brief=1 && "$bin/kernels_cuda_linear_test" --gtest_brief=1
+  for room in device ops linear; do
+    "$bin/kernels_cuda_${room}_test" --gtest_brief=1 || return 1
+  done
 }
 sanitize() {
   compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Window*:*Argmax*' --gtest_brief=1 &&
@@ -57,7 +61,44 @@ models() {
     done
   done
 }
+energy() {
+  for encoding in "bf16" "int8" "int4-g128 --lm-head q8_0"; do
+    # shellcheck disable=SC2086
+    "$bin/tandem" bench --device cuda --random-weights "$shapes/Llama-3.1-8B.json" --encoding $encoding \
+      -p 0 -n 128 -d 128 -r 3 --energy -o jsonl || return 1
+  done
+  [ -z "$model" ] || "$bin/tandem" bench --device cuda -m "$model" -p 0 -n 128 -d 128 -r 3 --energy -o jsonl
+}
 
+# refused CODE PART COMMAND...: the command ends with this code and one line that holds the part
+refused() {
+  local code=$1 part=$2 message found
+  shift 2
+  message=$(timeout 60 "$@" 2>&1 >/dev/null)
+  found=$?
+  if [ $found -eq "$code" ] && [ "$(wc -l <<<"$message")" -eq 1 ] && [[ $message == *"$part"* ]]; then
+    echo "exit $found: $message"
+    return 0
+  fi
+  echo "FAILED: $* ended with $found, expected $code and one line with '$part': $message"
+  return 1
+}
+refusals() {
+  local bad=0 small="$out/refusals"
+  mkdir -p "$small"
+  sed 's/"num_layers": *[0-9]*/"num_layers": 1000/' "$shapes/Llama-3.1-8B.json" >"$small/large.json"
+  refused 5 "cuda:99: there" "$bin/tandem" bench --device cuda:99 -m "$model" || bad=1
+  refused 2 "expected cuda or cuda:N" "$bin/tandem" bench --device gpu -m "$model" || bad=1
+  refused 5 "the driver lists none" env CUDA_VISIBLE_DEVICES= "$bin/tandem" info --device cuda || bad=1
+  refused 4 " bytes, cuda:0 has " "$bin/tandem" bench --device cuda --random-weights "$small/large.json" || bad=1
+  refused 4 "do not fit the" "$bin/tandem" bench --device cuda --random-weights "$shapes/Llama-3.1-8B.json" \
+    -p 0 -n 1 -d 100000 --npl 128 || bad=1
+  refused 5 "compress runs on the CPU" "$bin/tandem" compress "$model" --recipe int8 -o "$small/x" --device cuda || bad=1
+  /usr/bin/env python3 "$(dirname "$0")/make_nan_gguf.py" "$model" "$small/nan.gguf" &&
+    { refused 1 "NaN" "$bin/tandem" run "$small/nan.gguf" -p hello -n 4 --device cuda || bad=1; }
+  rm -f "$small/nan.gguf"
+  return $bad
+}
 failed=()
 for stage in "${stages[@]}"; do
   echo "== $stage"

@@ -1,5 +1,6 @@
 // tandem bench: the model's step alone, with llama-bench's flags and output.
 #include <fmt/chrono.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "cli/bench_output.h"
+#include "cli/explain.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -18,6 +20,7 @@
 #include "formats/random_checkpoint.h"
 #include "kernels/table.h"
 #include "model/model.h"
+#include "study/device_sheet.h"
 #include "study/hardware.h"
 #include "study/task.h"
 
@@ -32,7 +35,21 @@ struct BenchOptions {
   int repetitions = 5;
   std::string output = "md", isa;
   std::string random_weights, encoding = "bf16", lm_head;  // a shape in the place of models
-  bool no_warm_up = false;
+  std::string power_command;
+  double energy_seconds = 10;
+  bool no_warm_up = false, energy = false;
+  KernelOptions kernels;
+};
+
+// What is the same for all rows: where the model runs and how its energy is read.
+struct Place {
+  std::string isa;
+  HardwareSheet host;
+  std::optional<DeviceSheet> sheet;  // of a GPU
+  std::shared_ptr<Device> device;    // opened after the idle power was taken
+  std::unique_ptr<EnergyMeter> meter;
+  EnergyWindows windows;
+  BenchRow row;  // what of each row is known by now
 };
 
 // Everything that is crossed; a test runs once for each combination.
@@ -136,8 +153,16 @@ std::optional<double> measure_read_limit(ThreadPool& pool, const HardwareSheet& 
   return sheet.bandwidth.back().bytes_per_second;
 }
 
-void bench_tests(const BenchOptions& options, const Grid& grid, const Model& model, BenchRow& row,
-                 BenchPrinter& printer) {
+// "NVML ...; power-capped at 700 W", or why the energy does not count.
+std::string energy_source(const EnergyMeter& meter, const EnergyPoint& point) {
+  if (!point.work.joules) return "not measured: " + meter.source() + ": " + point.work.reason;
+  std::string source = meter.source();
+  for (const std::string& mark : point.work.marks) source += "; " + mark;
+  return source;
+}
+
+void bench_tests(const BenchOptions& options, const Grid& grid, const Place& place,
+                 const Model& model, BenchRow& row, BenchPrinter& printer) {
   for (const int64_t batch : grid.batch)
     for (const int64_t ubatch : grid.ubatch)
       for (const std::string& kv : grid.kv)
@@ -150,18 +175,61 @@ void bench_tests(const BenchOptions& options, const Grid& grid, const Model& mod
               row.test = {prompt, new_tokens, depth, sequences};
               row.started_at =
                   fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-              row.timing = time_steps(
-                  model, row.test,
-                  {kv_type_of(kv), row.n_ubatch, options.repetitions, !options.no_warm_up});
+              const StepSettings settings{kv_type_of(kv), row.n_ubatch, options.repetitions,
+                                          !options.no_warm_up};
+              row.timing = time_steps(model, row.test, settings);
+              if (place.meter != nullptr) {
+                row.energy =
+                    measure_step_energy(model, row.test, settings, *place.meter, place.windows);
+                row.energy_source = energy_source(*place.meter, *row.energy);
+              }
               write_stdout(printer.row(row));
             }
 }
 
-Checkpoint random_model(const BenchOptions& options) {
+Checkpoint random_model(const BenchOptions& options, const Place& place) {
   ThreadPool pool(usable_cpus());
   const Encoding layers = encoding_of(options.encoding);
   const Encoding lm_head = options.lm_head.empty() ? kBF16 : encoding_of(options.lm_head);
-  return random_checkpoint(read_model_shape(options.random_weights), layers, lm_head, 1, pool);
+  const RowMaker maker{place.device.get(),
+                       [&](const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) {
+                         place.device->random_rows(rows, N, data, scales);
+                       }};
+  return random_checkpoint(read_model_shape(options.random_weights), layers, lm_head, 1, pool,
+                           place.device != nullptr ? &maker : nullptr);
+}
+
+// Opens the meter and the GPU, in the order in which the GPU's idle power can be taken.
+Place make_place(const BenchOptions& options) {
+  Place place;
+  place.isa = chosen_isa(options.isa);
+  place.host = describe_hardware();
+  place.row.isa = place.isa;
+  MeterChoice choice{options.power_command, ""};
+  if (names_device(place.isa)) {
+    place.sheet = describe_device_sheet(place.isa, cache_folder());
+    const ReadLimit limit = read_limit_of(*place.sheet);
+    place.row.read_limit_bytes_per_second = limit.bytes_per_second;
+    place.row.read_limit_source = limit.source;
+    place.row.device = place.sheet->facts.description();
+    choice.gpu_pci_address = place.sheet->facts.pci_address;
+  }
+  if (options.energy) {
+    std::string reason;
+    place.windows = {options.energy_seconds, options.energy_seconds / 2};
+    place.meter = open_energy_meter(choice, reason);
+    if (place.meter != nullptr) {
+      place.row.idle_watts = measure_rest(*place.meter, place.windows.idle_seconds).watts();
+    } else {
+      place.row.energy_source = "not measured: " + reason;
+      write_stderr("energy " + place.row.energy_source + "\n");
+    }
+  }
+  if (place.sheet) {
+    place.device = open_device(place.isa);
+    place.row.gemm_library = place.device->gemm_library();
+  }
+  return place;
 }
 
 // Before anything is printed: a test that cannot run.
@@ -177,10 +245,9 @@ void check_contexts(const Grid& grid, const Checkpoint& checkpoint) {
 }
 
 void bench_model(const BenchOptions& options, const Grid& grid, const Checkpoint& checkpoint,
-                 const std::string& isa, const HardwareSheet& facts, BenchPrinter& printer) {
-  BenchRow row;
+                 const Place& place, BenchPrinter& printer) {
+  BenchRow row = place.row;
   row.model_path = checkpoint.path.string();
-  row.isa = isa;
   for (const auto& [name, weight] : checkpoint.tensors) {
     row.model_bytes += weight.total_bytes();
     row.model_parameters += static_cast<uint64_t>(weight.N) * static_cast<uint64_t>(weight.K);
@@ -189,31 +256,33 @@ void bench_model(const BenchOptions& options, const Grid& grid, const Checkpoint
   for (const int64_t threads : grid.threads) {
     ThreadPool pool(static_cast<int>(threads));
     row.threads = pool.size();
-    if (!names_device(row.isa)) {
-      row.read_limit_bytes_per_second = measure_read_limit(pool, facts, row.model_bytes);
+    if (!place.sheet) {
+      row.read_limit_bytes_per_second = measure_read_limit(pool, place.host, row.model_bytes);
+      row.read_limit_source = "measured now";
     }
-    const Model model(checkpoint, pool, row.isa);
-    bench_tests(options, grid, model, row, printer);
+    const Model model(checkpoint, pool, row.isa, options.kernels.require_sparse);
+    explain_kernels(model, options.kernels);
+    row.kernels = fmt::format("{}", fmt::join(model.kernels_in_use(), ", "));
+    bench_tests(options, grid, place, model, row, printer);
   }
 }
 
 int bench(const BenchOptions& options) {
-  BenchPrinter printer(options.output);
+  BenchPrinter printer(options.output, options.energy);
   const Grid grid = make_grid(options);
-  const std::string isa = chosen_isa(options.isa);
+  const Place place = make_place(options);  // outlives the checkpoints, which may lie in its memory
   Texts paths = split(options.models);
   if (paths.empty()) paths.emplace_back();
   std::vector<Checkpoint> checkpoints;  // mapped, not read
   if (!options.random_weights.empty()) paths = {options.random_weights};
   for (const std::string& path : paths) {
     checkpoints.push_back(options.random_weights.empty() ? load_checkpoint(resolve_model_path(path))
-                                                         : random_model(options));
+                                                         : random_model(options, place));
     check_contexts(grid, checkpoints.back());
   }
-  const HardwareSheet facts = describe_hardware();
   write_stdout(printer.header());
   for (const Checkpoint& checkpoint : checkpoints) {
-    bench_model(options, grid, checkpoint, isa, facts, printer);
+    bench_model(options, grid, checkpoint, place, printer);
   }
   write_stdout(printer.footer());
   return 0;
@@ -249,13 +318,14 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("FORMAT");
   add_isa_option(*verb, options->isa);
+  add_kernel_options(*verb, options->kernels);
   verb->add_option("--random-weights", options->random_weights,
                    "A shape of data/models with random weights, in the place of a model")
       ->type_name("FILE")
       ->option_text("FILE")
       ->excludes("--model");
   verb->add_option("--encoding", options->encoding,
-                   "Of random layers: bf16, f16, int8, int4-g128, q4_0, q8_0 ...")
+                   "Of random layers: bf16, int8, int4-g128, q4_k, bf16-2:4 ...")
       ->type_name("NAME")
       ->option_text("NAME")
       ->needs("--random-weights");
@@ -263,6 +333,16 @@ void add_bench(CLI::App& app, Action& action) {
       ->type_name("NAME")
       ->option_text("NAME")
       ->needs("--random-weights");
+  verb->add_flag("--energy", options->energy, "Measure each test's energy too, after its time");
+  verb->add_option("--energy-seconds", options->energy_seconds,
+                   "--energy: of work; half of it idle before and after")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 600.0).description(""))
+      ->type_name("S");
+  verb->add_option("--power-command", options->power_command,
+                   "--energy: a command that prints watts, in the place of NVML or RAPL")
+      ->type_name("CMD")
+      ->option_text("CMD");
   verb->add_flag("--no-warmup", options->no_warm_up, "Count the first repetition too");
   verb->footer(
       "A LIST is 128,256 or 64-512*2 or 1-8+2, and a flag may be repeated; all lists are crossed.\n"

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <functional>
+#include <span>
 
 #include "base/cpu.h"
 #include "base/error.h"
@@ -53,18 +54,21 @@ Summary summarise(const BenchRow& row) {
 }
 
 double rounded(double value) { return std::round(value * 1e6) * 1e-6; }
+Json or_null(const std::optional<double>& value) { return value ? Json(rounded(*value)) : Json(); }
 
 // compare-llama-bench.py pairs rows by a fixed list of keys. What it does not know must not fall
 // together: the number of sequences therefore stands in `backends` too. Keys of things that tandem
 // does not have carry llama-bench's defaults.
 Json fields_json(const BenchRow& row, const Summary& s) {
-  const std::string backends =
-      row.test.sequences == 1 ? "CPU" : fmt::format("CPU, {} sequences", row.test.sequences);
-  const Json null;
+  const std::string backend = row.device.empty() ? "CPU" : "CUDA";
+  const std::string backends = row.test.sequences == 1
+                                   ? backend
+                                   : fmt::format("{}, {} sequences", backend, row.test.sequences);
+  const EnergyPoint point = row.energy.value_or(EnergyPoint{});
   return {{"build_commit", commit()},
           {"build_number", 0},
           {"cpu_info", cpu_features().model_name},
-          {"gpu_info", ""},
+          {"gpu_info", row.device},
           {"backends", backends},
           {"model_filename", row.model_path},
           {"model_type", row.model_type},
@@ -105,9 +109,19 @@ Json fields_json(const BenchRow& row, const Summary& s) {
           {"stddev_ts", rounded(s.rate.deviation)},
           {"n_pl", row.test.sequences},
           {"isa", row.isa},
+          {"kernels", row.kernels},
           {"bytes_moved", row.timing.bytes_moved},
           {"gb_per_second", rounded(s.bytes_per_second * 1e-9)},
-          {"read_limit_share", s.limit_share ? Json(rounded(*s.limit_share)) : null}};
+          {"read_limit_share", or_null(s.limit_share)},
+          {"read_limit_source", row.read_limit_source},
+          {"gemm_library", row.gemm_library},
+          {"joules_per_token", or_null(point.joules_per_token())},
+          {"dynamic_joules_per_token", or_null(point.dynamic_joules_per_token())},
+          {"tokens_per_second_per_watt", or_null(point.tokens_per_joule())},
+          {"mean_watts", or_null(point.work.watts())},
+          {"idle_watts", or_null(row.idle_watts)},
+          {"loaded_idle_watts", or_null(point.idle_watts())},
+          {"energy_source", row.energy_source}};
 }
 
 Json row_json(const BenchRow& row) {
@@ -116,6 +130,7 @@ Json row_json(const BenchRow& row) {
   json["samples_ns"] = row.timing.samples_ns;
   json["samples_ts"] = Json::array();
   for (const double rate : s.rates) json["samples_ts"].push_back(rounded(rate));
+  if (row.energy) json["energy"] = to_json(*row.energy);
   return json;
 }
 
@@ -180,12 +195,13 @@ struct Column {
 constexpr Column kColumns[] = {{"model", -30}, {"size", 10},    {"params", 10}, {"backend", -10},
                                {"threads", 7}, {"n_ubatch", 8}, {"kv", 6},      {"npl", 4},
                                {"test", 15},   {"t/s", 20},     {"GB/s", 7},    {"of limit", 8}};
+constexpr Column kEnergyColumns[] = {{"J/token", 9}, {"above idle", 10}, {"W", 6}};
 
 std::string cell(const std::string& text, int width) {
   return width < 0 ? fmt::format(" {:<{}} |", text, -width) : fmt::format(" {:>{}} |", text, width);
 }
 
-std::string md_row(const BenchRow& row) {
+std::string md_row(const BenchRow& row, bool with_energy) {
   const Summary s = summarise(row);
   const double mib = static_cast<double>(row.model_bytes) / (1 << 20);
   const double millions = static_cast<double>(row.model_parameters) * 1e-6;
@@ -206,17 +222,31 @@ std::string md_row(const BenchRow& row) {
   std::string line = "|";
   size_t i = 0;
   for (const Column& column : kColumns) line += cell(values[i++], column.width);
+  if (!with_energy) return line + "\n";
+  const EnergyPoint point = row.energy.value_or(EnergyPoint{});
+  const std::optional<double> numbers[] = {point.joules_per_token(),
+                                           point.dynamic_joules_per_token(), point.work.watts()};
+  i = 0;
+  for (const Column& column : kEnergyColumns) {
+    const int digits = column.width == 6 ? 0 : 4;
+    line += cell(numbers[i] ? fmt::format("{:.{}f}", *numbers[i], digits) : "-", column.width);
+    ++i;
+  }
   return line + "\n";
 }
 
-std::string md_header() {
+std::string md_header(bool with_energy) {
   std::string names = "|", rule = "|";
-  for (const Column& column : kColumns) {
-    names += cell(column.name, column.width);
-    rule +=
-        fmt::format(" {}{} |", std::string(static_cast<size_t>(std::abs(column.width)) - 1, '-'),
-                    column.width > 0 ? ":" : "-");
-  }
+  const auto add = [&](std::span<const Column> columns) {
+    for (const Column& column : columns) {
+      names += cell(column.name, column.width);
+      rule +=
+          fmt::format(" {}{} |", std::string(static_cast<size_t>(std::abs(column.width)) - 1, '-'),
+                      column.width > 0 ? ":" : "-");
+    }
+  };
+  add(kColumns);
+  if (with_energy) add(kEnergyColumns);
   return names + "\n" + rule + "\n";
 }
 
@@ -225,7 +255,13 @@ Json typical_fields() {
   BenchRow row;
   row.test.new_tokens = 1;
   row.timing.samples_ns = {1};
-  row.read_limit_bytes_per_second = 1;
+  row.read_limit_bytes_per_second = row.idle_watts = 1;
+  EnergyPoint point;
+  point.tokens = 1;
+  for (EnergyReading* reading : {&point.work, &point.idle_before, &point.idle_after}) {
+    reading->joules = reading->seconds = 1;
+  }
+  row.energy = point;
   return fields_json(row, summarise(row));
 }
 
@@ -265,7 +301,8 @@ bool parse_range(std::string_view item, std::vector<int64_t>& numbers) {
 
 }  // namespace
 
-BenchPrinter::BenchPrinter(const std::string& format) {
+BenchPrinter::BenchPrinter(const std::string& format, bool with_energy)
+    : with_energy_(with_energy) {
   const std::pair<const char*, Format> formats[] = {{"csv", Format::csv},
                                                     {"json", Format::json},
                                                     {"jsonl", Format::jsonl},
@@ -288,7 +325,7 @@ std::string BenchPrinter::header() const {
     case Format::jsonl:
       return "";
     case Format::md:
-      return md_header();
+      return md_header(with_energy_);
     case Format::sql:
       return "CREATE TABLE IF NOT EXISTS llama_bench (\n" +
              keys_of(typical_fields(), ",\n", sql_column) + "\n);\n\n";
@@ -298,7 +335,7 @@ std::string BenchPrinter::header() const {
 
 std::string BenchPrinter::row(const BenchRow& row) {
   const bool is_first = !std::exchange(has_rows_, true);
-  if (format_ == Format::md) return md_row(row);
+  if (format_ == Format::md) return md_row(row, with_energy_);
   if (format_ == Format::jsonl) return dump_json(row_json(row)) + "\n";
   if (format_ == Format::json) return (is_first ? "\n" : ",\n") + dump_json(row_json(row), 2);
   const Json fields = fields_json(row, summarise(row));

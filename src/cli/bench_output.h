@@ -16,17 +16,24 @@ struct BenchRow {
   int64_t n_batch = 0, n_ubatch = 0;
   int threads = 0;
   std::string kv, isa;
+  std::string kernels;  // of the linears, with counts
   StepTest test;
   StepTiming timing;
   std::string started_at;                             // UTC, ISO 8601
-  std::optional<double> read_limit_bytes_per_second;  // none: not measured on this machine
+  std::optional<double> read_limit_bytes_per_second;  // none: not known
+  std::string read_limit_source;
+  // A GPU's; empty on the host.
+  std::string device, gemm_library;
+  std::string energy_source;         // the meter, or why there is no energy; empty: not asked for
+  std::optional<double> idle_watts;  // before anything was loaded
+  std::optional<EnergyPoint> energy;
 };
 
 // Prints rows as they come; `finish` ends a document that needs an end.
 class BenchPrinter {
  public:
-  // csv, json, jsonl, md or sql. Throws usage.
-  explicit BenchPrinter(const std::string& format);
+  // csv, json, jsonl, md or sql; with columns of energy in md. Throws usage.
+  BenchPrinter(const std::string& format, bool with_energy);
 
   std::string header() const;
   std::string row(const BenchRow& row);
@@ -35,6 +42,7 @@ class BenchPrinter {
  private:
   enum class Format : uint8_t { csv, json, jsonl, md, sql };
   Format format_;
+  bool with_energy_;
   bool has_rows_ = false;
 };
 

@@ -295,7 +295,8 @@ int chat(const ChatOptions& options) {
   const ChatPrompt prompt(checkpoint, tokenizer, std::move(tools), "use tandem run");
   // Tools that the template ignores are told now and not at the first message.
   if (!options.tools.empty()) prompt.encode({{"user", "Hi"}});
-  const Model model(checkpoint, pool, isa);
+  const Model model(checkpoint, pool, isa, options.model.kernels.require_sparse);
+  explain_kernels(model, options.model.kernels);
   Chat conversation(options, checkpoint, model, tokenizer, prompt);
   return converse(conversation, stdin_is_terminal() && stderr_is_terminal());
 }

@@ -9,6 +9,8 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/error.h"
+#include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -17,7 +19,7 @@ namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, out, format;
+  std::string model, recipe, out, format, device;
   int64_t group = 0;
   int threads = 0;
 };
@@ -78,6 +80,13 @@ Container container_of(const CompressOptions& options) {
 }
 
 int run_compress(const CompressOptions& options) {
+  if (!options.device.empty()) {
+    fail(ErrorKind::no_device,
+         "compress runs on the CPU, which reads each weight once; found --device {}. run, chat, "
+         "eval, "
+         "bench, study and info take it",
+         options.device);
+  }
   // The recipe first: a wrong name should not wait for a model to be read.
   const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
@@ -124,6 +133,7 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
+  add_device_option(*verb, options->device, "")->group("");
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"

@@ -47,8 +47,11 @@ class Scored {
  public:
   Scored(const std::string& path, const EvalOptions& options, ThreadPool& pool)
       : checkpoint_(load_checkpoint(path)),
-        model_(checkpoint_, pool, chosen_isa(options.model.isa)),
-        kv_type_(kv_type_of(options.model.kv)) {}
+        model_(checkpoint_, pool, chosen_isa(options.model.isa),
+               options.model.kernels.require_sparse),
+        kv_type_(kv_type_of(options.model.kv)) {
+    explain_kernels(model_, options.model.kernels);
+  }
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   const ModelConfig& config() const { return checkpoint_.config; }

@@ -10,6 +10,7 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "kernels/table.h"
+#include "study/device_sheet.h"
 #include "study/hardware.h"
 
 namespace tandem {
@@ -20,8 +21,9 @@ constexpr uint64_t kDefaultModelBytes = 98'000'000;
 
 struct InfoOptions {
   std::string model;
-  int threads = 0;  // 0: all usable CPUs
-  bool json = false;
+  std::string device;  // empty: the host
+  int threads = 0;     // 0: all usable CPUs
+  bool json = false, measure = false;
 };
 
 uint64_t size_of_model(const std::filesystem::path& path) {
@@ -112,7 +114,71 @@ std::string to_text(const HardwareSheet& sheet) {
   return text;
 }
 
+std::string to_text(const DeviceSheet& sheet, const Device& device) {
+  std::string text;
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += fmt::format("{:<16} {}\n", name, value);
+  };
+  const auto number = [](const std::optional<double>& value, const char* unit) {
+    return value ? fmt::format("{:.0f} {}", *value, unit) : fmt::format("unknown {}", unit);
+  };
+  const DeviceFacts& facts = sheet.facts;
+  line("version", fmt::format("tandem {} ({}, {})", version(), commit(), compiler()));
+  line("device",
+       fmt::format("{}, {} multiprocessors, at {}{}", facts.description(), facts.multiprocessors,
+                   facts.pci_address, sheet.in_slices ? ", in slices (MIG)" : ""));
+  line("memory", fmt::format("{:.1f} GB, {:.1f} GB free; L2 {:.0f} MB",
+                             static_cast<double>(facts.memory_bytes) * 1e-9,
+                             static_cast<double>(device.free_bytes()) * 1e-9,
+                             static_cast<double>(facts.cache_bytes) * 1e-6));
+  line("driver", fmt::format("{}, CUDA {}", sheet.driver_version, facts.driver_cuda));
+  if (sheet.nvml_reason.empty()) {
+    line("now",
+         fmt::format("{}, SM {}, memory {}, {}, limit {}", number(sheet.state.watts, "W"),
+                     number(sheet.state.sm_mhz, "MHz"), number(sheet.state.memory_mhz, "MHz"),
+                     number(sheet.state.celsius, "C"), number(sheet.power_limit_watts, "W")));
+  } else {
+    line("now", "unknown: " + sheet.nvml_reason);
+  }
+  const std::string library = device.gemm_library();
+  line("large products", library.empty() ? "own kernels: cuBLASLt 13 is not found" : library);
+  if (!sheet.measured) {
+    line("limits", "not measured on this GPU and driver; --measure does");
+    return text;
+  }
+  const DeviceLimits& limits = sheet.measured->limits;
+  line("measured", sheet.measured->measured_at);
+  line("read",
+       fmt::format("{:.0f} GB/s, {:.1f} GB in one pass", limits.read_bytes_per_second * 1e-9,
+                   static_cast<double>(limits.stream_bytes) * 1e-9));
+  line("copy", fmt::format("{:.0f} GB/s read and written", limits.copy_bytes_per_second * 1e-9));
+  line("launch", fmt::format("{:.2f} us within a CUDA graph", limits.launch_seconds * 1e6));
+  for (const DeviceLimits::Gemm& gemm : limits.gemms) {
+    line("product",
+         fmt::format("{:.0f} Top/s, {}, {} x {} x {}, by {}", gemm.operations_per_second * 1e-12,
+                     gemm.type, gemm.size, gemm.size, gemm.size, sheet.measured->gemm_library));
+  }
+  return text;
+}
+
+int device_info(const InfoOptions& options) {
+  DeviceSheet sheet = describe_device_sheet(options.device, cache_folder());
+  const std::shared_ptr<Device> device = open_device(options.device);
+  if (options.measure) measure_and_keep(sheet, *device, cache_folder());
+  if (!options.json) {
+    write_stdout(to_text(sheet, *device));
+    return 0;
+  }
+  Json json = {{"schema", "tandem.device/1"}, {"version", version()}, {"commit", commit()}};
+  json.update(to_json(sheet));
+  json["gemm_library"] = device->gemm_library();
+  json["free_bytes"] = device->free_bytes();
+  write_stdout(dump_json(json, 2) + "\n");
+  return 0;
+}
+
 int info(const InfoOptions& options) {
+  if (!options.device.empty()) return device_info(options);
   const uint64_t model_bytes = bytes_to_read(options);
   HardwareSheet facts = describe_hardware();
   ThreadPool pool(chosen_threads(options.threads));
@@ -134,8 +200,15 @@ void add_info(CLI::App& app, Action& action) {
   verb->add_option("--model", options->model, "Read as many bytes as this model has")
       ->type_name("MODEL");
   add_threads_option(*verb, options->threads);
+  add_device_option(*verb, options->device,
+                    "Describe this GPU instead: cuda, or cuda:N of several");
+  verb->add_flag("--measure", options->measure,
+                 "Measure the GPU's limits and keep them for bench and study (10 s)")
+      ->needs("--device");
   verb->add_flag("--json", options->json, "Print one JSON document");
-  verb->footer("Examples:\n  tandem info\n  tandem info --model model.gguf --json");
+  verb->footer(
+      "Examples:\n  tandem info\n  tandem info --model model.gguf --json\n"
+      "  tandem info --device cuda --measure");
   verb->callback([options, &action] { action = [options] { return info(*options); }; });
 }
 

@@ -74,18 +74,22 @@ void add_threads_option(CLI::App& verb, int& threads) {
       ->type_name("N");
 }
 
-void add_isa_option(CLI::App& verb, std::string& isa) {
-  verb.add_option("--isa", isa, "Instruction set: avx512, avx2 or ref (the best there is)")
-      ->type_name("NAME")
-      ->option_text("NAME");
-  verb.add_option("--device", isa, "cuda, or cuda:N of several; without it the CPU runs the model")
+CLI::Option* add_device_option(CLI::App& verb, std::string& device, const char* what) {
+  return verb.add_option("--device", device, what)
       ->type_name("NAME")
       ->option_text("NAME")
-      ->excludes("--isa")
       ->check(validator([](const std::string& name) {
         return names_device(name) ? ""
                                   : fmt::format("found {}, expected cuda or cuda:N", quote(name));
       }));
+}
+
+void add_isa_option(CLI::App& verb, std::string& isa) {
+  verb.add_option("--isa", isa, "Instruction set: avx512, avx2 or ref (the best there is)")
+      ->type_name("NAME")
+      ->option_text("NAME");
+  add_device_option(verb, isa, "cuda, or cuda:N of several; without it the CPU runs the model")
+      ->excludes("--isa");
 }
 
 void add_model_options(CLI::App& verb, ModelOptions& options) {
@@ -98,6 +102,7 @@ void add_model_options(CLI::App& verb, ModelOptions& options) {
       ->type_name("TYPE");
   add_threads_option(verb, options.threads);
   add_isa_option(verb, options.isa);
+  add_kernel_options(verb, options.kernels);
 }
 
 void add_sampling_options(CLI::App& verb, SamplingParams& sampling) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/explain.h"
 #include "runtime/request.h"
 
 namespace tandem {
@@ -16,13 +17,15 @@ struct ModelOptions {
   std::string kv = "bf16";
   std::string isa;  // empty: the best this processor has
   int threads = 0;  // 0: all usable CPUs
+  KernelOptions kernels;
 };
 
-// MODEL --kv --threads --isa --device
+// MODEL --kv --threads --isa --device --explain --require-sparse
 void add_model_options(CLI::App& verb, ModelOptions& options);
 void add_threads_option(CLI::App& verb, int& threads);
 // --isa --device: a GPU's name takes the place of an instruction set's.
 void add_isa_option(CLI::App& verb, std::string& isa);
+CLI::Option* add_device_option(CLI::App& verb, std::string& device, const char* what);
 // --temperature --top-k --top-p --min-p --repetition-penalty --seed
 void add_sampling_options(CLI::App& verb, SamplingParams& sampling);
 

@@ -7,7 +7,7 @@
 
 namespace tandem {
 
-std::filesystem::path default_model_path() {
+std::filesystem::path cache_folder() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   std::filesystem::path root;
@@ -16,8 +16,10 @@ std::filesystem::path default_model_path() {
   } else {
     root = std::filesystem::path(home != nullptr ? home : "/") / ".cache";
   }
-  return root / "tandem" / "models" / kDefaultModelName;
+  return root / "tandem";
 }
+
+std::filesystem::path default_model_path() { return cache_folder() / "models" / kDefaultModelName; }
 
 std::filesystem::path resolve_model_path(const std::string& given) {
   std::error_code error;

@@ -12,6 +12,9 @@ inline constexpr const char* kDefaultModelName = "SmolLM2-135M-Instruct.Q4_1.ggu
 // or not.
 std::filesystem::path default_model_path();
 
+// The folder above it: $XDG_CACHE_HOME/tandem, with texts, variants and devices beside the models.
+std::filesystem::path cache_folder();
+
 // `given`, or its snapshot in the Hugging Face cache when no file has that name and it is a hub id,
 // or the default model when it is empty. Throws usage, saying how to get the model, when a hub id is
 // not in the cache or the default is not there; any other path is not looked at.

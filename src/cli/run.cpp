@@ -229,7 +229,8 @@ int run(const RunOptions& options) {
   const Tokenizer tokenizer(checkpoint.tokenizer);
   std::vector<int32_t> tokens =
       encode_prompt(options, checkpoint, tokenizer, prompt, std::move(tools));
-  const Model model(checkpoint, pool, isa);
+  const Model model(checkpoint, pool, isa, options.model.kernels.require_sparse);
+  explain_kernels(model, options.model.kernels);
   const RunResult result = generate(options, model, tokenizer, std::move(tokens));
   if (options.json) {
     print_json(options, model, checkpoint, result);

@@ -21,6 +21,8 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "kernels/table.h"
+#include "study/child.h"
+#include "study/device_sheet.h"
 #include "study/hardware.h"
 #include "study/report.h"
 #include "study/run.h"
@@ -28,6 +30,8 @@
 
 namespace tandem {
 namespace {
+
+constexpr double kMeasureSeconds = 300;  // for what takes ten
 
 struct StudyFlags {
   std::string model, profile = "quick", text, out, isa, quality_floor, power_command, cell_json;
@@ -70,6 +74,8 @@ Profile chosen_profile(const StudyFlags& flags) {
   return profile;
 }
 
+std::string program_path() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
+
 // The command as it was typed, quoted for a shell.
 std::string typed_command() {
   std::string bytes;
@@ -110,31 +116,58 @@ std::string shipped_encoding(const Checkpoint& checkpoint) {
   return most == bytes.end() ? "" : most->first;
 }
 
-// What every Record of this session says beside its numbers. The read limit is the bandwidth beyond
-// the caches, measured now, because a shared machine's differs from hour to hour.
-Json study_facts(const Checkpoint& source, ThreadPool& pool) {
+// The processor's limits, measured now, because a shared machine's differ from hour to hour. The
+// read limit is the bandwidth beyond the caches.
+void add_cpu_limits(const Checkpoint& source, ThreadPool& pool, Json& facts) {
+  if (!cpu_features().avx2) return;
+  const HardwareSheet sheet = measure_hardware(describe_hardware(), pool, source.file_bytes);
+  if (!sheet.bandwidth.empty()) {
+    facts["read_gbps_limit"] = sheet.bandwidth.back().bytes_per_second * 1e-9;
+  }
+  for (const ComputePeak& peak : sheet.peaks) {
+    if (peak.threads != pool.size()) continue;
+    facts["int8_gops_limit"] = peak.int8_gops;
+    facts["f32_gflops_limit"] = peak.f32_gflops;
+  }
+}
+
+// A GPU and its limits, measured in a child process once for a driver: this process starts no work
+// on the GPU, whose idle power is to be taken.
+DeviceSheet device_sheet(const std::string& device) {
+  DeviceSheet sheet = describe_device_sheet(device, cache_folder());
+  if (sheet.measured) return sheet;
+  write_stderr("measuring the limits of " + sheet.facts.model + "\n");
+  const ChildResult child =
+      run_child({program_path(), "info", "--device", device, "--measure"}, kMeasureSeconds);
+  if (!child.ok()) {
+    fail(ErrorKind::system, "info --device {} --measure {}: {}", device, child.outcome(),
+         quote(child.messages, 400));
+  }
+  return describe_device_sheet(device, cache_folder());
+}
+
+// What every Record of this session says beside its numbers.
+Json study_facts(const Checkpoint& source, ThreadPool& pool,
+                 const std::optional<DeviceSheet>& sheet) {
   Json facts = {{"command", typed_command()}};
   if (const std::string encoding = shipped_encoding(source); !encoding.empty()) {
     facts["shipped_encoding"] = encoding;
   }
-  if (cpu_features().avx2) {
-    const HardwareSheet sheet = measure_hardware(describe_hardware(), pool, source.file_bytes);
-    if (!sheet.bandwidth.empty()) {
-      facts["read_gbps_limit"] = sheet.bandwidth.back().bytes_per_second * 1e-9;
-    }
-    for (const ComputePeak& peak : sheet.peaks) {
-      if (peak.threads != pool.size()) continue;
-      facts["int8_gops_limit"] = peak.int8_gops;
-      facts["f32_gflops_limit"] = peak.f32_gflops;
-    }
+  if (!sheet) {
+    add_cpu_limits(source, pool, facts);
+    return facts;
   }
+  const ReadLimit limit = read_limit_of(*sheet);
+  if (limit.bytes_per_second) facts["read_gbps_limit"] = *limit.bytes_per_second * 1e-9;
+  facts["read_limit_source"] = limit.source;
+  facts["device"] = to_json(*sheet);
   return facts;
 }
 
 StudySettings make_settings(const StudyFlags& flags) {
   StudySettings settings;
   settings.profile = chosen_profile(flags);
-  const std::filesystem::path cache = default_model_path().parent_path().parent_path();
+  const std::filesystem::path cache = cache_folder();
   settings.model_path = resolve_model_path(flags.model);
   settings.text_path = flags.text.empty() ? cache / "texts/developers-reference.txt"
                                           : std::filesystem::path(flags.text);
@@ -145,7 +178,15 @@ StudySettings make_settings(const StudyFlags& flags) {
   settings.isa = chosen_isa(flags.isa);
   settings.threads = chosen_threads(flags.threads);
   settings.seed = flags.seed;
-  settings.power_command = flags.power_command;
+  settings.meter.power_command = flags.power_command;
+  std::optional<DeviceSheet> sheet;
+  if (names_device(settings.isa)) {
+    sheet = device_sheet(settings.isa);
+    settings.meter.gpu_pci_address = sheet->facts.pci_address;
+    settings.processor = sheet->facts.description();
+    // What a GPU's cache does not hold is left out of a profile, and refused when asked for.
+    if (flags.kv.empty()) settings.profile.kv = {"bf16"};
+  }
   settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
 
   const Checkpoint source = load_checkpoint(settings.model_path);
@@ -158,7 +199,7 @@ StudySettings make_settings(const StudyFlags& flags) {
       prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, say)
           .front()
           .path;
-  settings.facts = study_facts(source, pool);
+  settings.facts = study_facts(source, pool, sheet);
   return settings;
 }
 
@@ -191,7 +232,7 @@ int run(const StudyFlags& flags) {
   StudyOptions options;
   options.out_dir = flags.out.empty() ? std::filesystem::path("studies") / flags.profile
                                       : std::filesystem::path(flags.out);
-  options.program = std::filesystem::read_symlink("/proc/self/exe").string();
+  options.program = program_path();
   options.fresh = flags.fresh;
   options.on_progress = print_progress;
   const StudyResult result = run_study(settings, options);
@@ -247,7 +288,7 @@ void add_study(CLI::App& app, Action& action) {
                    "Least quality to recommend, against bf16 (top1=90,ppl=5)")
       ->type_name("PERCENT");
   verb->add_option("--power-command", flags->power_command,
-                   "A command that prints watts, where RAPL cannot be read")
+                   "A command that prints watts, in the place of NVML or RAPL")
       ->type_name("CMD");
   verb->add_option("--seed", flags->seed, "Of the prompts and of the order of cells")
       ->capture_default_str()

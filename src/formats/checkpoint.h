@@ -37,6 +37,8 @@ struct Checkpoint {
 
   // The files behind the tensors; weights point into them.
   std::vector<std::shared_ptr<MappedFile>> files;
+  // Made by random_checkpoint: every number is finite, and matrices may lie in a device's memory.
+  bool is_random = false;
   // The memory behind tensors that come from no file.
   std::vector<std::shared_ptr<const Buffer>> memory;
   // Vectors that the reader had to put in another order; their weights point here.

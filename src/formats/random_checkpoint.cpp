@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "formats/validate.h"
 #include "tensor/dtype.h"
+#include "tensor/sparse.h"
 
 namespace tandem {
 namespace {
@@ -24,19 +25,10 @@ struct Sheet {
   std::shared_ptr<Buffer> data, scales;
 };
 
-// Sum of four uniform 16-bit numbers: normal enough, and the same on every machine. Deviation
-// 37837.
-float near_normal(uint64_t bits) {
-  const int64_t sum = static_cast<int64_t>((bits & 0xFFFF) + (bits >> 16 & 0xFFFF) +
-                                           (bits >> 32 & 0xFFFF) + (bits >> 48));
-  return static_cast<float>(sum - 2 * 65535) * (1.0f / 37837.0f);
-}
-
-void fill_plain(const Sheet& sheet, Random& random, std::byte* row, float deviation) {
-  for (int64_t k = 0; k < sheet.K; ++k) {
+void fill_plain(Packing packing, int64_t count, Random& random, std::byte* row, float deviation) {
+  for (int64_t k = 0; k < count; ++k) {
     const float value = near_normal(random.next()) * deviation;
-    const uint16_t half =
-        sheet.encoding.packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
+    const uint16_t half = packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
     std::memcpy(row + 2 * k, &half, 2);
   }
 }
@@ -67,18 +59,57 @@ void fill_blocks(const Sheet& sheet, Random& random, std::byte* row, float scale
   }
 }
 
+// Random codes under scales and minimums that are all alike.
+void fill_super_blocks(const Sheet& sheet, Random& random, std::byte* row, float deviation) {
+  const size_t bytes = sheet.encoding.row_bytes(sheet.K), block = sheet.encoding.row_bytes(256);
+  fill_random_bytes(random, row, bytes);
+  for (std::byte* p = row; p < row + bytes; p += block) {
+    if (sheet.encoding.packing == Packing::q4_k) {
+      const float d = deviation / 4.61f / 32;  // of all scales 32, of all minimums 30
+      store_scale(p, ScaleType::f16, d);
+      store_scale(p + 2, ScaleType::f16, 8 * d);
+      std::memset(p + 4, 0xA0, 4);
+      std::memset(p + 8, 0x5E, 4);
+      std::memset(p + 12, 0xE0, 4);
+    } else {
+      std::memset(p + 192, 32, 16);
+      store_scale(p + 208, ScaleType::f16, deviation / 18.5f / 32);
+    }
+  }
+}
+
+// The six pairs of places, equally often.
+void fill_places(const Sheet& sheet, Random& random, std::byte* row) {
+  std::byte* places = row + sheet.encoding.row_bytes(sheet.K) - static_cast<size_t>(sheet.K / 8);
+  for (int64_t i = 0; i < sheet.K / 8; ++i) {
+    const uint64_t pair = random.below(36);
+    places[i] = static_cast<std::byte>(kPlaces24[pair % 6] | kPlaces24[pair / 6] << 4);
+  }
+}
+
 void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   const Encoding& encoding = sheet.encoding;
   Random random(seed ^ static_cast<uint64_t>(n) * 0xD1342543DE82EF95ull ^
                 static_cast<uint64_t>(sheet.K) << 40);
   std::byte* row = sheet.data->data() + static_cast<size_t>(n) * encoding.row_bytes(sheet.K);
-  const float deviation = 1.0f / std::sqrt(static_cast<float>(sheet.K));
+  const auto kept = encoding.is_sparse() ? sheet.K / 2 : sheet.K;
+  const float deviation = 1.0f / std::sqrt(static_cast<float>(kept));
   // Uniform codes of 4 and of 8 bits deviate by 4.61 and 73.9, of nf4 and fp4 by 0.517 and 0.487.
   const float nibble = deviation / 4.61f, byte = deviation / 73.9f;
   switch (encoding.packing) {
     case Packing::bf16:
     case Packing::f16:
-      fill_plain(sheet, random, row, deviation);
+      fill_plain(encoding.packing, sheet.K, random, row, deviation);
+      return;
+    case Packing::bf16_24:
+    case Packing::f16_24:
+      fill_plain(encoding.packing == Packing::f16_24 ? Packing::f16 : Packing::bf16, kept, random,
+                 row, deviation);
+      fill_places(sheet, random, row);
+      return;
+    case Packing::q4_k:
+    case Packing::q6_k:
+      fill_super_blocks(sheet, random, row, deviation);
       return;
     case Packing::q8_0:
       fill_blocks(sheet, random, row, byte, 0);
@@ -95,6 +126,7 @@ void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   } else {
     fill_random_bytes(random, row, encoding.row_bytes(sheet.K));
   }
+  if (encoding.is_sparse()) fill_places(sheet, random, row);
   const int64_t groups = encoding.groups_per_row(sheet.K);
   const size_t step = scale_bytes(encoding.scale_type);
   const float scale = encoding.is_fp8() ? deviation / kFp8Deviation
@@ -108,16 +140,34 @@ void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   }
 }
 
-Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, ThreadPool& pool) {
+// The same rows where the maker makes them; false when it does not make this encoding's.
+bool make_elsewhere(const RowMaker& maker, uint64_t seed, Sheet& sheet) {
+  RandomRows rows;
+  if (!random_rows_of(sheet.encoding, sheet.K, seed, rows)) return false;
+  sheet.data =
+      std::make_shared<Buffer>(static_cast<size_t>(sheet.N * rows.row_bytes), maker.memory);
+  const int64_t scales_each = rows.groups * rows.scale_bytes;
+  if (scales_each > 0) {
+    sheet.scales =
+        std::make_shared<Buffer>(static_cast<size_t>(sheet.N * scales_each), maker.memory);
+  }
+  maker.make(rows, sheet.N, sheet.data->data(),
+             sheet.scales != nullptr ? sheet.scales->data() : nullptr);
+  return true;
+}
+
+Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, ThreadPool& pool,
+                 const RowMaker* maker) {
   if (K % encoding.block() != 0) {
     fail(ErrorKind::usage, "{} in rows of {} elements; expected a multiple of {}", encoding.name(),
          K, encoding.block());
   }
   Sheet sheet{encoding, K, N, nullptr, nullptr};
+  if (maker != nullptr && make_elsewhere(*maker, seed, sheet)) return sheet;
   sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N) * encoding.row_bytes(K));
-  const bool has_scales = encoding.packing == Packing::int8_channel ||
-                          encoding.packing == Packing::int4_group || encoding.is_fp8() ||
-                          encoding.is_lookup();
+  const bool has_scales =
+      encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
+      encoding.packing == Packing::int4_group_24 || encoding.is_fp8() || encoding.is_lookup();
   if (has_scales) {
     sheet.scales = std::make_shared<Buffer>(static_cast<size_t>(N * encoding.groups_per_row(K)) *
                                             scale_bytes(encoding.scale_type));
@@ -180,8 +230,9 @@ ModelConfig read_model_shape(const std::filesystem::path& path) {
 
 Encoding encoding_of(std::string_view name) {
   constexpr std::string_view kNames[] = {
-      "bf16", "f16",  "int8", "int4-g32",        "int4-g64", "int4-g128", "q4_0",
-      "q4_1", "q8_0", "fp8",  "fp8-weight-only", "nf4",      "fp4"};
+      "bf16", "f16",      "int8",    "int4-g32",        "int4-g64",     "int4-g128",    "q4_0",
+      "q4_1", "q8_0",     "fp8",     "fp8-weight-only", "nf4",          "fp4",          "q4_k",
+      "q6_k", "bf16-2:4", "f16-2:4", "int4-g32-2:4",    "int4-g64-2:4", "int4-g128-2:4"};
   const Encoding encodings[] = {kBF16,
                                 kF16,
                                 int8_channel(ScaleType::bf16),
@@ -194,7 +245,14 @@ Encoding encoding_of(std::string_view name) {
                                 fp8_channel(ScaleType::bf16),
                                 fp8_weight(ScaleType::bf16),
                                 kNF4,
-                                kFP4};
+                                kFP4,
+                                kQ4_K,
+                                kQ6_K,
+                                kBF16_24,
+                                kF16_24,
+                                int4_group_24(32, ScaleType::f16),
+                                int4_group_24(64, ScaleType::f16),
+                                int4_group_24(128, ScaleType::f16)};
   const auto* found = std::ranges::find(kNames, name);
   if (found == std::end(kNames)) {
     fail(ErrorKind::usage, "encoding {}; expected one of {}", quote(name), fmt::join(kNames, ", "));
@@ -203,7 +261,8 @@ Encoding encoding_of(std::string_view name) {
 }
 
 Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
-                             const Encoding& lm_head, uint64_t seed, ThreadPool& pool) {
+                             const Encoding& lm_head, uint64_t seed, ThreadPool& pool,
+                             const RowMaker* maker) {
   const auto encoding_for = [&](const std::string& name) {
     if (name == "lm_head.weight") return lm_head;
     if (name != "model.embed_tokens.weight") return layers;
@@ -212,6 +271,7 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
   Checkpoint checkpoint;
   checkpoint.path = config.name;
   checkpoint.format = "random weights";
+  checkpoint.is_random = true;
   checkpoint.config = config;
   std::vector<Sheet> sheets;
   const auto expected = expected_tensors(config);
@@ -230,7 +290,7 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
     }
   }
   for (Sheet& sheet : sheets) {
-    sheet = make_sheet(sheet.encoding, sheet.K, sheet.N + kPlaces, seed, pool);
+    sheet = make_sheet(sheet.encoding, sheet.K, sheet.N + kPlaces, seed, pool, maker);
     checkpoint.memory.push_back(sheet.data);
     if (sheet.scales != nullptr) checkpoint.memory.push_back(sheet.scales);
   }

@@ -8,9 +8,13 @@ namespace tandem {
 std::span<const LinearKernel> cuda_linear_kernels() { return {}; }
 const OpSet* cuda_ops() { return nullptr; }
 
-std::shared_ptr<Device> open_cuda_device(int) {
+DeviceFacts describe_cuda_device(int) {
   fail(ErrorKind::no_device,
        "this build has no CUDA kernels; build where nvcc 13 is found, or with -DTANDEM_CUDA=ON");
+}
+std::shared_ptr<Device> open_cuda_device(int index) {
+  describe_cuda_device(index);
+  return nullptr;
 }
 
 }  // namespace tandem

@@ -54,6 +54,7 @@ struct PackedWeight {
   std::vector<Weight> parts;  // ref only: the canonical rows, concatenated along N
   // Bytes one use of the whole matrix reads.
   uint64_t read_bytes = 0;
+  bool sparse_only = false;  // 2:4: many tokens too skip what is not kept, at whatever speed
 };
 
 // A row of the kernel table for linears: the instruction set `isa` runs weights of `packing`.
@@ -73,6 +74,10 @@ struct LinearKernel {
   // The same on a device, for many rows: out[T, K]; `rows` [T] lies in the device's memory.
   void (*gather_rows)(const Context&, const PackedWeight&, const int32_t* rows, int64_t T,
                       float* out) = nullptr;
+  // What many tokens at once change, for a reader; null: nothing.
+  const char* many_tokens = nullptr;
+  // 2:4 weights: what is not kept is neither read nor multiplied.
+  bool skips_zeros = false;
 };
 
 enum class KvType : uint8_t { f32, bf16, int8 };

@@ -17,7 +17,9 @@ const OpSet& avx512_ops();
 const OpSet* cuda_ops();  // null in a build without CUDA
 
 class Device;
+struct DeviceFacts;
 std::shared_ptr<Device> open_cuda_device(int index);  // throws no_device
+DeviceFacts describe_cuda_device(int index);          // throws no_device
 
 // Below this largest element, 127 / max|x| overflows: such a block is quantized to zero codes.
 inline constexpr float kSmallestMaxAbs = 1e-36f;

@@ -57,7 +57,7 @@ std::string_view best_isa() { return runnable_isas().front(); }
 
 void require_isa(std::string_view isa) {
   if (names_device(isa)) {
-    open_device(isa);
+    describe_device(isa);
     return;
   }
   const auto names = runnable_isas();
@@ -69,10 +69,14 @@ void require_isa(std::string_view isa) {
 }
 
 const LinearKernel& find_linear(std::string_view isa, Packing packing) {
+  std::vector<std::string> others;
   for (const LinearKernel& row : linear_kernels()) {
-    if (isa == row.isa && row.packing == packing) return row;
+    if (isa != row.isa) continue;
+    if (row.packing == packing) return row;
+    others.push_back(Encoding{row.packing}.name());
   }
-  fail(ErrorKind::no_device, "no kernel runs {} weights on {}", Encoding{packing}.name(), isa);
+  fail(ErrorKind::no_device, "no kernel runs {} weights on {}, which runs {}", Encoding{packing}.name(), isa,
+       others.empty() ? "none" : fmt::format("{}", fmt::join(others, ", ")));
 }
 
 const OpSet& find_ops(std::string_view isa) {

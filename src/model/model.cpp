@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "model/workspace.h"
 #include "tensor/finite.h"
+#include "tensor/sparse.h"
 
 namespace tandem {
 namespace {
@@ -36,20 +37,47 @@ void check_finite(const Checkpoint& checkpoint, ThreadPool& pool, const std::str
   }
 }
 
+// Tensor cores take the places of 2:4 weights on trust.
+void check_places(const Checkpoint& checkpoint, ThreadPool& pool, const std::string& name) {
+  const Weight& weight = checkpoint.weight(name);
+  if (!weight.encoding.is_sparse()) return;
+  std::atomic<int64_t> bad_row{-1};
+  pool.parallel_for(weight.N, 64, [&](int64_t begin, int64_t end, int) {
+    for (int64_t n = begin; n < end; ++n) {
+      if (first_bad_places(weight, n) >= 0) bad_row.store(n, std::memory_order_relaxed);
+    }
+  });
+  if (bad_row < 0) return;
+  const int64_t group = first_bad_places(weight, bad_row);
+  const int places = places_of(row_places(weight, bad_row), group);
+  fail(ErrorKind::bad_file,
+       "{}: tensor {}: 2:4 indices out of range: row {} keeps {} and {} of the four elements from {}; expected two "
+       "different ones in ascending order",
+       checkpoint.path.string(), quote(name), bad_row.load(), places & 3, places >> 2, 4 * group);
+}
+
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
 LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::string_view isa, Arena& arena,
-                 const std::vector<std::string>& names) {
+                 const std::vector<std::string>& names, bool require_sparse) {
   LinearGroup group;
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
     const Encoding encoding = checkpoint.weight(names[i]).encoding;
     for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
-      check_finite(checkpoint, *context.pool, names[i]);
+      if (!checkpoint.is_random) {
+        check_finite(checkpoint, *context.pool, names[i]);
+        check_places(checkpoint, *context.pool, names[i]);
+      }
       parts.push_back(checkpoint.weight(names[i]));
     }
     const LinearKernel& kernel = find_linear(isa, encoding.packing);
+    if (require_sparse && encoding.is_sparse() && !kernel.skips_zeros) {
+      fail(ErrorKind::no_device, "{}: {} is {} and would run dense: kernel {} skips no zeros, and --require-sparse asks for it",
+           checkpoint.path.string(), names[i - 1], encoding.name(), kernel.name);
+    }
     PackedWeight packed = kernel.prepack(context, parts, arena);
     packed.kernel = &kernel;
+    packed.sparse_only = require_sparse;
     if (!group.parts.empty() && kernel.act_type != group.act_type()) {
       fail(ErrorKind::bad_file, "{}: {} is {}, but its neighbours want {} activations",
            checkpoint.path.string(), names[i - 1], encoding.name(), act_type_name(group.act_type()));
@@ -58,6 +86,13 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
     group.parts.push_back(std::move(packed));
   }
   return group;
+}
+
+void check_has_sparse(const Checkpoint& checkpoint) {
+  for (const auto& [name, weight] : checkpoint.tensors) {
+    if (weight.encoding.is_sparse()) return;
+  }
+  fail(ErrorKind::usage, "--require-sparse: {} has no 2:4 weights", checkpoint.path.string());
 }
 
 constexpr std::string_view kCudaKernels = "cuda";  // of any GPU
@@ -81,6 +116,16 @@ void check_runs_on_cuda(const Checkpoint& checkpoint) {
   }
 }
 
+// Before anything is loaded: a model that its GPU cannot hold.
+void check_fits(const Checkpoint& checkpoint, const Device& device) {
+  uint64_t needed = 0;
+  for (const NamedTensor& tensor : checkpoint.tensors) needed += tensor.weight.total_bytes();
+  const uint64_t free = device.free_bytes();
+  if (needed <= free) return;
+  fail(ErrorKind::no_memory, "{}: its weights are {} bytes, {} has {} free",
+       checkpoint.path.string(), needed, device.name(), free);
+}
+
 uint64_t resident_bytes(const LinearGroup& group) {
   uint64_t sum = 0;
   for (const PackedWeight& part : group.parts) {
@@ -97,19 +142,23 @@ uint64_t read_bytes(const LinearGroup& group) {
 
 }  // namespace
 
-Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa)
+Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa, bool require_sparse)
     : config_(checkpoint.config),
       pool_(pool),
       isa_(isa),
       device_(names_device(isa) ? open_device(isa) : nullptr),
       arena_(device_.get()),
       rope_(checkpoint.config) {
-  require_isa(isa);
+  if (device_ == nullptr) require_isa(isa);
   const std::string_view kernels = device_ != nullptr ? kCudaKernels : isa;
   ops_ = &find_ops(kernels);
-  if (device_ != nullptr) check_runs_on_cuda(checkpoint);
+  if (device_ != nullptr) {
+    check_runs_on_cuda(checkpoint);
+    check_fits(checkpoint, *device_);
+  }
+  if (require_sparse) check_has_sparse(checkpoint);
   const auto pack_group = [&](const std::vector<std::string>& names) {
-    LinearGroup group = pack(checkpoint, {&pool, device_.get()}, kernels, arena_, names);
+    LinearGroup group = pack(checkpoint, {&pool, device_.get()}, kernels, arena_, names, require_sparse);
     weight_bytes_ += resident_bytes(group);
     return group;
   };
@@ -192,6 +241,33 @@ std::vector<std::string> Model::kernels_in_use() const {
   std::vector<std::string> lines;
   for (const auto& [name, n] : counts) lines.push_back(fmt::format("{} x{}", name, n));
   return lines;
+}
+
+std::vector<KernelUse> Model::kernel_uses() const {
+  std::vector<KernelUse> uses;
+  const auto add = [&](std::string_view layers, const LinearGroup& group) {
+    for (const PackedWeight& part : group.parts) {
+      const auto same = [&](const KernelUse& use) {
+        return use.layers == layers && use.kernel == part.kernel && use.encoding == part.encoding &&
+               use.N == part.N && use.K == part.K;
+      };
+      const auto it = std::find_if(uses.begin(), uses.end(), same);
+      if (it != uses.end()) {
+        ++it->count;
+      } else {
+        uses.push_back({layers, part.kernel, part.encoding, part.N, part.K, 1, part.read_bytes});
+      }
+    }
+  };
+  add("embedding", embedding_);
+  for (const Layer& layer : layers_) {
+    add("qkv", layer.qkv);
+    add("o", layer.o);
+    add("gate_up", layer.gate_up);
+    add("down", layer.down);
+  }
+  add("output", lm_head_.parts.empty() ? embedding_ : lm_head_);
+  return uses;
 }
 
 KvLayout Model::kv_layout(KvType type) const {

@@ -23,6 +23,15 @@ struct LinearGroup {
   ActType act_type() const { return parts.front().kernel->act_type; }
 };
 
+// One kernel's share of a model: `count` matrices of the same shape and encoding.
+struct KernelUse {
+  std::string_view layers;  // "qkv", "o", "gate_up", "down", "embedding", "output"
+  const LinearKernel* kernel = nullptr;
+  Encoding encoding;
+  int64_t N = 0, K = 0, count = 0;
+  uint64_t read_bytes = 0;  // of one
+};
+
 // Vectors lie in the model's arena, where the kernels read.
 struct Layer {
   const float* attn_norm = nullptr;  // [C]
@@ -44,8 +53,9 @@ class Model {
  public:
   // Packs the weights and releases the checkpoint's mapped pages (ref keeps them: it decodes on the
   // fly). An isa of "cuda" or "cuda:N" is that GPU. The pool must outlive the model. Throws no_device
-  // when the table has no row for a weight, no_memory when the weights do not fit.
-  Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa);
+  // when the table has no row for a weight, no_memory when the weights do not fit. require_sparse:
+  // no_device when a 2:4 weight would be multiplied as a dense one, usage when none is 2:4.
+  Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view isa, bool require_sparse = false);
 
   const ModelConfig& config() const { return config_; }
   std::string_view isa() const { return isa_; }
@@ -57,6 +67,8 @@ class Model {
   uint64_t step_read_bytes() const { return step_read_bytes_; }
   // Names of the linear kernels in use, with how many matrices each runs: "linear_q4_1_avx512 x120".
   std::vector<std::string> kernels_in_use() const;
+  // The same in full, in the order of a step.
+  std::vector<KernelUse> kernel_uses() const;
   KvLayout kv_layout(KvType type) const;
 
   // Buffers of a step, for at most max_tokens tokens, max_logits rows of logits and max_pages pages

@@ -60,6 +60,11 @@ Profile find_profile(const std::string& name) {
   fail(ErrorKind::usage, "--profile: found {}, expected smoke, quick or full", quote(name));
 }
 
+EnergyWindows energy_windows(const StudySettings& settings) {
+  if (settings.meter.gpu_pci_address.empty()) return {2.0, 0.0};
+  return settings.profile.name == "smoke" ? EnergyWindows{3.0, 1.0} : EnergyWindows{10.0, 5.0};
+}
+
 std::string study_id(const StudySettings& settings) {
   const Profile& p = settings.profile;
   const Json document = {{"model", settings.model_hash},
@@ -75,7 +80,8 @@ std::string study_id(const StudySettings& settings) {
                          {"threads", settings.threads},
                          {"isa", settings.isa},
                          {"seed", settings.seed},
-                         {"power_command", settings.power_command},
+                         {"power_command", settings.meter.power_command},
+                         {"processor", settings.processor},
                          {"version", version()},
                          {"commit", commit()}};
   return hash_hex(dump_json(document)).substr(0, 16);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "study/meters/energy_point.h"
 #include "study/record.h"
 
 namespace tandem {
@@ -48,9 +49,14 @@ struct StudySettings {
   int threads = 1;
   std::string isa;
   uint64_t seed = 1;
-  std::string power_command;
-  Json facts;  // goes into each Record's `extra`; not part of the study's name
+  MeterChoice meter;
+  std::string processor;  // that runs the model, for people; empty: this machine's CPU
+  Json facts;             // goes into each Record's `extra`; not part of the study's name
 };
+
+// How long energy is measured: a GPU's counter needs longer windows than a CPU's, and smoke shorter
+// ones.
+EnergyWindows energy_windows(const StudySettings& settings);
 
 // Hash of all settings that change a cell's numbers, the commit included; which cells were asked
 // for is not among them, so a study can be widened.

@@ -74,8 +74,10 @@ void visit_record(R& r, F&& f) {
   f("peak_resident_bytes", r.peak_resident_bytes);
   f("step_read_bytes", r.step_read_bytes);
   f("idle_watts", r.idle_watts);
+  f("loaded_idle_watts", r.loaded_idle_watts);
   f("mean_watts", r.mean_watts);
   f("joules_per_token", r.joules_per_token);
+  f("dynamic_joules_per_token", r.dynamic_joules_per_token);
   f("energy_source", r.energy_source);
   f("quality", r.quality);
   f("model_path", r.model_path);

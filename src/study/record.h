@@ -57,10 +57,13 @@ struct Record {
   int reruns = 0;
   // memory, bytes
   uint64_t file_bytes = 0, weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0,
-           peak_resident_bytes = 0;
+           peak_resident_bytes = 0;  // on a GPU: of its memory
   uint64_t step_read_bytes = 0;  // weights a decode step reads
   // energy; absent: not measured, and energy_source says why
-  std::optional<double> idle_watts, mean_watts, joules_per_token;
+  std::optional<double> idle_watts;         // before anything was loaded
+  std::optional<double> loaded_idle_watts;  // with the model in memory, around the window
+  std::optional<double> mean_watts, joules_per_token;
+  std::optional<double> dynamic_joules_per_token;  // above loaded_idle_watts
   std::string energy_source;  // "RAPL package", "command: ...", "not measured: no readable meter"
   Quality quality;
   // provenance

@@ -163,6 +163,13 @@ constexpr Column kColumns[] = {
     {"idle<br>W", [](const Record& r) { return fixed_or_blank(r.idle_watts, 1); }},
     {"mean<br>W", [](const Record& r) { return fixed_or_blank(r.mean_watts, 1); }},
     {"energy<br>J/token", [](const Record& r) { return fixed_or_blank(r.joules_per_token, 3); }},
+    {"above idle<br>J/token",
+     [](const Record& r) { return fixed_or_blank(r.dynamic_joules_per_token, 3); }},
+    {"tok/s<br>for a watt",
+     [](const Record& r) {
+       if (!r.joules_per_token || !(*r.joules_per_token > 0)) return std::string();
+       return fixed(1 / *r.joules_per_token, 2);
+     }},
     {"perplexity<br>\u00b1 std. error",
      [](const Record& r) {
        const Quality& q = r.quality;

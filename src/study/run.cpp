@@ -7,10 +7,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <limits>
-#include <thread>
 
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -21,7 +19,7 @@
 #include "study/child.h"
 #include "study/evals/perplexity.h"
 #include "study/export.h"
-#include "study/meters/energy.h"
+#include "study/meters/energy_point.h"
 #include "study/record_store.h"
 #include "study/task.h"
 #include "text/tokenizer.h"
@@ -107,11 +105,12 @@ Record record_template(const StudySettings& settings, const std::string& id) {
   record.commit = commit();
   record.version = version();
   record.machine = machine_name();
-  record.cpu = cpu_features().model_name;
+  record.cpu = settings.processor.empty() ? cpu_features().model_name : settings.processor;
   record.compiler = compiler();
   record.extra = {{"profile", settings.profile.name},
                   {"num_warmups", settings.profile.num_warmups},
                   {"num_runs", settings.profile.num_runs}};
+  if (!settings.processor.empty()) record.extra["host_cpu"] = cpu_features().model_name;
   if (settings.facts.is_object()) record.extra.update(settings.facts);
   return record;
 }
@@ -136,7 +135,8 @@ std::vector<PlannedTask> plan_tasks(const StudySettings& settings, const Record&
   common.max_reruns = profile.max_reruns;
   common.num_windows = profile.num_windows;
   common.answer_tokens = profile.answer_tokens;
-  common.power_command = settings.power_command;
+  common.meter = settings.meter;
+  common.energy = energy_windows(settings);
   common.record = base;
 
   std::vector<PlannedTask> tasks;
@@ -178,14 +178,13 @@ bool is_stored(const RecordStore& store, const Task& task) {
   });
 }
 
-// Power of the machine before anything is loaded; absent when there is no meter.
-std::optional<double> idle_watts(const std::string& power_command) {
+// Power before anything is loaded; absent when there is no meter.
+std::optional<double> idle_watts(const StudySettings& settings) {
   std::string reason;
-  const auto meter = open_energy_meter(power_command, "/sys/class/powercap", reason);
+  const auto meter = open_energy_meter(settings.meter, reason);
   if (meter == nullptr) return std::nullopt;
-  meter->start();
-  std::this_thread::sleep_for(std::chrono::duration<double>(kIdleSeconds));
-  return meter->stop().watts();
+  const double seconds = std::max(kIdleSeconds, energy_windows(settings).idle_seconds);
+  return measure_rest(*meter, seconds).watts();
 }
 
 // Runs the task and stores what came of it. Returns why it failed; empty when it did not.
@@ -241,7 +240,7 @@ StudyResult run_study(const StudySettings& settings, const StudyOptions& options
   double weight_left = 0, weight_done = 0;
   for (const PlannedTask& planned : tasks) weight_left += planned.weight;
   std::optional<double> idle;
-  if (!tasks.empty()) idle = idle_watts(settings.power_command);
+  if (!tasks.empty()) idle = idle_watts(settings);
   const int64_t start_ns = now_ns();
   for (PlannedTask& planned : tasks) {
     progress.what = planned.name;

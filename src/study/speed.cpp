@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <ctime>
 #include <set>
@@ -13,7 +12,7 @@
 #include "model/model.h"
 #include "runtime/engine.h"
 #include "study/meters/clock.h"
-#include "study/meters/energy.h"
+#include "study/meters/energy_point.h"
 #include "study/meters/memory.h"
 #include "study/task.h"
 #include "study/workload.h"
@@ -22,7 +21,6 @@ namespace tandem {
 namespace {
 
 constexpr double kNoisySpread = 0.10;
-constexpr double kEnergySeconds = 2.0;          // the least window that is believed
 constexpr int64_t kEnergyRepetition = 1 << 20;  // its prompts are those of no timed run
 
 std::string utc_now() {
@@ -134,31 +132,38 @@ void measure_runs(const Task& task, Bench& bench, Record& record) {
   }
 }
 
-// One more run, long enough for the meter, at the rate that the timed runs showed.
-void measure_energy(const Model& model, Bench& bench, EnergyMeter& meter, Record& record) {
+// More runs, together long enough for the meter at the rate that the timed runs showed. Of each the
+// stretch counts in which all sequences decode.
+void add_energy(const Task& task, const Model& model, Bench& bench, EnergyMeter& meter,
+                Record& record) {
   const double rate = record.decode_tokens_per_second.median();
-  const auto wanted = static_cast<int64_t>(std::ceil(1.4 * kEnergySeconds * rate /
+  const auto wanted = static_cast<int64_t>(std::ceil(1.4 * task.energy.work_seconds * rate /
                                                      static_cast<double>(record.cell.batch))) +
                       8;
   const int64_t room = std::min<int64_t>(model.config().max_context, 8192) - record.prompt_tokens;
-  EnergyReading reading;
-  const Speed speed = bench.run(kEnergyRepetition, std::min(wanted, room), &meter, &reading);
-  if (!reading.joules) {
-    record.energy_source = "not measured: " + meter.source() + ": " + reading.reason;
-  } else if (reading.seconds < kEnergySeconds) {
-    record.energy_source =
-        fmt::format("not measured: steady decode lasted {:.1f} s, {:.0f} s needed", reading.seconds,
-                    kEnergySeconds);
-  } else {
-    record.mean_watts = reading.watts();
-    record.joules_per_token = *reading.joules / static_cast<double>(speed.decode_tokens);
-    record.energy_source =
-        fmt::format("{}, {:.1f} s of steady decode", meter.source(), reading.seconds);
-    record.extra["energy_window"] = {{"seconds", reading.seconds},
-                                     {"tokens", speed.decode_tokens},
-                                     {"tokens_per_second", speed.decode_tokens_per_second},
-                                     {"samples", reading.num_samples}};
+  int64_t repetition = kEnergyRepetition;
+  const EnergyPoint point = measure_energy(meter, task.energy, [&] {
+    EnergyReading reading;
+    const Speed speed = bench.run(repetition++, std::min(wanted, room), &meter, &reading);
+    return WorkWindow{reading, speed.decode_tokens, speed.decode_seconds};
+  });
+  record.extra["energy_window"] = to_json(point);
+  if (!point.work.joules) {
+    record.energy_source = "not measured: " + meter.source() + ": " + point.work.reason;
+    return;
   }
+  record.loaded_idle_watts = point.idle_watts();
+  record.mean_watts = point.work.watts();
+  record.joules_per_token = point.joules_per_token();
+  record.dynamic_joules_per_token = point.dynamic_joules_per_token();
+  record.energy_source = meter.source();
+  for (const std::string& mark : point.work.marks) record.energy_source += "; " + mark;
+  record.energy_source += fmt::format(", {:.1f} s of steady decode", point.work.seconds);
+}
+
+// Of a GPU's memory, all that is not free: weights, cache and buffers, and what the driver adds.
+uint64_t device_bytes_in_use(const Device& device) {
+  return describe_device(device.name()).memory_bytes - device.free_bytes();
 }
 
 }  // namespace
@@ -168,7 +173,7 @@ Record measure_speed(const Task& task) {
   record.started_at = utc_now();
   if (getloadavg(&record.load_average, 1) != 1) record.load_average = std::nan("");
   std::string reason;
-  const auto meter = open_energy_meter(task.power_command, "/sys/class/powercap", reason);
+  const auto meter = open_energy_meter(task.meter, reason);
 
   const int64_t load_start_ns = now_ns();
   const Checkpoint checkpoint = load_checkpoint(task.checkpoint);
@@ -186,10 +191,15 @@ Record measure_speed(const Task& task) {
   record.kv_bytes = bench.kv_bytes_used();
   record.workspace_bytes = bench.workspace_bytes();
   record.peak_resident_bytes = peak_resident_bytes();
+  if (model.device() != nullptr) {
+    record.extra["host_peak_bytes"] = record.peak_resident_bytes;
+    record.extra["gemm_library"] = model.device()->gemm_library();
+    record.peak_resident_bytes = device_bytes_in_use(*model.device());
+  }
   if (meter == nullptr) {
     record.energy_source = "not measured: " + reason;
   } else {
-    measure_energy(model, bench, *meter, record);
+    add_energy(task, model, bench, *meter, record);
   }
   return record;
 }

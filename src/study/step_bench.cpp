@@ -85,31 +85,77 @@ class Sequences {
   Random random_{1};
 };
 
-}  // namespace
+// A test and the sequences it repeats on, at its depth.
+class TestRun {
+ public:
+  TestRun(const Model& model, const StepTest& test, const StepSettings& settings)
+      : test_(checked(model, test)),
+        sequences_(model, settings.kv_type, test.sequences, test.context(), settings.step_tokens) {
+    sequences_.append(test.depth);
+  }
+  // Returns the bytes that its steps read at least.
+  uint64_t repeat() {
+    sequences_.rewind(test_.depth);
+    uint64_t bytes = sequences_.append(test_.prompt_tokens);
+    for (int64_t i = 0; i < test_.new_tokens; ++i) bytes += sequences_.append(1);
+    return bytes;
+  }
+  // Repeats for at least so many seconds. Returns how often.
+  int64_t repeat_for(double seconds) {
+    const int64_t start_ns = now_ns();
+    int64_t count = 0;
+    do {
+      repeat();
+      ++count;
+    } while (seconds_since(start_ns) < seconds);
+    return count;
+  }
 
-StepTiming time_steps(const Model& model, const StepTest& test, const StepSettings& settings) {
-  if (test.timed_tokens() <= 0 || test.context() > model.config().max_context) {
+ private:
+  static const StepTest& checked(const Model& model, const StepTest& test) {
+    if (test.timed_tokens() > 0 && test.context() <= model.config().max_context) return test;
     fail(ErrorKind::usage,
          "bench: depth {} + prompt {} + new {} tokens; expected at least one to time and at most "
          "{}, the model's context",
          test.depth, test.prompt_tokens, test.new_tokens, model.config().max_context);
   }
-  Sequences sequences(model, settings.kv_type, test.sequences, test.context(),
-                      settings.step_tokens);
-  sequences.append(test.depth);
+
+  StepTest test_;
+  Sequences sequences_;
+};
+
+constexpr double kWarmUpSeconds = 1.0;  // from idle clocks to those of steady work
+
+}  // namespace
+
+StepTiming time_steps(const Model& model, const StepTest& test, const StepSettings& settings) {
+  TestRun run(model, test, settings);
   StepTiming timing;
   for (int repetition = settings.warm_up ? -1 : 0; repetition < settings.repetitions;
        ++repetition) {
-    sequences.rewind(test.depth);
     const int64_t start_ns = now_ns();
-    uint64_t bytes = sequences.append(test.prompt_tokens);
-    for (int64_t i = 0; i < test.new_tokens; ++i) bytes += sequences.append(1);
+    timing.bytes_moved = run.repeat();
     const int64_t elapsed_ns = now_ns() - start_ns;
-    timing.bytes_moved = bytes;
     const bool is_warm_up = repetition < 0;
     if (!is_warm_up) timing.samples_ns.push_back(elapsed_ns);
   }
   return timing;
+}
+
+EnergyPoint measure_step_energy(const Model& model, const StepTest& test,
+                                const StepSettings& settings, EnergyMeter& meter,
+                                const EnergyWindows& windows) {
+  TestRun run(model, test, settings);
+  return measure_energy(meter, windows, [&] {
+    run.repeat_for(kWarmUpSeconds);
+    WorkWindow window;
+    meter.start();
+    const int64_t start_ns = now_ns();
+    window.tokens = run.repeat_for(windows.work_seconds) * test.timed_tokens();
+    window.seconds = seconds_since(start_ns);
+    window.reading = meter.stop();
+    return window;
+  });
 }
 
 }  // namespace tandem

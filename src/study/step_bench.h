@@ -1,10 +1,11 @@
-// The speed of the model's step alone: random tokens, no tokenizer, no sampler.
+// The speed and the energy of the model's step alone: random tokens, no tokenizer, no sampler.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "model/model.h"
+#include "study/meters/energy_point.h"
 
 namespace tandem {
 
@@ -37,5 +38,11 @@ struct StepTiming {
 // Throws usage when the test has no tokens or exceeds the model's context, no_memory when its cache
 // does not fit.
 StepTiming time_steps(const Model& model, const StepTest& test, const StepSettings& settings);
+
+// The energy of the test repeated for windows.work_seconds, warmed up, and of the machine idle with
+// the model before and after. Its tokens are the test's timed ones. Throws as time_steps does.
+EnergyPoint measure_step_energy(const Model& model, const StepTest& test,
+                                const StepSettings& settings, EnergyMeter& meter,
+                                const EnergyWindows& windows);
 
 }  // namespace tandem

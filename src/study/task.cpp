@@ -19,7 +19,10 @@ Json to_json(const Task& task) {
           {"max_reruns", task.max_reruns},
           {"num_windows", task.num_windows},
           {"answer_tokens", task.answer_tokens},
-          {"power_command", task.power_command},
+          {"power_command", task.meter.power_command},
+          {"gpu_pci_address", task.meter.gpu_pci_address},
+          {"energy_work_seconds", task.energy.work_seconds},
+          {"energy_idle_seconds", task.energy.idle_seconds},
           {"record", to_json(task.record)}};
 }
 
@@ -37,7 +40,10 @@ Task task_from_json(const Json& json) {
     json.at("max_reruns").get_to(task.max_reruns);
     json.at("num_windows").get_to(task.num_windows);
     json.at("answer_tokens").get_to(task.answer_tokens);
-    json.at("power_command").get_to(task.power_command);
+    json.at("power_command").get_to(task.meter.power_command);
+    json.at("gpu_pci_address").get_to(task.meter.gpu_pci_address);
+    json.at("energy_work_seconds").get_to(task.energy.work_seconds);
+    json.at("energy_idle_seconds").get_to(task.energy.idle_seconds);
     task.record = record_from_json(json.at("record"));
     return task;
   } catch (const Json::exception& error) {

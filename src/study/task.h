@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "study/meters/energy_point.h"
 #include "study/record.h"
 
 namespace tandem {
@@ -21,7 +22,8 @@ struct Task {
   std::vector<std::string> kv;        // quality: the KV types to measure
   int num_warmups = 0, num_runs = 0, max_reruns = 0;
   int64_t num_windows = 0, answer_tokens = 0;
-  std::string power_command;
+  MeterChoice meter;
+  EnergyWindows energy;
   Record record;  // settings and provenance, to be completed
 };
 

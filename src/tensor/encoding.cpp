@@ -9,7 +9,9 @@ int Encoding::bits() const {
   switch (packing) {
     case Packing::f32: return 32;
     case Packing::f16:
-    case Packing::bf16: return 16;
+    case Packing::bf16:
+    case Packing::f16_24:
+    case Packing::bf16_24: return 16;
     case Packing::q8_0:
     case Packing::int8_channel:
     case Packing::fp8_channel:
@@ -20,7 +22,8 @@ int Encoding::bits() const {
     case Packing::q4_k:
     case Packing::nf4:
     case Packing::fp4:
-    case Packing::int4_group: return 4;
+    case Packing::int4_group:
+    case Packing::int4_group_24: return 4;
     case Packing::q2_k: return 2;
     case Packing::q3_k: return 3;
     case Packing::q5_0:
@@ -36,6 +39,8 @@ ActType Encoding::act_type() const {
     case Packing::f32:
     case Packing::f16:
     case Packing::bf16:
+    case Packing::f16_24:
+    case Packing::bf16_24:
     case Packing::fp8_weight:
     case Packing::nf4:
     case Packing::fp4: return ActType::f32;
@@ -53,7 +58,7 @@ std::string Encoding::name() const {
     case Packing::q4_1: return "q4_1";
     case Packing::q8_0: return "q8_0";
     case Packing::int8_channel: return "int8 per channel";
-    case Packing::int4_group: return fmt::format("int4 g{}", group);
+    case Packing::int4_group: return group == 0 ? "int4" : fmt::format("int4 g{}", group);
     case Packing::fp8_channel: return "fp8 per channel";
     case Packing::fp8_weight: return "fp8 weight-only";
     case Packing::nf4: return group == kNF4.group ? "nf4" : fmt::format("nf4 g{}", group);
@@ -67,6 +72,9 @@ std::string Encoding::name() const {
     case Packing::q4_k: return "q4_k";
     case Packing::q5_k: return "q5_k";
     case Packing::q6_k: return "q6_k";
+    case Packing::bf16_24: return "bf16 2:4";
+    case Packing::f16_24: return "f16 2:4";
+    case Packing::int4_group_24: return group == 0 ? "int4 2:4" : fmt::format("int4 g{} 2:4", group);
   }
   return "?";
 }
@@ -95,6 +103,9 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::q4_k: return k / 256 * 144;
     case Packing::q5_k: return k / 256 * 176;
     case Packing::q6_k: return k / 256 * 210;
+    case Packing::f16_24:
+    case Packing::bf16_24: return k + k / 8;
+    case Packing::int4_group_24: return k / 4 + k / 8;
   }
   return 0;
 }

@@ -32,6 +32,10 @@ enum class Packing : uint8_t {
   iq4_nl,  // 16 bytes as in q4_1; w = kIq4Values[code] * scale
   // GGUF: super-blocks of 256 elements (tensor/super_block.h), groups of 16 or 32
   q2_k, q3_k, q4_k, q5_k, q6_k,
+  // 2:4, of each 4 neighbouring elements of a row at most 2 are not zero. A row is the K/2 values
+  // kept, in order, in the encoding of that name, then K/8 bytes of where they stand
+  // (tensor/sparse.h). Groups of a scale count all K elements.
+  bf16_24, f16_24, int4_group_24,
 };
 
 enum class ScaleType : uint8_t { none, f32, f16, bf16 };
@@ -55,11 +59,14 @@ struct Encoding {
   bool operator==(const Encoding&) const = default;
 
   bool is_plain() const { return packing <= Packing::bf16; }
-  bool is_super() const { return packing >= Packing::q2_k; }
+  bool is_super() const { return packing >= Packing::q2_k && packing <= Packing::q6_k; }
+  bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::int4_group_24; }
   // w = code * scale + min: what decode_row_codes decodes.
-  bool has_integer_codes() const { return !is_plain() && !is_fp8() && !is_lookup(); }
+  bool has_integer_codes() const {
+    return !is_plain() && !is_fp8() && !is_lookup() && !is_sparse();
+  }
   // Elements that only come together: a row is a whole number of blocks.
-  int64_t block() const { return is_super() ? 256 : group == 0 ? 1 : group; }
+  int64_t block() const { return is_super() ? 256 : group != 0 ? group : is_sparse() ? 8 : 1; }
   int bits() const;             // bits of a code or a number, without scales
   ActType act_type() const;
   // A code and a scale of its row: what E4M3 weights are.
@@ -68,7 +75,7 @@ struct Encoding {
   bool is_lookup() const { return packing == Packing::nf4 || packing == Packing::fp4; }
   // Name a person reads: "f32", "q4_1", "int8 per channel", "int4 g64".
   std::string name() const;
-  // Bytes of the element plane of one row of K elements. K must be a multiple of the block: CHECKed.
+  // Bytes of the element plane of one row of K elements, a sparse row's places included. K must be a multiple of the block: CHECKed.
   size_t row_bytes(int64_t K) const;
   // Scales in one row.
   int64_t groups_per_row(int64_t K) const { return group == 0 ? 1 : K / group; }
@@ -107,9 +114,14 @@ inline constexpr float kNf4Values[16] = {
     0.44070982933044434f, 0.5626170039176941f,        0.7229568362236023f,  1.0f};
 inline constexpr float kFp4Values[16] = {
     0.0f,  0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
-    -0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f};
+    0.0f,  -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f};
 inline constexpr const float* lookup_values(Packing packing) {
   return packing == Packing::nf4 ? kNf4Values : kFp4Values;
+}
+inline constexpr Encoding kBF16_24{Packing::bf16_24};
+inline constexpr Encoding kF16_24{Packing::f16_24};
+inline constexpr Encoding int4_group_24(int64_t group, ScaleType scale) {
+  return {Packing::int4_group_24, scale, group};
 }
 
 // What the codes of iq4_nl stand for, before the scale.

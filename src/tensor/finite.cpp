@@ -78,10 +78,13 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::f32: return all_finite(p, w.K, 4, kF32Exponent);
     case Packing::f16: return all_finite(p, w.K, 2, kF16Exponent);
     case Packing::bf16: return all_finite(p, w.K, 2, kBf16Exponent);
+    case Packing::f16_24: return all_finite(p, w.K / 2, 2, kF16Exponent);
+    case Packing::bf16_24: return all_finite(p, w.K / 2, 2, kBf16Exponent);
     case Packing::int8_channel:
     case Packing::nf4:
     case Packing::fp4:
-    case Packing::int4_group: return scales_are_finite(w, n);
+    case Packing::int4_group:
+    case Packing::int4_group_24: return scales_are_finite(w, n);
     case Packing::fp8_channel:
     case Packing::fp8_weight: return scales_are_finite(w, n) && codes_are_finite(p, w.K);
     default: return blocks_are_finite(p, w.K, w.encoding.packing);

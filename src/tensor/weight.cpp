@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "tensor/dtype.h"
+#include "tensor/sparse.h"
 #include "tensor/super_block.h"
 
 namespace tandem {
@@ -17,6 +18,19 @@ float row_scale(const Weight& w, int64_t n, int64_t group) {
   const int64_t index = w.stored_row(n) * w.encoding.groups_per_row(w.K) + group;
   return load_scale(w.scales + static_cast<size_t>(index) * scale_bytes(w.encoding.scale_type),
                     w.encoding.scale_type);
+}
+
+// The values kept, `value(i)` the i-th of the row, in their places, zero elsewhere.
+template <typename Value>
+void spread(const Weight& w, int64_t n, float* out, Value value) {
+  const uint8_t* places = row_places(w, n);
+  std::fill_n(out, w.K, 0.0f);
+  for (int64_t g = 0; g < w.K / 4; ++g) {
+    const int two = places_of(places, g);
+    CHECK(are_places(two), "row {} group {} places {}", n, g, two);
+    out[4 * g + (two & 3)] = value(2 * g);
+    out[4 * g + (two >> 2)] = value(2 * g + 1);
+  }
 }
 
 // 32 elements of a GGUF packing: w = scale * (code - zero) + min, rounded in this order.
@@ -194,6 +208,18 @@ void decode_row(const Weight& w, int64_t n, float* out) {
         const SuperBlock block = read_super_block(w.encoding, p);
         for (int64_t k = 0; k < 256; ++k) out[k] = block.value(k);
       }
+      return;
+    case Packing::f16_24:
+      spread(w, n, out, [&](int64_t i) { return f16_to_float(load_unaligned<uint16_t>(p + 2 * i)); });
+      return;
+    case Packing::bf16_24:
+      spread(w, n, out, [&](int64_t i) { return bf16_to_float(load_unaligned<uint16_t>(p + 2 * i)); });
+      return;
+    case Packing::int4_group_24:
+      spread(w, n, out, [&](int64_t i) {
+        const int q = (p[i / 2] >> (i % 2 * 4) & 15) - 8;
+        return static_cast<float>(q) * row_scale(w, n, 2 * i / w.encoding.group);
+      });
       return;
   }
 }

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.skipif(not BIN, reason="TANDEM_BIN is not set")
 needs_model = pytest.mark.skipif(not MODEL.exists(), reason=f"no default model at {MODEL}")
 
 FRANCE = ["run", "-p", "The capital of France is", "-n", "8"]
+TINY_BENCH = ["bench", "-p", "0", "-n", "2", "-r", "1", "--no-warmup"]
 
 
 def tandem(*args, **options):
@@ -211,6 +212,34 @@ def test_random_weights_need_no_file():
     result = tandem("bench", "--random-weights", shape, "--encoding", "int4-g128")
     assert result.returncode == 2
     assert "576" in result.stderr and "128" in result.stderr
+
+
+def bench_random(shape, encoding, *args):
+    return tandem("bench", "--random-weights", shape, "--encoding", encoding, "-p", 0, "-n", 1, "-r", 1,
+                  "--no-warmup", "-o", "jsonl", *args)
+
+
+def test_2_to_4_weights_run_and_never_dense_when_that_is_asked():
+    shape = pathlib.Path(__file__).parents[2] / "data" / "models" / "SmolLM2-135M.json"
+    for encoding, name in [("bf16-2:4", "bf16 2:4"), ("int4-g64-2:4", "int4 g64 2:4")]:
+        result = bench_random(shape, encoding, "--isa", "ref", "--explain")
+        assert result.returncode == 0, result.stderr
+        assert name in json.loads(result.stdout)["model_type"]
+        assert "_24_ref" in json.loads(result.stdout)["kernels"]
+        assert re.search(rf"^down +30 x \[576, 1536\] {name}, [0-9.]+ MB each: linear_\w+_24_ref, f32 activations$",
+                         result.stderr, re.MULTILINE)
+        assert_error(bench_random(shape, encoding, "--isa", "ref", "--require-sparse"), 5, "dense", name)
+    assert_error(bench_random(shape, "q8_0", "--require-sparse"), 2, "no 2:4 weights")
+
+
+@needs_model
+@pytest.mark.parametrize("verb", [["run", "-p", "hi", "-n", "1"], TINY_BENCH])
+def test_explain_names_the_kernel_of_every_matrix(verb):
+    result = tandem(*verb, "--explain")
+    assert result.returncode == 0
+    lines = [line for line in result.stderr.splitlines() if " activations" in line]
+    assert [line.split()[0] for line in lines] == ["embedding", "qkv", "o", "gate_up", "down", "output"]
+    assert all("linear_q" in line and "MB each" in line for line in lines)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"GGUF", b"not a model" * 100])
@@ -435,7 +464,6 @@ def test_too_little_memory_exits_4():
 
 # bench
 
-TINY_BENCH = ["bench", "-p", "0", "-n", "2", "-r", "1", "--no-warmup"]
 COMPARED_KEYS = {  # what llama.cpp's compare-llama-bench.py wants of every row
     "cpu_info", "gpu_info", "backends", "n_gpu_layers", "n_cpu_moe", "tensor_buft_overrides", "model_filename",
     "model_type", "n_batch", "n_ubatch", "embeddings", "cpu_mask", "cpu_strict", "poll", "n_threads", "type_k",
@@ -489,6 +517,29 @@ def test_bench_formats(output):
         assert header.count("|") == rule.count("|") == row.count("|") and " tg2 " in row and "\u00b1" in row
     else:
         assert len(json.loads(text)) == 1
+
+
+@needs_model
+def test_bench_energy_is_of_the_meter_over_the_window():
+    command = [*TINY_BENCH, "--energy", "--energy-seconds", "2", "--power-command", "echo 100"]
+    row = json.loads(tandem(*command, "-o", "jsonl").stdout)
+    assert row["energy_source"].startswith("command: echo 100")
+    assert row["mean_watts"] == pytest.approx(100) and row["loaded_idle_watts"] == pytest.approx(100)
+    energy = row["energy"]
+    assert energy["valid"] and energy["seconds"] >= 2 and energy["tokens"] % 2 == 0
+    assert row["joules_per_token"] == pytest.approx(energy["joules"] / energy["tokens"], abs=1e-6)
+    assert row["joules_per_token"] * row["tokens_per_second_per_watt"] == pytest.approx(1, rel=1e-3)
+    assert abs(row["dynamic_joules_per_token"]) < 0.01 * row["joules_per_token"]
+    header, _, line = tandem(*command).stdout.splitlines()[:3]
+    assert "J/token" in header and header.count("|") == line.count("|")
+
+
+@needs_model
+def test_bench_energy_without_a_meter_says_why():
+    result = tandem(*TINY_BENCH, "--energy", "--power-command", "exit 3", "-o", "jsonl")
+    assert result.returncode == 0 and "exited with status 3" in result.stderr
+    row = json.loads(result.stdout)
+    assert row["joules_per_token"] is None and row["energy_source"].startswith("not measured: ")
 
 
 @pytest.mark.parametrize("args, part", [

@@ -30,11 +30,13 @@ ModelConfig small_config() {
 TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   ThreadPool pool(2);
   for (const char* name :
-       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0", "fp8",
-        "fp8-weight-only", "nf4", "fp4"}) {
+       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0", "bf16-2:4", "f16-2:4",
+        "int4-g32-2:4", "int4-g128-2:4", "q4_k", "q6_k", "fp8", "fp8-weight-only", "nf4", "fp4"}) {
     const Encoding encoding = encoding_of(name);
-    const Checkpoint made = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
-    const Checkpoint again = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
+    ModelConfig config = small_config();
+    if (encoding.is_super()) config.width = 256;
+    const Checkpoint made = random_checkpoint(config, encoding, kQ8_0, 7, pool);
+    const Checkpoint again = random_checkpoint(config, encoding, kQ8_0, 7, pool);
     for (const ExpectedTensor& want : expected_tensors(made.config)) {
       SCOPED_TRACE(std::string(name) + " " + want.name);
       const Weight& weight = made.weight(want.name);
@@ -58,6 +60,36 @@ TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
     EXPECT_EQ(made.weight("lm_head.weight").encoding, kQ8_0);
     EXPECT_EQ(made.weight("model.embed_tokens.weight").encoding, kBF16);
     EXPECT_EQ(made.weight("model.layers.1.mlp.down_proj.weight").encoding, encoding);
+  }
+}
+
+// A maker's rows are the host's: here one that makes them in the host's memory.
+TEST(RandomCheckpoint, IsTheSameWhoeverMakesItsRows) {
+  ThreadPool pool(2);
+  for (const char* name :
+       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
+    int sheets = 0;
+    const RowMaker maker{
+        nullptr, [&](const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) {
+          ++sheets;
+          const int64_t step = rows.groups * rows.scale_bytes;
+          for (int64_t n = 0; n < N; ++n) {
+            make_random_row(rows, n, data + n * rows.row_bytes,
+                            scales != nullptr ? scales + n * step : nullptr);
+          }
+        }};
+    const Encoding encoding = encoding_of(name);
+    const Checkpoint ours = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool);
+    const Checkpoint theirs = random_checkpoint(small_config(), encoding, kQ8_0, 7, pool, &maker);
+    EXPECT_GT(sheets, 0);
+    for (const NamedTensor& tensor : ours.tensors) {
+      const Weight& weight = theirs.weight(tensor.name);
+      SCOPED_TRACE(std::string(name) + " " + tensor.name);
+      ASSERT_EQ(tensor.weight.total_bytes(), weight.total_bytes());
+      ASSERT_EQ(std::memcmp(tensor.weight.data, weight.data, weight.data_bytes()), 0);
+      if (weight.scales == nullptr) continue;
+      ASSERT_EQ(std::memcmp(tensor.weight.scales, weight.scales, weight.scales_bytes()), 0);
+    }
   }
 }
 

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "kernels/ops.h"
 #include "tensor/dtype.h"
+#include "tensor/sparse.h"
 #include "tensor/weight.h"
 
 namespace tandem {
@@ -55,6 +56,21 @@ struct RandomWeight {
     const auto put = [&](std::byte* p, ScaleType type) {
       store_scale(p, type, static_cast<float>(0.002 + 0.01 * random.uniform()));
     };
+    if (encoding.is_sparse()) {
+      const size_t bytes = encoding.row_bytes(K), places = static_cast<size_t>(K / 8);
+      const bool is_f16 = encoding.packing == Packing::f16_24;
+      for (size_t row = 0; row < data.size(); row += bytes) {
+        for (size_t i = 0; encoding.group == 0 && i < static_cast<size_t>(K / 2); ++i) {
+          const float value = static_cast<float>(0.05 * random.normal());
+          const uint16_t h = is_f16 ? float_to_f16(value) : float_to_bf16(value);
+          std::memcpy(&data[row + 2 * i], &h, 2);
+        }
+        for (size_t i = bytes - places; i < bytes; ++i) {
+          data[row + i] = static_cast<std::byte>(kPlaces24[random.below(6)] |
+                                                 kPlaces24[random.below(6)] << 4);
+        }
+      }
+    }
     if (encoding.is_plain()) {
       for (size_t i = 0; i < static_cast<size_t>(N * K); ++i) {
         const float value = static_cast<float>(0.05 * random.normal());
@@ -75,7 +91,7 @@ struct RandomWeight {
                       static_cast<float>(unit * (-0.05 + 0.02 * random.normal())));
         }
       }
-    } else {
+    } else if (encoding.scale_type != ScaleType::none) {
       const size_t step = scale_bytes(encoding.scale_type);
       scales.resize(static_cast<size_t>(N * encoding.groups_per_row(K)) * step);
       for (size_t at = 0; at < scales.size(); at += step) put(&scales[at], encoding.scale_type);

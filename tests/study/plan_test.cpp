@@ -79,7 +79,7 @@ TEST(Task, JsonBothWays) {
   task.checkpoint = "/models/a b";
   task.kv = {"bf16", "int8"};
   task.num_windows = 8;
-  task.power_command = "echo '1'";
+  task.meter.power_command = "echo '1'";
   task.record.cell = {"int8", "bf16", 2};
   const std::string text = dump_json(to_json(task));
   EXPECT_EQ(dump_json(to_json(task_from_json(parse_json(text, "task")))), text);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/cublas.h"
+#include "kernels/cuda/device_work.h"
 #include "kernels/rows.h"
 
 namespace tandem {
@@ -23,24 +24,64 @@ void cuda_refuse(const char* sentence, int64_t found) {
   fail(ErrorKind::no_device, "{} {}", sentence, found);
 }
 
-CudaDevice::CudaDevice(int index) : index_(index), name_(fmt::format("cuda:{}", index)) {
-  int count = 0;
+namespace {
+
+std::string cuda_version(int number) {
+  return fmt::format("{}.{}", number / 1000, number % 1000 / 10);
+}
+
+// The devices there are. Each way to have none is said in its own words.
+int device_count() {
+  int count = 0, driver = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    fail(ErrorKind::no_device, "no NVIDIA GPU can be used: {}",
-         error != cudaSuccess ? cudaGetErrorString(error) : "the driver lists none");
+  if (error == cudaSuccess && count > 0) return count;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) {
+    fail(ErrorKind::no_device, "no NVIDIA GPU can be used: libcuda.so.1, the driver, is not found");
   }
-  if (index >= count)
-    fail(ErrorKind::no_device, "{}: there are {} GPUs, numbered from 0", name_, count);
-  CUDA_CHECK(cudaSetDevice(index));
+  if (error == cudaErrorInsufficientDriver) {
+    fail(ErrorKind::no_device, "the NVIDIA driver runs CUDA {}; expected {} or newer",
+         cuda_version(driver), cuda_version(CUDART_VERSION));
+  }
+  fail(ErrorKind::no_device, "no NVIDIA GPU can be used: {}",
+       error != cudaSuccess ? cudaGetErrorString(error) : "the driver lists none");
+}
+
+}  // namespace
+
+DeviceFacts describe_cuda_device(int index) {
+  DeviceFacts facts;
+  facts.name = fmt::format("cuda:{}", index);
+  if (const int count = device_count(); index >= count) {
+    fail(ErrorKind::no_device, "{}: there {} {} GPU{}, numbered from 0", facts.name,
+         count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
+  }
   cudaDeviceProp properties;
   CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
-  description_ = fmt::format("{}, compute capability {}.{}", properties.name, properties.major,
-                             properties.minor);
+  facts.model = properties.name;
+  facts.capability = fmt::format("{}.{}", properties.major, properties.minor);
   if (properties.major != 9 || properties.minor != 0) {
-    fail(ErrorKind::no_device, "{} is an {}; this build's kernels run on 9.0", name_, description_);
+    fail(ErrorKind::no_device, "{} is an {}; this build's kernels run on 9.0", facts.name,
+         facts.description());
   }
-  multiprocessors_ = properties.multiProcessorCount;
+  char address[32] = "";
+  CUDA_CHECK(cudaDeviceGetPCIBusId(address, sizeof address, index));
+  facts.pci_address = address;
+  int driver = 0;
+  CUDA_CHECK(cudaDriverGetVersion(&driver));
+  facts.driver_cuda = cuda_version(driver);
+  facts.memory_bytes = properties.totalGlobalMem;
+  facts.cache_bytes = static_cast<uint64_t>(properties.l2CacheSize);
+  facts.multiprocessors = properties.multiProcessorCount;
+  return facts;
+}
+
+CudaDevice::CudaDevice(int index) {
+  const DeviceFacts facts = describe_cuda_device(index);
+  name_ = facts.name;
+  description_ = facts.description();
+  multiprocessors_ = facts.multiprocessors;
+  CUDA_CHECK(cudaSetDevice(index));
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   cublas_ = Cublas::open();
   if (cublas_ != nullptr) workspace_ = Buffer(kWorkspaceBytes, this);
@@ -72,6 +113,20 @@ uint64_t CudaDevice::free_bytes() const {
   size_t free = 0, total = 0;
   CUDA_CHECK(cudaMemGetInfo(&free, &total));
   return free;
+}
+
+std::string CudaDevice::gemm_library() const {
+  if (cublas_ == nullptr) return "";
+  const uint64_t version = cublas_->version();
+  return fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+DeviceLimits CudaDevice::measure_limits() { return cuda_measure_limits(*this); }
+
+void CudaDevice::random_rows(const RandomRows& rows, int64_t N, std::byte* data,
+                             std::byte* scales) {
+  cuda_random_rows(rows, N, data, scales, stream_);
+  synchronize();
 }
 
 void CudaDevice::upload(void* to, const void* from, size_t size_bytes) {

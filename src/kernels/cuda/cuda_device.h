@@ -85,9 +85,12 @@ class CudaDevice final : public Device {
   const std::string& name() const override { return name_; }
   const std::string& description() const override { return description_; }
   uint64_t free_bytes() const override;
+  std::string gemm_library() const override;
+  DeviceLimits measure_limits() override;
   void upload(void* to, const void* from, size_t size_bytes) override;
   void download(void* to, const void* from, size_t size_bytes) override;
   void synchronize() override;
+  void random_rows(const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) override;
   DeviceMemory& pinned_memory() override { return pinned_; }
   std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H,
                                         const KvLayout& layout) override;
@@ -110,7 +113,6 @@ class CudaDevice final : public Device {
     std::byte* allocate(size_t size_bytes) override;
     void release(std::byte* data) noexcept override;
   };
-  int index_;
   std::string name_, description_;
   int multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;

@@ -9,7 +9,13 @@ namespace tandem {
 LinearKernel cuda_rows_row(const char* name, Packing packing, ActType act_type);
 // linear_lookup.cu: nf4, fp4.
 LinearKernel cuda_lookup_row(const char* name, Packing packing);
-// linear_blocks.cu: q4_0, q4_1, q8_0, int4_group.
+// linear_blocks.cu: q4_0, q4_1, q8_0.
 LinearKernel cuda_blocks_row(const char* name, Packing packing);
+// linear_super.cu: q4_k, q6_k.
+LinearKernel cuda_super_row(const char* name, Packing packing);
+// linear_int4.cu: int4_group.
+LinearKernel cuda_int4_row(const char* name);
+// linear_sparse.cu: bf16_24, f16_24, int4_group_24.
+LinearKernel cuda_sparse_row(const char* name, Packing packing);
 
 }  // namespace tandem

@@ -18,7 +18,12 @@ std::span<const LinearKernel> cuda_linear_kernels() {
       cuda_blocks_row("linear_q4_0_cuda", Packing::q4_0),
       cuda_blocks_row("linear_q4_1_cuda", Packing::q4_1),
       cuda_blocks_row("linear_q8_0_cuda", Packing::q8_0),
-      cuda_blocks_row("linear_int4_group_cuda", Packing::int4_group),
+      cuda_super_row("linear_q4_k_cuda", Packing::q4_k),
+      cuda_super_row("linear_q6_k_cuda", Packing::q6_k),
+      cuda_int4_row("linear_int4_group_cuda"),
+      cuda_sparse_row("linear_bf16_24_cuda", Packing::bf16_24),
+      cuda_sparse_row("linear_f16_24_cuda", Packing::f16_24),
+      cuda_sparse_row("linear_int4_group_24_cuda", Packing::int4_group_24),
   };
   return rows;
 }

@@ -84,6 +84,17 @@ __device__ __forceinline__ void fp8_to_bf16(uint32_t bytes, uint32_t& low, uint3
   high = fp8_pair_to_bf16(__byte_perm(bytes, 0, 0x3424));
 }
 
+// k 16: A is rows r and r + 8 in one word each.
+struct MmaS8K16 {
+  static __device__ __forceinline__ void run(int* c, uint32_t a0, uint32_t a1, uint32_t b) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(b));
+  }
+};
+
 __device__ __forceinline__ float warp_sum(float v) {
   for (int d = 16; d > 0; d /= 2) v += __shfl_xor_sync(~0u, v, d);
   return v;

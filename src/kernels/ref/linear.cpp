@@ -104,6 +104,9 @@ constexpr LinearKernel kRows[] = {
     row("linear_q4_k_ref", Packing::q4_k),
     row("linear_q5_k_ref", Packing::q5_k),
     row("linear_q6_k_ref", Packing::q6_k),
+    row("linear_bf16_24_ref", Packing::bf16_24),
+    row("linear_f16_24_ref", Packing::f16_24),
+    row("linear_int4_group_24_ref", Packing::int4_group_24),
 };
 
 }  // namespace

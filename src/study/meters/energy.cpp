@@ -3,15 +3,15 @@
 #include <chrono>
 
 #include "study/meters/command.h"
+#include "study/meters/nvml_meter.h"
 #include "study/meters/rapl.h"
 
 namespace tandem {
 
-std::unique_ptr<EnergyMeter> open_energy_meter(const std::string& power_command,
-                                               const std::filesystem::path& powercap_root,
-                                               std::string& reason) {
-  if (!power_command.empty()) return open_command_meter(power_command, reason);
-  return open_rapl_meter(powercap_root, reason);
+std::unique_ptr<EnergyMeter> open_energy_meter(const MeterChoice& choice, std::string& reason) {
+  if (!choice.power_command.empty()) return open_command_meter(choice.power_command, reason);
+  if (!choice.gpu_pci_address.empty()) return open_nvml_meter(choice.gpu_pci_address, reason);
+  return open_rapl_meter(choice.powercap_root, reason);
 }
 
 Sampler::Sampler(double period_seconds) : period_seconds_(period_seconds) {

@@ -25,11 +25,16 @@ class EnergyMeter {
   virtual EnergyReading stop() = 0;
 };
 
-// The command when it is not empty, else RAPL below powercap_root ("/sys/class/powercap"). Null
-// when there is nothing to read, with the reason.
-std::unique_ptr<EnergyMeter> open_energy_meter(const std::string& power_command,
-                                               const std::filesystem::path& powercap_root,
-                                               std::string& reason);
+// Where power is read, in this order: the command when it is not empty, the GPU when it is not
+// empty, RAPL.
+struct MeterChoice {
+  std::string power_command;
+  std::string gpu_pci_address;
+  std::filesystem::path powercap_root = "/sys/class/powercap";
+};
+
+// Null when there is nothing to read, with the reason.
+std::unique_ptr<EnergyMeter> open_energy_meter(const MeterChoice& choice, std::string& reason);
 
 // Calls a function in a thread of its own, at once and then every period, until stopped. The thread
 // may run on the CPUs that were allowed when the Sampler was made: a thread that is pinned later,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace tandem {
@@ -15,7 +16,59 @@ EnergyReading not_measured(EnergyReading reading, std::string reason) {
   return reading;
 }
 
+using Number = std::optional<double>;
+
+// `combine` of two numbers that may be absent: of one, that one.
+template <typename F>
+Number both(const Number& a, const Number& b, F combine) {
+  if (!a || !b) return a ? a : b;
+  return combine(*a, *b);
+}
+
+void add_new(std::vector<std::string>& all, const std::vector<std::string>& more) {
+  for (const std::string& text : more) {
+    if (std::ranges::find(all, text) == all.end()) all.push_back(text);
+  }
+}
+
+GpuConditions joined(const GpuConditions& a, const GpuConditions& b, double share_of_a) {
+  const auto mean = [&](double x, double y) { return share_of_a * x + (1 - share_of_a) * y; };
+  const auto least = [](double x, double y) { return std::min(x, y); };
+  const auto most = [](double x, double y) { return std::max(x, y); };
+  GpuConditions sum = a;
+  sum.sm_mhz_mean = both(a.sm_mhz_mean, b.sm_mhz_mean, mean);
+  sum.sm_mhz_min = both(a.sm_mhz_min, b.sm_mhz_min, least);
+  sum.memory_mhz_mean = both(a.memory_mhz_mean, b.memory_mhz_mean, mean);
+  sum.memory_mhz_min = both(a.memory_mhz_min, b.memory_mhz_min, least);
+  sum.celsius_most = both(a.celsius_most, b.celsius_most, most);
+  sum.busy_percent_mean = both(a.busy_percent_mean, b.busy_percent_mean, mean);
+  add_new(sum.slowdowns, b.slowdowns);
+  return sum;
+}
+
 }  // namespace
+
+EnergyReading joined(const EnergyReading& a, const EnergyReading& b) {
+  EnergyReading sum = a;
+  sum.seconds += b.seconds;
+  sum.num_samples += b.num_samples;
+  add_new(sum.marks, b.marks);
+  if (!a.joules || !b.joules) {
+    sum.joules.reset();
+    sum.reason = a.joules ? b.reason : a.reason;
+  } else {
+    sum.joules = *a.joules + *b.joules;
+  }
+  if (sum.sampled_joules && b.sampled_joules) {
+    *sum.sampled_joules += *b.sampled_joules;
+  } else {
+    sum.sampled_joules.reset();
+  }
+  if (a.gpu && b.gpu && sum.seconds > 0) {
+    sum.gpu = joined(*a.gpu, *b.gpu, a.seconds / sum.seconds);
+  }
+  return sum;
+}
 
 EnergyReading integrate_power(const std::vector<PowerSample>& samples, double window_seconds) {
   EnergyReading reading;

@@ -1,0 +1,289 @@
+// 2:4 weights, bf16 and f16 against activations of the same type and int4 in groups against f16: the
+// sparse A operand of mma.sp m16n8k32, tokens on its other side. The stream is that of stream.cuh.
+//
+// A piece: values, places [lane][2 words], and for int4 scales [16 rows][groups], 16 bits.
+// Mma j has the channels 32 j ... 32 j + 31 in their order. The values kept of lane 4 r + q are those
+// of the groups q and q + 4 of the mma's eight: 16-bit ones [j][lane][row r first, row r + 8 first, r
+// second, r + 8 second], int4 [lane][word j] as in nibbles.cuh. Mma 2 i takes the places from word i
+// of the lanes 0 and 1 of each four, mma 2 i + 1 from lanes 2 and 3: four groups of row r in the
+// lower half, of row r + 8 in the upper one.
+//
+// A prompt's tokens go through cuBLASLt, some rows of W spread to dense ones at a time.
+#include "kernels/cuda/linear_rows.h"
+#include "kernels/cuda/nibbles.cuh"
+#include "kernels/cuda/stream.cuh"
+
+namespace tandem {
+namespace {
+
+constexpr int64_t kDenseFrom = 129;
+
+// kLanes: 0 takes the places from the lanes 0 and 1 of each four, 1 from 2 and 3.
+template <bool kIsBf16, int kLanes>
+__device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], const uint32_t* b,
+                                           uint32_t places) {
+  if constexpr (kIsBf16) {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
+        "{%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),
+          "r"(places), "n"(kLanes));
+  } else {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+        "{%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),
+          "r"(places), "n"(kLanes));
+  }
+}
+
+template <bool kIsBf16>
+__device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], const uint32_t* b,
+                                           uint2 places, int j) {
+  const uint32_t e = j / 2 == 0 ? places.x : places.y;
+  if (j % 2 == 0) {
+    mma_sparse<kIsBf16, 0>(c, a, b, e);
+  } else {
+    mma_sparse<kIsBf16, 1>(c, a, b, e);
+  }
+}
+
+// A lane's activations of one token: four words for each of four mma.
+struct SparseTokens {
+  uint32_t v[16];
+  __device__ __forceinline__ void load(const uint16_t* channels, int q, int left) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      v[i] = i / 4 * 32 < left ? *reinterpret_cast<const uint32_t*>(channels + 8 * i + 2 * q) : 0;
+    }
+  }
+};
+
+// Where the places of 16 channels of one row lie: the half `upper` of the channels of mma j.
+__device__ __forceinline__ int places_offset(int row, int j, int upper) {
+  return (row % 8 * 4 + j % 2 * 2 + upper) * 8 + j / 2 * 4 + row / 8 * 2;
+}
+
+__device__ __forceinline__ uint32_t stored_places(const StreamSource& p, int64_t stored,
+                                                  int64_t group) {
+  if (stored < 0 || 4 * group >= p.K) return 0x4;
+  const uint8_t* row = p.data + stored * p.row_bytes + p.row_bytes - p.K / 8;
+  return row[group / 2] >> (group % 2 * 4) & 15;
+}
+
+// The places of a row's 16 channels, in one number.
+__device__ __forceinline__ void pack_places(const StreamSource& p, int64_t stored, int row,
+                                            int64_t piece, int j, int upper, uint8_t* to) {
+  uint32_t all = 0;
+  for (int i = 0; i < 4; ++i) {
+    all |= stored_places(p, stored, piece * (kPieceChannels / 4) + j * 8 + upper * 4 + i) << 4 * i;
+  }
+  *reinterpret_cast<uint16_t*>(to + places_offset(row, j, upper)) = static_cast<uint16_t>(all);
+}
+
+// The nibble of group g (of the piece's 32) of a row.
+__device__ __forceinline__ uint32_t packed_places(const uint8_t* places, int row, int g) {
+  const auto* p = places + places_offset(row, g / 8, g % 8 / 4);
+  return *reinterpret_cast<const uint16_t*>(p) >> (g % 4 * 4) & 15;
+}
+
+// Four channels of which two are kept.
+__device__ __forceinline__ uint2 spread(uint16_t first, uint16_t second, uint32_t places) {
+  const uint64_t all = static_cast<uint64_t>(first) << (places & 3) * 16 |
+                       static_cast<uint64_t>(second) << (places >> 2) * 16;
+  return {static_cast<uint32_t>(all), static_cast<uint32_t>(all >> 32)};
+}
+
+template <bool kIsBf16>
+struct HalfPiece {
+  static constexpr int kPlacesAt = 2048;
+  static constexpr int kBytes = kPlacesAt + 256;
+  static constexpr int kStagePieces = 8;
+  static constexpr ActType kType = kIsBf16 ? ActType::bf16 : ActType::f16;
+  using Tokens = SparseTokens;
+
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool,
+                                                  const Tokens (&x)[kTiles],
+                                                  float (&sums)[kTiles][4]) {
+    const uint2 places = *reinterpret_cast<const uint2*>(piece + kPlacesAt + lane * 8);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const uint4 values = *reinterpret_cast<const uint4*>(piece + j * 512 + lane * 16);
+      const uint32_t a[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) mma_sparse<kIsBf16>(sums[t], a, x[t].v + 4 * j, places, j);
+    }
+  }
+
+  // The two values kept of group g (of the piece's 32) of a row.
+  static __device__ __forceinline__ uint32_t pair(const uint8_t* piece, int row, int g) {
+    const int lane = row % 8 * 4 + g % 4;
+    return *reinterpret_cast<const uint32_t*>(piece + g / 8 * 512 + lane * 16 + g % 8 / 4 * 8 +
+                                              row / 8 * 4);
+  }
+  static __device__ void decode(const uint8_t* piece, int lane, bool, int left, int64_t ld,
+                                uint16_t* out) {
+    // Neighbouring lanes have neighbouring groups of a row.
+    for (int row = 0; row < kTileRows; ++row) {
+      if (4 * lane >= left) continue;
+      const uint32_t two = pair(piece, row, lane);
+      *reinterpret_cast<uint2*>(out + row * ld + 4 * lane) =
+          spread(static_cast<uint16_t>(two), static_cast<uint16_t>(two >> 16),
+                 packed_places(piece + kPlacesAt, row, lane));
+    }
+  }
+  static __device__ float value(const uint8_t* piece, int row, int k, bool) {
+    const uint32_t places = packed_places(piece + kPlacesAt, row, k / 4), two = pair(piece, row, k / 4);
+    const uint32_t place = k % 4;
+    if (place != (places & 3) && place != places >> 2) return 0.0f;
+    return scale_to_float(place == (places & 3) ? two & 0xFFFF : two >> 16, kIsBf16);
+  }
+  static __device__ void pack(const StreamSource& p, int64_t stored, int row, int64_t piece, int j,
+                              int q, uint8_t* to) {
+    for (int second = 0; second < 2; ++second) {
+      const int64_t kept = piece * (kPieceChannels / 2) + j * 16 + second * 8 + q * 2;
+      const bool exists = stored >= 0 && 2 * kept < p.K;
+      const uint8_t* from = p.data + (exists ? stored * p.row_bytes + kept * 2 : 0);
+      uint8_t* two = to + j * 512 + (row % 8 * 4 + q) * 16 + second * 8 + row / 8 * 4;
+      for (int i = 0; i < 4; ++i) two[i] = exists ? from[i] : 0;
+    }
+    if (q < 2) pack_places(p, stored, row, piece, j, q, to + kPlacesAt);
+  }
+};
+
+template <int kGroup>
+struct Int4SparsePiece {
+  static constexpr int kGroups = kPieceChannels / kGroup;
+  static constexpr int kPlacesAt = 512, kScalesAt = kPlacesAt + 256;
+  static constexpr int kBytes = kScalesAt + kTileRows * kGroups * 2;
+  static constexpr int kStagePieces = 16;
+  static constexpr ActType kType = ActType::f16;
+  using Tokens = SparseTokens;
+
+  static __device__ __forceinline__ float scale(const uint8_t* piece, int row, int group,
+                                                bool is_bf16) {
+    const auto* scales = reinterpret_cast<const uint16_t*>(piece + kScalesAt);
+    return scale_to_float(scales[row * kGroups + group], is_bf16);
+  }
+
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool is_bf16,
+                                                  const Tokens (&x)[kTiles],
+                                                  float (&sums)[kTiles][4]) {
+    constexpr int kMmas = kGroup / 32;
+    const uint4 codes = *reinterpret_cast<const uint4*>(piece + lane * 16);
+    const uint2 places = *reinterpret_cast<const uint2*>(piece + kPlacesAt + lane * 8);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      float c[kTiles][4] = {};
+#pragma unroll
+      for (int m = 0; m < kMmas; ++m) {
+        const int j = g * kMmas + m;
+        uint32_t a[4];
+        decode_nibbles(word(codes, j), a);
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) mma_sparse<false>(c[t], a, x[t].v + 4 * j, places, j);
+      }
+      const float s0 = scale(piece, lane / 4, g, is_bf16),
+                  s1 = scale(piece, lane / 4 + 8, g, is_bf16);
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[t][i] += c[t][i] * (i < 2 ? s0 : s1);
+      }
+    }
+  }
+
+  // Code i (0 or 1) of the two kept of group g (of the piece's 32) of a row, less 8.
+  static __device__ __forceinline__ int kept(const uint8_t* piece, int row, int g, int i) {
+    const int lane = row % 8 * 4 + g % 4;
+    return (piece[lane * 16 + g / 8 * 4 + row / 8 + 2 * i] >> (g % 8 / 4 * 4) & 15) - 8;
+  }
+  static __device__ void decode(const uint8_t* piece, int lane, bool is_bf16, int left, int64_t ld,
+                                uint16_t* out) {
+    for (int row = 0; row < kTileRows; ++row) {
+      if (4 * lane >= left) continue;
+      const float s = scale(piece, row, 4 * lane / kGroup, is_bf16);
+      const auto half = [&](int i) {
+        return __half_as_ushort(__float2half_rn(static_cast<float>(kept(piece, row, lane, i)) * s));
+      };
+      *reinterpret_cast<uint2*>(out + row * ld + 4 * lane) =
+          spread(half(0), half(1), packed_places(piece + kPlacesAt, row, lane));
+    }
+  }
+  static __device__ float value(const uint8_t* piece, int row, int k, bool is_bf16) {
+    const uint32_t places = packed_places(piece + kPlacesAt, row, k / 4), place = k % 4;
+    if (place != (places & 3) && place != places >> 2) return 0.0f;
+    const int code = kept(piece, row, k / 4, place == (places & 3) ? 0 : 1);
+    return static_cast<float>(code) * scale(piece, row, k / kGroup, is_bf16);
+  }
+  static __device__ int stored_code(const StreamSource& p, int64_t stored, int64_t i) {
+    if (stored < 0 || 2 * i >= p.K) return 8;
+    return p.data[stored * p.row_bytes + i / 2] >> (i % 2 * 4) & 15;
+  }
+  static __device__ void pack(const StreamSource& p, int64_t stored, int row, int64_t piece, int j,
+                              int q, uint8_t* to) {
+    const int64_t first = piece * (kPieceChannels / 2) + j * 16 + q * 2;
+    uint8_t* bytes = to + (row % 8 * 4 + q) * 16 + j * 4 + row / 8;
+    for (int i = 0; i < 2; ++i) {
+      bytes[2 * i] = static_cast<uint8_t>(stored_code(p, stored, first + i) |
+                                          stored_code(p, stored, first + 8 + i) << 4);
+    }
+    if (q < 2) pack_places(p, stored, row, piece, j, q, to + kPlacesAt);
+    const int unit = j * 4 + q;
+    if (unit >= kGroups) return;
+    const int64_t group = piece * kGroups + unit;
+    const bool exists = stored >= 0 && group < p.groups;
+    reinterpret_cast<uint16_t*>(to + kScalesAt)[row * kGroups + unit] =
+        exists ? reinterpret_cast<const uint16_t*>(p.scales)[stored * p.groups + group] : 0;
+  }
+};
+
+// Calls `of` with the piece of the encoding.
+template <typename Of>
+auto with_piece(const Encoding& encoding, Of of) {
+  if (encoding.packing == Packing::bf16_24) return of(HalfPiece<true>{});
+  if (encoding.packing == Packing::f16_24) return of(HalfPiece<false>{});
+  if (encoding.group != 32 && encoding.group != 64 && encoding.group != 128) {
+    cuda_refuse("cuda runs int4 2:4 in groups of 32, 64 and 128; found groups of", encoding.group);
+  }
+  if (encoding.scale_type == ScaleType::f32) {
+    cuda_refuse("cuda runs int4 2:4 with scales of 16 bits; found bits:", 32);
+  }
+  return encoding.group == 32   ? of(Int4SparsePiece<32>{})
+         : encoding.group == 64 ? of(Int4SparsePiece<64>{})
+                                : of(Int4SparsePiece<128>{});
+}
+
+PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, Arena& arena) {
+  return with_piece(parts.front().encoding, [&](auto piece) {
+    return prepack_stream<decltype(piece)>(context, parts, arena);
+  });
+}
+
+void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
+         bool accumulate) {
+  with_piece(w.encoding, [&](auto piece) {
+    run_stream<decltype(piece)>(context, w, x, y, ldy, accumulate, kDenseFrom);
+  });
+}
+
+void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T,
+                 float* out) {
+  with_piece(w.encoding, [&](auto piece) {
+    gather_stream_rows<decltype(piece)>(context, w, rows, T, out);
+  });
+}
+
+}  // namespace
+
+LinearKernel cuda_sparse_row(const char* name, Packing packing) {
+  const ActType type = packing == Packing::bf16_24 ? ActType::bf16 : ActType::f16;
+  return {name,    "cuda",      packing, type, prepack, run,
+          nullptr, gather_rows, "from 129 on dense weights through cuBLASLt", true};
+}
+
+}  // namespace tandem

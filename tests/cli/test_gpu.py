@@ -1,0 +1,79 @@
+"""What --device says where there is no GPU to be used: one line, exit code 5, nothing hangs.
+
+Runs the binary named by TANDEM_BIN with drivers made for the test. A build without CUDA kernels says
+that it has none, whatever the driver.
+"""
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+BIN = os.environ.get("TANDEM_BIN", "")
+HERE = pathlib.Path(__file__).parent
+XDG_CACHE = os.environ.get("XDG_CACHE_HOME", "")
+CACHE = pathlib.Path(XDG_CACHE) if XDG_CACHE.startswith("/") else pathlib.Path.home() / ".cache"
+MODEL = CACHE / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+pytestmark = pytest.mark.skipif(not BIN, reason="TANDEM_BIN names no binary")
+
+VERBS = [["info"], ["bench", "-p", "0", "-n", "1", "--energy"], ["study", "--text", __file__], ["run", "-p", "hi"],
+         ["eval", "--text", __file__]]
+
+
+def refusal(arguments, libraries):
+    """The one line on standard error, after exit code 5."""
+    result = subprocess.run([BIN, *arguments], env=dict(os.environ, LD_LIBRARY_PATH=str(libraries)), text=True,
+                            capture_output=True, timeout=60, check=False)
+    assert result.returncode == 5, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("tandem: error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def has_cuda(tmp_path):
+    return "no CUDA kernels" not in refusal(["info", "--device", "cuda"], with_driver(tmp_path, 13000, 100))
+
+
+def with_driver(folder, version, status):
+    """A folder whose libcuda.so.1 is of this version and answers cuInit with this status."""
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DVERSION={version}", f"-DSTATUS={status}", HERE / "fake_cuda.c",
+                    "-o", folder / "libcuda.so.1", "-ldl"], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_driver_for_an_older_cuda_is_refused_with_both_versions(verb, tmp_path):
+    if verb != ["info"] and not MODEL.exists():
+        pytest.skip(f"the default model is not at {MODEL}")
+    if not has_cuda(tmp_path / "any"):
+        pytest.skip("a build without CUDA kernels")
+    line = refusal([*verb, "--device", "cuda"], with_driver(tmp_path / "old", 12040, 0))
+    assert "runs CUDA 12.4; expected 13." in line
+
+
+def test_a_driver_without_a_gpu_says_so(tmp_path):
+    if not has_cuda(tmp_path / "any"):
+        pytest.skip("a build without CUDA kernels")
+    line = refusal(["info", "--device", "cuda:1"], with_driver(tmp_path / "none", 13000, 100))
+    assert "no NVIDIA GPU can be used: " in line
+
+
+def test_no_driver_is_named_as_what_is_missing(tmp_path):
+    if not has_cuda(tmp_path / "any"):
+        pytest.skip("a build without CUDA kernels")
+    if pathlib.Path("/dev/nvidiactl").exists():
+        pytest.skip("a machine with a driver")
+    assert "libcuda.so.1, the driver, is not found" in refusal(["info", "--device", "cuda"], tmp_path)
+
+
+def test_compress_runs_on_the_cpu_and_says_so(tmp_path):
+    line = refusal(["compress", "model", "--recipe", "int8", "-o", tmp_path / "out", "--device", "cuda"], tmp_path)
+    assert "compress runs on the CPU" in line and "bench, study and info take it" in line
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda0", "cuda:", "cuda:x", "cuda:-1"])
+def test_other_names_of_devices_are_refused(name):
+    result = subprocess.run([BIN, "info", "--device", name], text=True, capture_output=True, timeout=60, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "expected cuda or cuda:N" in result.stderr and result.stderr.count("\n") == 1
