@@ -164,7 +164,7 @@ struct Bench {
     Buffer codes(static_cast<size_t>(T * F * 4), &device), scales(codes.size_bytes(), &device),
         sums(codes.size_bytes(), &device);
     Buffer ids(static_cast<size_t>(T * 4), &device);
-    for (const ActType type : {ActType::bf16, ActType::int8_token, ActType::int8_block}) {
+    for (const ActType type : {ActType::bf16, ActType::int8_token, ActType::fp8_token, ActType::int8_block}) {
       const auto act = [&](int64_t K) {
         return Activations{type,
                            T,
@@ -203,6 +203,10 @@ struct Bench {
       if (kernel.packing == Packing::q8_0) encoding = kQ8_0;
       if (kernel.packing == Packing::int8_channel) encoding = int8_channel(ScaleType::bf16);
       if (kernel.packing == Packing::int4_group) encoding = int4_group(128, ScaleType::f16);
+      if (kernel.packing == Packing::fp8_channel) encoding = fp8_channel(ScaleType::bf16);
+      if (kernel.packing == Packing::fp8_weight) encoding = fp8_weight(ScaleType::bf16);
+      if (kernel.packing == Packing::nf4) encoding = kNF4;
+      if (kernel.packing == Packing::fp4) encoding = kFP4;
       if (kernel.packing == Packing::int4_group_24) encoding = int4_group_24(128, ScaleType::f16);
       if (kernel.packing == Packing::q4_k) encoding = kQ4_K;
       if (kernel.packing == Packing::q6_k) encoding = kQ6_K;

@@ -78,6 +78,10 @@ int run(int argc, char** argv) {
     if (kernel.packing == Packing::q4_1) encoding = kQ4_1;
     if (kernel.packing == Packing::q8_0) encoding = kQ8_0;
     if (kernel.packing == Packing::int8_channel) encoding = int8_channel(ScaleType::bf16);
+    if (kernel.packing == Packing::fp8_channel) encoding = fp8_channel(ScaleType::bf16);
+    if (kernel.packing == Packing::fp8_weight) encoding = fp8_weight(ScaleType::bf16);
+    if (kernel.packing == Packing::nf4) encoding = kNF4;
+    if (kernel.packing == Packing::fp4) encoding = kFP4;
     if (kernel.packing == Packing::int4_group) encoding = int4_group(64, ScaleType::bf16);
     if (kernel.packing >= Packing::q4_0) {
       for (const Encoding& gguf : {kQ4_0, kQ5_0, kQ5_1, kIQ4_NL, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K}) {

@@ -1,11 +1,13 @@
 #include "compress/compress.h"
 
+#include <cstring>
 #include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "base/version.h"
+#include "compress/nearest_of_table.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
 
@@ -44,18 +46,56 @@ TensorSource bf16_source(RowStream& stream, const NamedTensor& tensor) {
                     [K](const float* row, std::byte* out) { store_row_bf16(row, K, out); });
 }
 
+// Bytes that are there already.
+TensorSource bytes_source(RowStream& stream, const NamedTensor& tensor, std::string name,
+                          const char* dtype, int64_t count, std::string bytes) {
+  const uint64_t size_bytes = bytes.size();
+  return {std::move(name), dtype, {count}, size_bytes,
+          [&stream, &tensor, bytes = std::move(bytes)](const ByteSink& sink) {
+            sink(std::as_bytes(std::span(bytes)));
+            stream.advance(tensor.name, bytes.size());
+          }};
+}
+
+// The tensors of a matrix of nf4 or fp4, as bitsandbytes names them.
+void add_table_sources(RowStream& stream, const NamedTensor& tensor, const Encoding& encoding,
+                       std::vector<TensorSource>& out) {
+  const int64_t N = tensor.weight.N, K = tensor.weight.K, groups = encoding.groups_per_row(K);
+  const std::string type = encoding.packing == Packing::nf4 ? "nf4" : "fp4";
+  // The library flattens a matrix before it cuts it into blocks: these do not straddle rows.
+  out.push_back(row_source(
+      stream, tensor, tensor.name, "U8", {N * K / 2, 1}, encoding.row_bytes(K),
+      [K, encoding](const float* row, std::byte* to) { table_codes(row, K, encoding, to); }));
+  out.push_back(row_source(
+      stream, tensor, tensor.name + ".absmax", "F32", {N * groups},
+      static_cast<size_t>(groups) * sizeof(float),
+      [K, encoding](const float* row, std::byte* to) { table_absmax(row, K, encoding, to); }));
+  std::string map(16 * sizeof(float), '\0');
+  std::memcpy(map.data(), lookup_values(encoding.packing), map.size());
+  out.push_back(
+      bytes_source(stream, tensor, tensor.name + ".quant_map", "F32", 16, std::move(map)));
+  std::string state = fmt::format(
+      R"({{"quant_type": "{}", "blocksize": {}, "dtype": "bfloat16", "shape": [{}, {}]}})", type,
+      encoding.group, N, K);
+  const auto length = static_cast<int64_t>(state.size());
+  out.push_back(bytes_source(stream, tensor, tensor.name + ".quant_state.bitsandbytes__" + type,
+                             "U8", length, std::move(state)));
+}
+
 // The tensors of a quantized matrix. They are written far apart, since a safetensors file is
 // ordered by the size of its elements; so each is made from the source anew rather than kept.
 void add_quantized_sources(RowStream& stream, const NamedTensor& tensor, const Encoding& encoding,
                            std::vector<TensorSource>& out) {
+  if (encoding.is_lookup()) return add_table_sources(stream, tensor, encoding, out);
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
   const int64_t groups = encoding.groups_per_row(K);
   const auto codes = [K, encoding](const float* row, std::byte* to) {
     rtn_codes(row, K, encoding, to);
   };
-  if (encoding.packing == Packing::int8_channel) {
+  if (encoding.bits() == 8) {
+    const char* dtype = encoding.is_fp8() ? "F8_E4M3" : "I8";
     out.push_back(
-        row_source(stream, tensor, tensor.name, "I8", {N, K}, encoding.row_bytes(K), codes));
+        row_source(stream, tensor, tensor.name, dtype, {N, K}, encoding.row_bytes(K), codes));
   } else {
     const std::vector<int64_t> shape = {N, K};
     out.push_back({tensor.name + "_shape",
@@ -106,8 +146,9 @@ std::string manifest_json(const Checkpoint& source, const Recipe& recipe) {
 
 void check_not_compressed(const Checkpoint& source) {
   for (const auto& [name, weight] : source.tensors) {
-    const Packing packing = weight.encoding.packing;
-    if (packing == Packing::int8_channel || packing == Packing::int4_group) {
+    const Encoding& encoding = weight.encoding;
+    if (encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
+        encoding.is_fp8() || encoding.is_lookup()) {
       fail(ErrorKind::usage, "{}: {} is already {}, expected a model that is not compressed",
            source.path.string(), quote(name), weight.encoding.name());
     }

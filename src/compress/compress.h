@@ -52,7 +52,7 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
                                 const Progress& progress);
 
-// Throws usage when a tensor is in one of compressed-tensors' integer layouts already.
+// Throws usage when a tensor is in a layout of compressed-tensors or bitsandbytes already.
 void check_not_compressed(const Checkpoint& source);
 
 }  // namespace tandem

@@ -27,7 +27,7 @@ Recipe gguf_recipe(const std::string& name) {
   for (const Encoding& encoding : kGgufEncodings) {
     if (encoding.name() == name) return {name, encoding, 0, Container::gguf};
   }
-  const bool is_folder_name = name == "int8" || name == "int4";
+  const bool is_folder_name = name == "int8" || name == "int4" || name == "fp8" || name == "nf4";
   fail(ErrorKind::usage, "recipe {}: {} a GGUF file, expected one of {}", quote(name),
        is_folder_name ? "is none that can be held by" : "unknown for", gguf_names());
 }
@@ -53,30 +53,65 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
     }
     return {name, int4_group(group, ScaleType::bf16), group};
   }
-  if (name != "bf16" && name != "int8") {
+  if (name == "nf4") {
+    refuse_group(name, group);
+    return {name, kNF4, kNF4.group};
+  }
+  if (name != "bf16" && name != "int8" && name != "fp8") {
     if (is_gguf_name(name)) {
-      fail(ErrorKind::usage,
-           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8 or int4, or an "
-           "output named *.gguf",
-           name);
+      fail(
+          ErrorKind::usage,
+          "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, int4, fp8 or nf4, "
+          "or an output named *.gguf",
+          name);
     }
-    fail(ErrorKind::usage, "recipe {}: unknown, expected one of bf16, int8, int4; for GGUF {}",
-         quote(name), gguf_names());
+    fail(ErrorKind::usage,
+         "recipe {}: unknown, expected one of bf16, int8, int4, fp8, nf4; for GGUF {}", quote(name),
+         gguf_names());
   }
   refuse_group(name, group);
-  return {name, name == "bf16" ? kBF16 : int8_channel(ScaleType::bf16), 0};
+  return {name,
+          name == "bf16"   ? kBF16
+          : name == "int8" ? int8_channel(ScaleType::bf16)
+                           : fp8_channel(ScaleType::bf16),
+          0};
 }
+
+namespace {
+
+std::string bitsandbytes_config_json(const Recipe& recipe) {
+  const Json config = {
+      {"quant_method", "bitsandbytes"},
+      {"load_in_4bit", true},
+      {"load_in_8bit", false},
+      {"bnb_4bit_quant_type", recipe.encoding.packing == Packing::nf4 ? "nf4" : "fp4"},
+      {"bnb_4bit_use_double_quant", false},
+      {"bnb_4bit_compute_dtype", "bfloat16"},
+      {"bnb_4bit_quant_storage", "uint8"},
+      {"llm_int8_enable_fp32_cpu_offload", false},
+      {"llm_int8_has_fp16_weight", false},
+      {"llm_int8_skip_modules", Json::array({"lm_head"})},
+      {"llm_int8_threshold", 6.0}};
+  return dump_json(config, 2);
+}
+
+}  // namespace
 
 std::string quantization_config_json(const Recipe& recipe) {
   if (!recipe.quantizes()) return {};
-  const bool is_int8 = recipe.encoding.packing == Packing::int8_channel;
-  Json weights = {
-      {"num_bits", recipe.encoding.bits()},        {"type", "int"},         {"symmetric", true},
-      {"strategy", is_int8 ? "channel" : "group"}, {"group_size", nullptr}, {"dynamic", false}};
-  if (!is_int8) weights["group_size"] = recipe.group;
+  if (recipe.encoding.is_lookup()) return bitsandbytes_config_json(recipe);
+  const bool is_float = recipe.encoding.is_fp8(), is_whole_row = recipe.group == 0;
+  const char* type = is_float ? "float" : "int";
+  Json weights = {{"num_bits", recipe.encoding.bits()},
+                  {"type", type},
+                  {"symmetric", true},
+                  {"strategy", is_whole_row ? "channel" : "group"},
+                  {"group_size", nullptr},
+                  {"dynamic", false}};
+  if (!is_whole_row) weights["group_size"] = recipe.group;
   Json activations = nullptr;
-  if (is_int8) {
-    activations = {{"num_bits", 8},       {"type", "int"},         {"symmetric", true},
+  if (is_whole_row) {
+    activations = {{"num_bits", 8},       {"type", type},          {"symmetric", true},
                    {"strategy", "token"}, {"group_size", nullptr}, {"dynamic", true}};
   }
   const Json scheme = {{"targets", Json::array({"Linear"})},
@@ -84,7 +119,9 @@ std::string quantization_config_json(const Recipe& recipe) {
                        {"input_activations", activations},
                        {"output_activations", nullptr}};
   const Json config = {{"quant_method", "compressed-tensors"},
-                       {"format", is_int8 ? "int-quantized" : "pack-quantized"},
+                       {"format", is_float       ? "float-quantized"
+                                  : is_whole_row ? "int-quantized"
+                                                 : "pack-quantized"},
                        {"quantization_status", "compressed"},
                        {"config_groups", {{"group_0", scheme}}},
                        {"ignore", Json::array({"lm_head"})},

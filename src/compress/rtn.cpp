@@ -14,12 +14,16 @@ constexpr float kInt8HalfRange = 127.5f;
 constexpr float kInt4HalfRange = 7.5f;
 
 float half_range(const Encoding& encoding) {
-  return encoding.packing == Packing::int8_channel ? kInt8HalfRange : kInt4HalfRange;
+  return encoding.packing == Packing::int8_channel  ? kInt8HalfRange
+         : encoding.packing == Packing::fp8_channel ? kMaxE4M3
+                                                    : kInt4HalfRange;
 }
 
 int64_t group_of(const Encoding& encoding, int64_t K) {
   const bool is_int4 = encoding.packing == Packing::int4_group;
-  CHECK(is_int4 || encoding.packing == Packing::int8_channel, "encoding {}", encoding.name());
+  CHECK(is_int4 || encoding.packing == Packing::int8_channel ||
+            encoding.packing == Packing::fp8_channel,
+        "encoding {}", encoding.name());
   const int64_t group = is_int4 ? encoding.group : K;
   CHECK(group > 0 && K % group == 0 && (!is_int4 || group % 8 == 0), "K {} group {}", K, group);
   return group;
@@ -85,6 +89,14 @@ void rtn_scales(const float* row, int64_t K, const Encoding& encoding, std::byte
 
 void rtn_codes(const float* row, int64_t K, const Encoding& encoding, std::byte* codes) {
   const int64_t group = group_of(encoding, K);
+  if (encoding.packing == Packing::fp8_channel) {
+    const float scale = scale_of(row, K, kMaxE4M3);
+    // The library adds a zero point, which takes the sign from a zero.
+    for (int64_t k = 0; k < K; ++k) {
+      codes[k] = static_cast<std::byte>(float_to_e4m3(finite_to_bf16(row[k] / scale) + 0.0f));
+    }
+    return;
+  }
   if (encoding.packing == Packing::int8_channel) {
     const float scale = scale_of(row, K, kInt8HalfRange);
     for (int64_t k = 0; k < K; ++k) {

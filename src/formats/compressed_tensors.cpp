@@ -33,10 +33,10 @@ const Json& object(const Json& json, const char* key, const std::string& where) 
   return *it;
 }
 
-void expect_integers(const Json& json, int64_t bits, const char* strategy, bool dynamic,
-                     const std::string& where) {
+void expect_numbers(const Json& json, const char* type, int64_t bits, const char* strategy,
+                    bool dynamic, const std::string& where) {
   expect(json, "num_bits", bits, where);
-  expect(json, "type", "int", where);
+  expect(json, "type", type, where);
   expect(json, "strategy", strategy, where);
   expect(json, "symmetric", true, where);
   expect(json, "dynamic", dynamic, where);
@@ -70,18 +70,21 @@ class WeightReader {
   std::optional<NamedTensor> read(const SafetensorsEntry& entry) const {
     const std::string_view name = entry.name;
     if (name.ends_with(kPacked)) return read_packed(entry);
-    if (name.ends_with(kWeight) && entry.dtype == "I8") return read_int8(entry);
+    if (name.ends_with(kWeight) && is_bytes(entry)) return read_bytes(entry);
     for (const auto& [suffix, owner] :
          {std::pair(kScale, kWeight), std::pair(kScale, kPacked), std::pair(kShape, kPacked)}) {
       if (!name.ends_with(suffix)) continue;
       const auto it = entries_.find(with(entry, suffix, owner));
-      if (it != entries_.end() && (owner == kPacked || it->second->dtype == "I8"))
-        return std::nullopt;
+      if (it != entries_.end() && (owner == kPacked || is_bytes(*it->second))) return std::nullopt;
     }
     return read_plain(entry);
   }
 
  private:
+  static bool is_bytes(const SafetensorsEntry& entry) {
+    return entry.dtype == "I8" || entry.dtype == "F8_E4M3";
+  }
+
   // The entry's name with another ending.
   static std::string with(const SafetensorsEntry& entry, std::string_view suffix,
                           std::string_view replacement) {
@@ -102,12 +105,14 @@ class WeightReader {
     return *it->second;
   }
 
-  void require(const SafetensorsEntry& entry, bool packed_int4) const {
-    if (!quantization_ || quantization_->packed_int4 != packed_int4 || is_ignored(entry)) {
+  void require(const SafetensorsEntry& entry, bool as_configured) const {
+    if (!quantization_ || !as_configured || is_ignored(entry)) {
       fail(ErrorKind::bad_file,
            "{}: quantized, but quantization_config in config.json does not say so", tensor(entry));
     }
   }
+
+  bool has(Packing packing) const { return quantization_ && quantization_->packing == packing; }
 
   bool is_ignored(const SafetensorsEntry& entry) const {
     const std::string module = entry.name.substr(0, entry.name.rfind('.'));
@@ -115,17 +120,19 @@ class WeightReader {
     return std::find(ignored.begin(), ignored.end(), module) != ignored.end();
   }
 
-  NamedTensor read_int8(const SafetensorsEntry& entry) const {
-    require(entry, false);
+  NamedTensor read_bytes(const SafetensorsEntry& entry) const {
+    const bool is_int8 = entry.dtype == "I8";
+    require(entry, is_int8 ? has(Packing::int8_channel)
+                           : has(Packing::fp8_channel) || has(Packing::fp8_weight));
     if (entry.shape.size() != 2) fail(ErrorKind::bad_file, "{}: not a matrix", tensor(entry));
-    if (entry.shape[1] > kMaxInt8Width) {
+    if (is_int8 && entry.shape[1] > kMaxInt8Width) {
       fail(ErrorKind::bad_file, "{}: rows of {} elements, at most {} are supported with one scale",
            tensor(entry), entry.shape[1], kMaxInt8Width);
     }
     const auto& scale = companion(entry, kWeight, kScale);
     expect_tensor(scale, "", {entry.shape[0], 1}, tensor(entry));
     Weight weight;
-    weight.encoding = int8_channel(scale_type(scale, tensor(entry)));
+    weight.encoding = {quantization_->packing, scale_type(scale, tensor(entry)), 0};
     weight.N = entry.shape[0];
     weight.K = entry.shape[1];
     weight.data = entry.bytes.data();
@@ -134,7 +141,7 @@ class WeightReader {
   }
 
   NamedTensor read_packed(const SafetensorsEntry& entry) const {
-    require(entry, true);
+    require(entry, has(Packing::int4_group));
     const std::string where = tensor(entry);
     const auto& shape = companion(entry, kPacked, kShape);
     expect_tensor(shape, "I64", {2}, where);
@@ -216,8 +223,8 @@ QuantizationConfig read_quantization_config(const Json& json, const std::string&
   QuantizationConfig out;
   const Json& weights = object(group, "weights", config);
   if (json.contains("format") && json["format"] == "pack-quantized") {
-    out.packed_int4 = true;
-    expect_integers(weights, 4, "group", false, config + ": weights");
+    out.packing = Packing::int4_group;
+    expect_numbers(weights, "int", 4, "group", false, config + ": weights");
     expect(group, "input_activations", nullptr, config);
     const auto it = weights.find("group_size");
     if (it == weights.end() || !it->is_number_unsigned() || it->get<uint64_t>() % 32 != 0 ||
@@ -227,10 +234,20 @@ QuantizationConfig read_quantization_config(const Json& json, const std::string&
     }
     out.group = it->get<int64_t>();
   } else {
-    expect(json, "format", "int-quantized", config);
-    expect_integers(weights, 8, "channel", false, config + ": weights");
-    expect_integers(object(group, "input_activations", config), 8, "token", true,
-                    config + ": input_activations");
+    const bool is_float = json.contains("format") && json["format"] == "float-quantized";
+    if (!is_float) expect(json, "format", "int-quantized", config);
+    const char* type = is_float ? "float" : "int";
+    expect_numbers(weights, type, 8, "channel", false, config + ": weights");
+    const auto activations = group.find("input_activations");
+    const bool weights_only =
+        is_float && (activations == group.end() || activations->is_null());
+    if (!weights_only) {
+      expect_numbers(object(group, "input_activations", config), type, 8, "token", true,
+                     config + ": input_activations");
+    }
+    out.packing = !is_float      ? Packing::int8_channel
+                  : weights_only ? Packing::fp8_weight
+                                 : Packing::fp8_channel;
   }
   const auto ignore = json.find("ignore");
   if (ignore == json.end() || ignore->is_null()) return out;

@@ -1,6 +1,7 @@
 // The part of a Hugging Face folder that compressed-tensors defines: quantization_config and the
-// tensor groups it stands for become Weights with integer encodings.
-//   int-quantized:  NAME.weight int8 [N,K], NAME.weight_scale [N,1]
+// tensor groups it stands for become Weights.
+//   int-quantized:   NAME.weight int8 [N,K], NAME.weight_scale [N,1]
+//   float-quantized: NAME.weight E4M3 [N,K], NAME.weight_scale [N,1]
 //   pack-quantized: NAME.weight_packed int32 [N,K/8], NAME.weight_scale [N,K/g], NAME.weight_shape
 //   int64 [2]
 #pragma once
@@ -16,8 +17,10 @@
 namespace tandem {
 
 struct QuantizationConfig {
-  bool packed_int4 = false;          // pack-quantized, 4 bits in groups; else int-quantized, 8 bits
-  int64_t group = 0;                 // elements that share a scale; packed_int4 only
+  // Of the linear layers: int8_channel (int-quantized), int4_group (pack-quantized), fp8_channel or
+  // fp8_weight (float-quantized, with and without quantized activations).
+  Packing packing = Packing::int8_channel;
+  int64_t group = 0;                 // elements that share a scale; int4_group only
   std::vector<std::string> ignored;  // modules left in plain numbers: "lm_head"
 };
 

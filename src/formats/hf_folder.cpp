@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "formats/bitsandbytes.h"
 #include "formats/compressed_tensors.h"
 #include "formats/families.h"
 #include "formats/shards.h"
@@ -276,11 +277,20 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
         (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
   }
   std::optional<QuantizationConfig> quantization;
+  std::optional<BitsandbytesConfig> bitsandbytes;
   if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
-    quantization = read_quantization_config(json["quantization_config"], where);
+    const Json& config = json["quantization_config"];
+    if (is_bitsandbytes(config)) {
+      bitsandbytes = read_bitsandbytes_config(config, where);
+    } else {
+      quantization = read_quantization_config(config, where);
+    }
   }
   FolderWeights weights = open_folder_weights(dir);
-  checkpoint.tensors = read_weights(weights.tensors, quantization, weights.where);
+  checkpoint.tensors =
+      bitsandbytes ? read_bitsandbytes_weights(weights.tensors, *bitsandbytes, weights.where,
+                                               &checkpoint.memory)
+                   : read_weights(weights.tensors, quantization, weights.where);
   checkpoint.file_bytes = weights.file_bytes;
   checkpoint.files = std::move(weights.files);
   checkpoint.warnings = std::move(weights.warnings);

@@ -28,8 +28,7 @@ struct Sheet {
 void fill_plain(Packing packing, int64_t count, Random& random, std::byte* row, float deviation) {
   for (int64_t k = 0; k < count; ++k) {
     const float value = near_normal(random.next()) * deviation;
-    const uint16_t half =
-        packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
+    const uint16_t half = packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
     std::memcpy(row + 2 * k, &half, 2);
   }
 }
@@ -38,6 +37,15 @@ void fill_random_bytes(Random& random, std::byte* row, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 8) {
     const uint64_t word = random.next();
     std::memcpy(row + i, &word, std::min<size_t>(8, bytes - i));
+  }
+}
+
+// Codes of about normal numbers, as a row has whose largest is 448.
+constexpr float kFp8Deviation = 110;
+
+void fill_fp8(const Sheet& sheet, Random& random, std::byte* row) {
+  for (int64_t k = 0; k < sheet.K; ++k) {
+    row[k] = static_cast<std::byte>(float_to_e4m3(near_normal(random.next()) * kFp8Deviation));
   }
 }
 
@@ -85,7 +93,7 @@ void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
   std::byte* row = sheet.data->data() + static_cast<size_t>(n) * encoding.row_bytes(sheet.K);
   const auto kept = encoding.is_sparse() ? sheet.K / 2 : sheet.K;
   const float deviation = 1.0f / std::sqrt(static_cast<float>(kept));
-  // Uniform codes of 4 and of 8 bits deviate by 4.61 and 73.9.
+  // Uniform codes of 4 and of 8 bits deviate by 4.61 and 73.9, of nf4 and fp4 by 0.517 and 0.487.
   const float nibble = deviation / 4.61f, byte = deviation / 73.9f;
   switch (encoding.packing) {
     case Packing::bf16:
@@ -112,13 +120,22 @@ void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
     default:
       break;
   }
-  fill_random_bytes(random, row, encoding.row_bytes(sheet.K));
+  if (encoding.is_fp8()) {
+    fill_fp8(sheet, random, row);
+  } else {
+    fill_random_bytes(random, row, encoding.row_bytes(sheet.K));
+  }
   if (encoding.is_sparse()) fill_places(sheet, random, row);
   const int64_t groups = encoding.groups_per_row(sheet.K);
   const size_t step = scale_bytes(encoding.scale_type);
+  const float scale = encoding.is_fp8() ? deviation / kFp8Deviation
+                      : encoding.is_lookup()
+                          ? deviation / (encoding.packing == Packing::nf4 ? 0.517f : 0.487f)
+                      : encoding.bits() == 8 ? byte
+                                             : nibble;
   for (int64_t g = 0; g < groups; ++g) {
     store_scale(sheet.scales->data() + static_cast<size_t>(n * groups + g) * step,
-                encoding.scale_type, encoding.bits() == 8 ? byte : nibble);
+                encoding.scale_type, scale);
   }
 }
 
@@ -147,9 +164,9 @@ Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, 
   Sheet sheet{encoding, K, N, nullptr, nullptr};
   if (maker != nullptr && make_elsewhere(*maker, seed, sheet)) return sheet;
   sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N) * encoding.row_bytes(K));
-  const bool has_scales = encoding.packing == Packing::int8_channel ||
-                          encoding.packing == Packing::int4_group ||
-                          encoding.packing == Packing::int4_group_24;
+  const bool has_scales =
+      encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
+      encoding.packing == Packing::int4_group_24 || encoding.is_fp8() || encoding.is_lookup();
   if (has_scales) {
     sheet.scales = std::make_shared<Buffer>(static_cast<size_t>(N * encoding.groups_per_row(K)) *
                                             scale_bytes(encoding.scale_type));
@@ -212,9 +229,9 @@ ModelConfig read_model_shape(const std::filesystem::path& path) {
 
 Encoding encoding_of(std::string_view name) {
   constexpr std::string_view kNames[] = {
-      "bf16", "f16",  "int8", "int4-g32", "int4-g64", "int4-g128",    "q4_0",
-      "q4_1", "q8_0", "q4_k", "q6_k",     "bf16-2:4", "f16-2:4",      "int4-g32-2:4",
-      "int4-g64-2:4", "int4-g128-2:4"};
+      "bf16", "f16",      "int8",    "int4-g32",        "int4-g64",     "int4-g128",    "q4_0",
+      "q4_1", "q8_0",     "fp8",     "fp8-weight-only", "nf4",          "fp4",          "q4_k",
+      "q6_k", "bf16-2:4", "f16-2:4", "int4-g32-2:4",    "int4-g64-2:4", "int4-g128-2:4"};
   const Encoding encodings[] = {kBF16,
                                 kF16,
                                 int8_channel(ScaleType::bf16),
@@ -224,6 +241,10 @@ Encoding encoding_of(std::string_view name) {
                                 kQ4_0,
                                 kQ4_1,
                                 kQ8_0,
+                                fp8_channel(ScaleType::bf16),
+                                fp8_weight(ScaleType::bf16),
+                                kNF4,
+                                kFP4,
                                 kQ4_K,
                                 kQ6_K,
                                 kBF16_24,

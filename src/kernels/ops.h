@@ -32,10 +32,10 @@ struct Activations {
   int64_t T = 0;
   int64_t K = 0;
   float* f32 = nullptr;     // [T, K]; ActType::f32 only
-  int8_t* codes = nullptr;  // [T, K_padded], zero beyond K; int8 types only
+  int8_t* codes = nullptr;  // [T, K_padded], zero beyond K; int8 and fp8 (E4M3 bytes) only
   // Group-major, so that the tokens of a tile lie together.
   float* scales = nullptr;  // [groups, T]: x = code * scale
-  float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group)
+  float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group); int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
@@ -67,7 +67,7 @@ struct LinearKernel {
   // parts: matrices of one encoding and K, stacked along N in this order.
   // The packed bytes lie in `arena`, which must outlive the result.
   PackedWeight (*prepack)(const Context&, const std::vector<Weight>& parts, Arena& arena);
-  // y[T, ldy] = x . W^T, or y += x . W^T when accumulate. x.type is act_type (ref: f32 always).
+  // y[T, ldy] = x . W^T, or y += x . W^T when accumulate. x.type is act_type.
   void (*run)(const Context&, const PackedWeight&, const Activations& x, float* y, int64_t ldy,
               bool accumulate);
   // out[K] = row n of the packed weight, in float: the embedding look-up of a tied model. Host only.

@@ -13,11 +13,15 @@ int Encoding::bits() const {
     case Packing::f16_24:
     case Packing::bf16_24: return 16;
     case Packing::q8_0:
-    case Packing::int8_channel: return 8;
+    case Packing::int8_channel:
+    case Packing::fp8_channel:
+    case Packing::fp8_weight: return 8;
     case Packing::q4_0:
     case Packing::q4_1:
     case Packing::iq4_nl:
     case Packing::q4_k:
+    case Packing::nf4:
+    case Packing::fp4:
     case Packing::int4_group:
     case Packing::int4_group_24: return 4;
     case Packing::q2_k: return 2;
@@ -36,7 +40,11 @@ ActType Encoding::act_type() const {
     case Packing::f16:
     case Packing::bf16:
     case Packing::f16_24:
-    case Packing::bf16_24: return ActType::f32;
+    case Packing::bf16_24:
+    case Packing::fp8_weight:
+    case Packing::nf4:
+    case Packing::fp4: return ActType::f32;
+    case Packing::fp8_channel: return ActType::fp8_token;
     case Packing::int8_channel: return ActType::int8_token;
     default: return ActType::int8_block;
   }
@@ -51,6 +59,10 @@ std::string Encoding::name() const {
     case Packing::q8_0: return "q8_0";
     case Packing::int8_channel: return "int8 per channel";
     case Packing::int4_group: return group == 0 ? "int4" : fmt::format("int4 g{}", group);
+    case Packing::fp8_channel: return "fp8 per channel";
+    case Packing::fp8_weight: return "fp8 weight-only";
+    case Packing::nf4: return group == kNF4.group ? "nf4" : fmt::format("nf4 g{}", group);
+    case Packing::fp4: return group == kFP4.group ? "fp4" : fmt::format("fp4 g{}", group);
     case Packing::q4_0: return "q4_0";
     case Packing::q5_0: return "q5_0";
     case Packing::q5_1: return "q5_1";
@@ -76,7 +88,11 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::bf16: return k * 2;
     case Packing::q4_1: return k / 32 * 20;
     case Packing::q8_0: return k / 32 * 34;
-    case Packing::int8_channel: return k;
+    case Packing::int8_channel:
+    case Packing::fp8_channel:
+    case Packing::fp8_weight: return k;
+    case Packing::nf4:
+    case Packing::fp4: return (k + 1) / 2;
     case Packing::int4_group: return (k + 7) / 8 * 4;
     case Packing::q4_0:
     case Packing::iq4_nl: return k / 32 * 18;
@@ -124,6 +140,7 @@ const char* act_type_name(ActType type) {
     case ActType::int8_token: return "int8 per token";
     case ActType::bf16: return "bf16";
     case ActType::f16: return "f16";
+    case ActType::fp8_token: return "fp8 per token";
   }
   return "?";
 }

@@ -19,6 +19,12 @@ enum class Packing : uint8_t {
   int8_channel,    // compressed-tensors int-quantized: signed bytes [N,K], one scale a row
   int4_group,      // compressed-tensors pack-quantized: int32 [N,K/8], nibbles along K, code = q + 8,
                    // one scale a group
+  fp8_channel,     // compressed-tensors float-quantized: E4M3 bytes [N,K], one scale a row; meets
+                   // E4M3 activations
+  fp8_weight,      // the same bytes, meeting activations that are not quantized
+  // bitsandbytes: two codes a byte along K, the first in the high nibble, one absmax a group;
+  // w = table[code] * absmax
+  nf4, fp4,        // kNf4Values, kFp4Values
   // GGUF: 32 elements = f16 scale, ...
   q4_0,    // 16 bytes as in q4_1; w = (code - 8) * scale
   q5_0,    // 4 bytes of fifth bits, 16 bytes as in q4_1; w = (code - 16) * scale
@@ -39,7 +45,8 @@ enum class ActType : uint8_t {
   f32,
   int8_block,  // signed bytes, one f32 scale for each 32 consecutive channels of a token
   int8_token,  // signed bytes, one f32 scale a token
-  bf16, f16,   // CUDA's plain weights
+  bf16, f16,   // CUDA's plain weights; bf16 also where a weight's codes stand for real numbers
+  fp8_token,   // E4M3 bytes, one f32 scale a token
 };
 
 inline constexpr int64_t kActBlock = 32;
@@ -54,10 +61,18 @@ struct Encoding {
   bool is_plain() const { return packing <= Packing::bf16; }
   bool is_super() const { return packing >= Packing::q2_k && packing <= Packing::q6_k; }
   bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::int4_group_24; }
+  // w = code * scale + min: what decode_row_codes decodes.
+  bool has_integer_codes() const {
+    return !is_plain() && !is_fp8() && !is_lookup() && !is_sparse();
+  }
   // Elements that only come together: a row is a whole number of blocks.
   int64_t block() const { return is_super() ? 256 : group != 0 ? group : is_sparse() ? 8 : 1; }
   int bits() const;             // bits of a code or a number, without scales
   ActType act_type() const;
+  // A code and a scale of its row: what E4M3 weights are.
+  bool is_fp8() const { return packing == Packing::fp8_channel || packing == Packing::fp8_weight; }
+  // A code is a place in a table of 16 numbers.
+  bool is_lookup() const { return packing == Packing::nf4 || packing == Packing::fp4; }
   // Name a person reads: "f32", "q4_1", "int8 per channel", "int4 g64".
   std::string name() const;
   // Bytes of the element plane of one row of K elements, a sparse row's places included. K must be a multiple of the block: CHECKed.
@@ -86,6 +101,23 @@ inline constexpr Encoding int4_group(int64_t group, ScaleType scale) {
   return {Packing::int4_group, scale, group};
 }
 
+inline constexpr Encoding fp8_channel(ScaleType scale) { return {Packing::fp8_channel, scale, 0}; }
+inline constexpr Encoding fp8_weight(ScaleType scale) { return {Packing::fp8_weight, scale, 0}; }
+inline constexpr Encoding kNF4{Packing::nf4, ScaleType::f32, 64};
+inline constexpr Encoding kFP4{Packing::fp4, ScaleType::f32, 64};
+
+// What the codes of nf4 and fp4 stand for, before absmax; bitsandbytes' numbers.
+inline constexpr float kNf4Values[16] = {
+    -1.0f,                -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+    -0.28444138169288635f, -0.18477343022823334f,     -0.09105003625154495f, 0.0f,
+    0.07958029955625534f, 0.16093020141124725f,       0.24611230194568634f, 0.33791524171829224f,
+    0.44070982933044434f, 0.5626170039176941f,        0.7229568362236023f,  1.0f};
+inline constexpr float kFp4Values[16] = {
+    0.0f,  0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
+    0.0f,  -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f};
+inline constexpr const float* lookup_values(Packing packing) {
+  return packing == Packing::nf4 ? kNf4Values : kFp4Values;
+}
 inline constexpr Encoding kBF16_24{Packing::bf16_24};
 inline constexpr Encoding kF16_24{Packing::f16_24};
 inline constexpr Encoding int4_group_24(int64_t group, ScaleType scale) {

@@ -32,6 +32,13 @@ bool scales_are_finite(const Weight& w, int64_t n) {
   return true;
 }
 
+// E4M3 has no infinity, and one magnitude that is not a number.
+bool codes_are_finite(const std::byte* p, int64_t K) {
+  bool found = false;
+  for (int64_t k = 0; k < K; ++k) found |= (p[k] & std::byte{0x7F}) == std::byte{0x7F};
+  return !found;
+}
+
 // Where the f16 scales lie in a block of the packings that keep them inside it.
 struct BlockScales {
   int64_t elements, bytes;
@@ -74,8 +81,12 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::f16_24: return all_finite(p, w.K / 2, 2, kF16Exponent);
     case Packing::bf16_24: return all_finite(p, w.K / 2, 2, kBf16Exponent);
     case Packing::int8_channel:
+    case Packing::nf4:
+    case Packing::fp4:
     case Packing::int4_group:
     case Packing::int4_group_24: return scales_are_finite(w, n);
+    case Packing::fp8_channel:
+    case Packing::fp8_weight: return scales_are_finite(w, n) && codes_are_finite(p, w.K);
     default: return blocks_are_finite(p, w.K, w.encoding.packing);
   }
 }

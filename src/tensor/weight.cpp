@@ -91,7 +91,7 @@ Weight row_range(const Weight& w, int64_t first, int64_t count) {
 }
 
 void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales, float* mins) {
-  CHECK(n >= 0 && n < w.N && !w.encoding.is_plain(), "row {} of {}, {}", n, w.N, w.encoding.name());
+  CHECK(n >= 0 && n < w.N && w.encoding.has_integer_codes(), "row {} of {}, {}", n, w.N, w.encoding.name());
   const auto* p = reinterpret_cast<const uint8_t*>(row_data(w, n));
   switch (w.encoding.packing) {
     case Packing::q8_0:
@@ -165,6 +165,20 @@ void decode_row(const Weight& w, int64_t n, float* out) {
     case Packing::int8_channel: {
       const float scale = row_scale(w, n, 0);
       for (int64_t k = 0; k < w.K; ++k) out[k] = static_cast<float>(static_cast<int8_t>(p[k])) * scale;
+      return;
+    }
+    case Packing::fp8_channel:
+    case Packing::fp8_weight: {
+      const float scale = row_scale(w, n, 0);
+      for (int64_t k = 0; k < w.K; ++k) out[k] = e4m3_to_float(p[k]) * scale;
+      return;
+    }
+    case Packing::nf4:
+    case Packing::fp4: {
+      const float* values = lookup_values(w.encoding.packing);
+      for (int64_t k = 0; k < w.K; ++k) {
+        out[k] = values[p[k / 2] >> (k % 2 == 0 ? 4 : 0) & 15] * row_scale(w, n, k / w.encoding.group);
+      }
       return;
     }
     case Packing::int4_group:

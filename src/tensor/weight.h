@@ -37,7 +37,7 @@ Weight row_range(const Weight& weight, int64_t first, int64_t count);
 // out[K] = row n in float.
 void decode_row(const Weight& weight, int64_t n, float* out);
 
-// Row n of an integer encoding as w = codes[k] * scales[g] + mins[g], g = k / group: codes[K] (below 2^bits;
+// Row n of an encoding that has integer codes as w = codes[k] * scales[g] + mins[g], g = k / group: codes[K] (below 2^bits;
 // iq4_nl: value + 128), scales and mins [groups_per_row].
 void decode_row_codes(const Weight& weight, int64_t n, uint8_t* codes, float* scales, float* mins);
 

@@ -110,8 +110,10 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(recipe_from_name("int8").encoding, int8_channel(ScaleType::bf16));
   EXPECT_EQ(recipe_from_name("int4").encoding, int4_group(64, ScaleType::bf16));
   EXPECT_EQ(recipe_from_name("int4", 32).group, 32);
+  EXPECT_EQ(recipe_from_name("fp8").encoding, fp8_channel(ScaleType::bf16));
+  EXPECT_EQ(recipe_from_name("nf4").encoding, kNF4);
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int3"); }),
-            "recipe 'int3': unknown, expected one of bf16, int8, int4; for GGUF bf16, "
+            "recipe 'int3': unknown, expected one of bf16, int8, int4, fp8, nf4; for GGUF bf16, "
             "f16, q8_0, q6_k, q4_k, q4_1, q4_0");
   for (int64_t group : {1, 8, 48, -64}) {
     message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
@@ -132,6 +134,19 @@ TEST(Recipe, DescribesItselfToCompressedTensors) {
   EXPECT_EQ(int4["format"], "pack-quantized");
   EXPECT_EQ(int4["config_groups"]["group_0"]["weights"]["group_size"], 32);
   EXPECT_TRUE(int4["config_groups"]["group_0"]["input_activations"].is_null());
+  const Json fp8 = parse_json(quantization_config_json(recipe_from_name("fp8")), "fp8");
+  EXPECT_EQ(fp8["format"], "float-quantized");
+  for (const char* part : {"weights", "input_activations"}) {
+    EXPECT_EQ(fp8["config_groups"]["group_0"][part]["type"], "float");
+    EXPECT_EQ(fp8["config_groups"]["group_0"][part]["num_bits"], 8);
+  }
+}
+
+TEST(Recipe, DescribesItselfToBitsandbytes) {
+  const Json nf4 = parse_json(quantization_config_json(recipe_from_name("nf4")), "nf4");
+  EXPECT_EQ(nf4["quant_method"], "bitsandbytes");
+  EXPECT_EQ(nf4["load_in_4bit"], true);
+  EXPECT_EQ(nf4["bnb_4bit_quant_type"], "nf4");
 }
 
 TEST(Compress, Bf16UndoesTheInterleavingAndRoundsToEven) {
@@ -167,6 +182,12 @@ TEST(Compress, QuantizedMatricesLieInTheFolderAsTheirFormatSays) {
   EXPECT_EQ(file8.header[down + "_scale"]["shape"], Json::array({64, 1}));
   EXPECT_EQ(file8.header["model.embed_tokens.weight"]["dtype"], "BF16");
   EXPECT_EQ(int8.output_bytes, file8.bytes.size());
+
+  compress_toy(toy, recipe_from_name("fp8"), dir.path() / "fp8");
+  const TensorFile fp8(dir.path() / "fp8");
+  EXPECT_EQ(fp8.header[down]["dtype"], "F8_E4M3");
+  EXPECT_EQ(fp8.header[down]["shape"], Json::array({64, 96}));
+  EXPECT_EQ(fp8.header[down + "_scale"]["shape"], Json::array({64, 1}));
 
   compress_toy(toy, recipe_from_name("int4", 32), dir.path() / "int4");
   const TensorFile file4(dir.path() / "int4");

@@ -79,6 +79,29 @@ TEST(Rtn, PacksEightNibblesAWordLowFirst) {
   EXPECT_EQ(static_cast<uint32_t>(out.packed[1]), 0xfedcba98u);
 }
 
+struct Fp8Row {
+  std::vector<int> codes;
+  uint16_t scale;
+};
+
+Fp8Row fp8_row(const std::vector<float>& row) {
+  std::vector<uint8_t> codes(row.size());
+  Fp8Row out{{}, 0};
+  const int64_t K = static_cast<int64_t>(row.size());
+  const Encoding encoding = fp8_channel(ScaleType::bf16);
+  rtn_codes(row.data(), K, encoding, reinterpret_cast<std::byte*>(codes.data()));
+  rtn_scales(row.data(), K, encoding, reinterpret_cast<std::byte*>(&out.scale));
+  out.codes.assign(codes.begin(), codes.end());
+  return out;
+}
+
+TEST(Rtn, TheLargestOfARowIsTheLargestE4M3) {
+  const Fp8Row row = fp8_row({448.0f, -448.0f, 1.0f, -0.0f, 17.0f, 19.0f, 0x1p-10f, 0x1.8p-9f});
+  EXPECT_EQ(bf16_to_float(row.scale), 1.0f);
+  // 17 and 19 lie half way between neighbours, as do the last two, which are subnormal: to even.
+  EXPECT_EQ(row.codes, (std::vector<int>{0x7E, 0xFE, 0x38, 0x00, 0x58, 0x5A, 0x00, 0x02}));
+}
+
 TEST(Rtn, GroupsOfARowHaveTheirOwnScales) {
   std::vector<float> row(64, 7.5f);
   std::fill(row.begin() + 32, row.end(), -15.0f);
@@ -124,6 +147,11 @@ TEST(Rtn, EqualsTheLibraryBitForBit) {
       EXPECT_EQ(int4.scales, golden[prefix + "_scales"][r].get<std::vector<uint16_t>>())
           << "row " << r;
     }
+    std::vector<float> finite = row;
+    if (!round_row_to_bf16(finite.data(), static_cast<int64_t>(row.size()))) continue;  // refused
+    const Fp8Row fp8 = fp8_row(row);
+    EXPECT_EQ(fp8.codes, golden["fp8_codes"][r].get<std::vector<int>>()) << "row " << r;
+    EXPECT_EQ(fp8.scale, golden["fp8_scales"][r][0].get<uint16_t>()) << "row " << r;
   }
 }
 

@@ -1,6 +1,8 @@
 // write_hf_folder -> load_checkpoint, plain and quantized, and folders that must be refused.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/json.h"
 #include "formats/checkpoint.h"
 #include "formats/gguf_builder.h"
@@ -57,7 +59,35 @@ std::string repeated(const std::string& bytes, int64_t count) {
 const std::string kOne = raw<uint16_t>(0x3F80);   // bf16 1.0
 const std::string kHalf = raw<uint16_t>(0x3F00);  // bf16 0.5
 
-enum class Kind { bf16, int8, int4 };
+enum class Kind { bf16, int8, int4, fp8, fp8_weight, nf4, nf4_nested };
+
+bool is_nf4(Kind kind) { return kind == Kind::nf4 || kind == Kind::nf4_nested; }
+
+// One matrix as bitsandbytes stores it, in blocks of 32: 1, -1, 1, -1 ... times 2 or, nested, 0.75.
+void add_nf4(const std::string& name, int64_t N, int64_t K, bool nested,
+             std::vector<TensorSource>* out) {
+  const int64_t blocks = N * K / 32;
+  std::string values;
+  for (const float value : kNf4Values) values += raw(value);
+  out->push_back(source(name, "U8", {N * K / 2, 1}, repeated(raw<uint8_t>(0xF0), N * K / 2)));
+  out->push_back(source(name + ".quant_map", "F32", {16}, values));
+  std::string state = fmt::format(
+      R"({{"quant_type": "nf4", "blocksize": 32, "dtype": "bfloat16", "shape": [{}, {}])", N, K);
+  if (nested) {
+    state += R"(, "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.25)";
+    out->push_back(source(name + ".absmax", "U8", {blocks}, repeated(raw<uint8_t>(255), blocks)));
+    const int64_t count = (blocks + 255) / 256;
+    out->push_back(
+        source(name + ".nested_absmax", "F32", {count}, repeated(raw(0.5f), count)));
+    out->push_back(source(name + ".nested_quant_map", "F32", {256},
+                          repeated(raw(0.0f), 255) + raw(1.0f)));
+  } else {
+    out->push_back(source(name + ".absmax", "F32", {blocks}, repeated(raw(2.0f), blocks)));
+  }
+  state += "}";
+  const auto length = static_cast<int64_t>(state.size());
+  out->push_back(source(name + ".quant_state.bitsandbytes__nf4", "U8", {length}, state));
+}
 
 std::vector<TensorSource> tensors_of(Kind kind) {
   std::vector<TensorSource> out;
@@ -67,6 +97,11 @@ std::vector<TensorSource> tensors_of(Kind kind) {
       out.push_back(source(name, "BF16", {K}, repeated(kOne, K)));
     } else if (kind == Kind::bf16 || name.find("embed") != std::string::npos) {
       out.push_back(source(name, "BF16", {N, K}, repeated(kOne, N * K)));
+    } else if (is_nf4(kind)) {
+      add_nf4(name, N, K, kind == Kind::nf4_nested, &out);
+    } else if (kind == Kind::fp8 || kind == Kind::fp8_weight) {
+      out.push_back(source(name, "F8_E4M3", {N, K}, repeated(raw<uint8_t>(0xB8), N * K)));  // -1
+      out.push_back(source(module + ".weight_scale", "BF16", {N, 1}, repeated(kHalf, N)));
     } else if (kind == Kind::int8) {
       out.push_back(source(name, "I8", {N, K}, repeated(raw<int8_t>(-3), N * K)));
       out.push_back(source(module + ".weight_scale", "BF16", {N, 1}, repeated(kHalf, N)));
@@ -93,6 +128,15 @@ Json quantization_of(Kind kind) {
                       {"strategy", "token"},
                       {"symmetric", true},
                       {"dynamic", true}};
+  if (is_nf4(kind)) {
+    return {{"quant_method", "bitsandbytes"},
+            {"load_in_4bit", true},
+            {"bnb_4bit_quant_type", "nf4"},
+            {"llm_int8_skip_modules", nullptr}};
+  }
+  const bool is_fp8 = kind == Kind::fp8 || kind == Kind::fp8_weight;
+  if (is_fp8) weights["type"] = activations["type"] = "float";
+  if (kind == Kind::fp8_weight) activations = nullptr;
   if (kind == Kind::int4) {
     weights["num_bits"] = 4;
     weights["strategy"] = "group";
@@ -100,7 +144,9 @@ Json quantization_of(Kind kind) {
     activations = nullptr;
   }
   return {{"quant_method", "compressed-tensors"},
-          {"format", kind == Kind::int4 ? "pack-quantized" : "int-quantized"},
+          {"format", is_fp8               ? "float-quantized"
+                     : kind == Kind::int4 ? "pack-quantized"
+                                          : "int-quantized"},
           {"config_groups",
            {{"group_0",
              {{"targets", {"Linear"}}, {"weights", weights}, {"input_activations", activations}}}}},
@@ -179,6 +225,61 @@ TEST(HfFolder, ReadsQuantizedWeights) {
             int4_group(32, ScaleType::bf16));
   EXPECT_EQ(first_of(int4, "model.layers.0.mlp.down_proj.weight", 0), -4.0f);
   EXPECT_EQ(first_of(int4, "model.layers.0.mlp.down_proj.weight", 31), -0.5f);
+}
+
+TEST(HfFolder, ReadsFp8WithAndWithoutQuantizedActivations) {
+  const TemporaryFolder folder;
+  const Checkpoint fp8 = load_checkpoint(write(folder.path() / "fp8", Kind::fp8));
+  const char* down = "model.layers.0.mlp.down_proj.weight";
+  EXPECT_EQ(fp8.weight(down).encoding, fp8_channel(ScaleType::bf16));
+  EXPECT_EQ(first_of(fp8, down), -0.5f);
+  const Checkpoint weight_only = load_checkpoint(write(folder.path() / "w", Kind::fp8_weight));
+  EXPECT_EQ(weight_only.weight(down).encoding, fp8_weight(ScaleType::bf16));
+}
+
+TEST(HfFolder, ReadsNf4WithAndWithoutDoubleQuantization) {
+  const TemporaryFolder folder;
+  const char* down = "model.layers.0.mlp.down_proj.weight";
+  for (const Kind kind : {Kind::nf4, Kind::nf4_nested}) {
+    const Checkpoint model = load_checkpoint(
+        write(folder.path() / (kind == Kind::nf4 ? "nf4" : "nested"), kind));
+    EXPECT_EQ(model.weight(down).encoding, (Encoding{Packing::nf4, ScaleType::f32, 32}));
+    EXPECT_EQ(model.tensors.size(), expected_tensors(tiny_config()).size());
+    const float absmax = kind == Kind::nf4 ? 2.0f : 0.75f;
+    EXPECT_EQ(first_of(model, down, 0), absmax);
+    EXPECT_EQ(first_of(model, down, 31), -absmax);
+  }
+}
+
+TEST(HfFolder, RefusesNf4ThatDoesNotFit) {
+  const auto spoiled = [](const std::string& suffix, const auto& spoil) {
+    const TemporaryFolder folder;
+    std::vector<TensorSource> tensors = tensors_of(Kind::nf4);
+    const std::string name = "model.layers.0.mlp.up_proj.weight" + suffix;
+    const auto it = std::ranges::find(tensors, name, &TensorSource::name);
+    spoil(tensors, it);
+    write_hf_folder(folder.path() / "m", tiny_config(), tiny_tokenizer(), tensors,
+                    dump_json(quantization_of(Kind::nf4)), "");
+    return error_of([&] { load_checkpoint(folder.path() / "m"); });
+  };
+  const auto erase = [](auto& tensors, auto it) { tensors.erase(it); };
+  EXPECT_NE(spoiled(".absmax", erase).find("companion"), std::string::npos);
+  EXPECT_NE(spoiled(".quant_state.bitsandbytes__nf4", erase).find("companion"), std::string::npos);
+  const auto ones = [](auto&, auto it) {
+    *it = source(it->name, "F32", {16}, repeated(raw(1.0f), 16));
+  };
+  EXPECT_NE(spoiled(".quant_map", ones).find("not the numbers of nf4"), std::string::npos);
+  for (const char* state :
+       {R"({"blocksize": 32, "shape": [1000000000, 64]})", R"({"blocksize": 32, "shape": [-32, -64]})",
+        R"({"blocksize": 0, "shape": [32, 64]})", R"({"blocksize": 48, "shape": [32, 64]})",
+        R"({"shape": [32, 64]})", "{"}) {
+    const auto replace = [&](auto&, auto it) {
+      const std::string text = state;
+      *it = source(it->name, "U8", {static_cast<int64_t>(text.size())}, text);
+    };
+    EXPECT_NE(spoiled(".quant_state.bitsandbytes__nf4", replace).find("up_proj"), std::string::npos)
+        << state;
+  }
 }
 
 TEST(HfFolder, LeavesNothingBehindWhenItCannotWrite) {

@@ -47,7 +47,7 @@ void run(std::string_view input) {
   expect_error_or_success([&] {
     const SafetensorsFile file = parse_safetensors(std::as_bytes(std::span(input)), "x");
     QuantizationConfig int8, int4;
-    int4.packed_int4 = true;
+    int4.packing = Packing::int4_group;
     int4.group = 32;
     for (const auto& layout :
          {std::optional<QuantizationConfig>(), std::optional(int8), std::optional(int4)}) {

@@ -47,6 +47,14 @@ std::vector<Encoding> encodings_of(Packing packing) {
       return {kQ8_0};
     case Packing::int8_channel:
       return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32)};
+    case Packing::fp8_channel:
+      return {fp8_channel(ScaleType::bf16), fp8_channel(ScaleType::f32)};
+    case Packing::fp8_weight:
+      return {fp8_weight(ScaleType::bf16)};
+    case Packing::nf4:
+      return {kNF4};
+    case Packing::fp4:
+      return {kFP4};
     case Packing::int4_group:
       return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::f16),
               int4_group(128, ScaleType::bf16)};
@@ -60,6 +68,18 @@ std::vector<Encoding> encodings_of(Packing packing) {
     default:
       return {Encoding{packing}};
   }
+}
+
+// What a kernel may lose of the sum of the magnitudes.
+double rounding_of(const LinearKernel& kernel, const Encoding& encoding, int64_t T) {
+  // Tensor cores add products of E4M3 with 14 bits or so.
+  if (kernel.act_type == ActType::fp8_token && T > 16) return 5e-4;
+  // The numbers of a table, and a prompt's weights, are rounded to bf16.
+  if (encoding.is_lookup()) return 2e-3;
+  // A prompt meets integer weights in groups in f16: each factor is rounded once more, by at most
+  // 2^-11 of itself.
+  if (encoding.group != 0 && T > 64) return 1e-3;
+  return 1e-5;
 }
 
 class CudaLinear : public testing::TestWithParam<LinearKernel> {
@@ -109,9 +129,7 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
   kernel.gather_rows(context, packed, rows.data(), shape.N, gathered.data());
   const std::vector<float> decoded = gathered.values();
 
-  // A prompt meets integer weights in groups in f16: each factor is rounded once more, by at most
-  // 2^-11 of itself.
-  const double rounding = encoding.group != 0 && shape.T > 64 ? 1e-3 : 1e-5;
+  const double rounding = rounding_of(kernel, encoding, shape.T);
   std::vector<float> row(static_cast<size_t>(shape.K));
   const int64_t step =
       std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows

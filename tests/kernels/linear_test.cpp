@@ -32,6 +32,10 @@ std::vector<Encoding> encodings_of(Packing packing) {
     case Packing::q8_0: return {kQ8_0};
     case Packing::int8_channel:
       return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32), int8_channel(ScaleType::f16)};
+    case Packing::fp8_channel: return {fp8_channel(ScaleType::bf16), fp8_channel(ScaleType::f32)};
+    case Packing::fp8_weight: return {fp8_weight(ScaleType::bf16)};
+    case Packing::nf4: return {kNF4, {Packing::nf4, ScaleType::f32, 32}};
+    case Packing::fp4: return {kFP4};
     case Packing::int4_group:
       return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::bf16), int4_group(32, ScaleType::f16),
               int4_group(64, ScaleType::f32)};
@@ -102,8 +106,7 @@ void check_case(const LinearKernel& kernel, const Encoding& encoding, const Shap
 std::vector<LinearKernel> code_rows() {
   std::vector<LinearKernel> rows;
   for (const LinearKernel& kernel : linear_kernels()) {
-    const Encoding encoding{kernel.packing};
-    if (!encoding.is_plain() && !encoding.is_sparse()) rows.push_back(kernel);
+    if (Encoding{kernel.packing}.has_integer_codes()) rows.push_back(kernel);
   }
   return rows;
 }

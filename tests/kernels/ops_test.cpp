@@ -26,7 +26,7 @@ class FastOps : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(FastOps, QuantizeGivesTheSameCodes) {
-  for (const ActType type : {ActType::int8_block, ActType::int8_token}) {
+  for (const ActType type : {ActType::int8_block, ActType::int8_token, ActType::fp8_token}) {
     for (const int64_t K : {1, 31, 32, 33, 172, 576}) {
       std::vector<float> x = random_floats(9 * K, 1);
       std::fill_n(x.begin(), K, 0.0f);  // a row of zeros
@@ -35,6 +35,7 @@ TEST_P(FastOps, QuantizeGivesTheSameCodes) {
       ref().quantize(context_, x.data(), K, b.view);
       EXPECT_EQ(a.codes, b.codes) << "K " << K;
       EXPECT_EQ(a.scales, b.scales) << "K " << K;
+      if (type == ActType::fp8_token) continue;  // has no sums
       EXPECT_EQ(a.sums, b.sums) << "K " << K;
     }
   }

@@ -48,7 +48,11 @@ struct RandomWeight {
     weight.N = N;
     weight.K = K;
     data.resize(static_cast<size_t>(N) * encoding.row_bytes(K));
-    for (auto& b : data) b = static_cast<std::byte>(random.next());
+    for (auto& b : data) {
+      b = static_cast<std::byte>(random.next());
+      const bool is_nan = encoding.is_fp8() && (b & std::byte{0x7F}) == std::byte{0x7F};
+      if (is_nan) b ^= std::byte{1};
+    }
     const auto put = [&](std::byte* p, ScaleType type) {
       store_scale(p, type, static_cast<float>(0.002 + 0.01 * random.uniform()));
     };
@@ -120,11 +124,19 @@ struct OwnedActivations {
   // The value that stands for x[t, k].
   double value(int64_t t, int64_t k) const {
     if (view.type == ActType::f32) return f32[static_cast<size_t>(t * view.K + k)];
-    return static_cast<double>(codes[static_cast<size_t>(t * view.K_padded() + k)]) * step(t, k);
+    const int8_t code = codes[static_cast<size_t>(t * view.K_padded() + k)];
+    if (view.type == ActType::fp8_token) {
+      return static_cast<double>(e4m3_to_float(static_cast<uint8_t>(code))) * scales[static_cast<size_t>(t)];
+    }
+    return static_cast<double>(code) * step(t, k);
   }
-  // The distance of two codes at x[t, k]; 0 for f32.
+  // The distance of two codes at x[t, k], of the larger two neighbours; 0 for f32.
   double step(int64_t t, int64_t k) const {
     if (view.type == ActType::f32) return 0;
+    if (view.type == ActType::fp8_token) {
+      const double code = std::fabs(value(t, k)) / scales[static_cast<size_t>(t)];
+      return scales[static_cast<size_t>(t)] * std::exp2(std::max(-9.0, std::floor(std::log2(code)) - 3));
+    }
     const int64_t group = view.type == ActType::int8_block ? k / kActBlock : 0;
     return scales[static_cast<size_t>(group * view.T + t)];
   }

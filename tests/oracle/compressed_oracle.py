@@ -25,23 +25,31 @@ from compressed_tensors.quantization.utils import calculate_qparams
 
 import gguf_model
 
-RECIPES = {"bf16": ["bf16"], "int8": ["int8"], "int4-g64": ["int4"],
+RECIPES = {"bf16": ["bf16"], "int8": ["int8"], "fp8": ["fp8"], "int4-g64": ["int4"],
            "int4-g32": ["int4", "--group", "32"]}
 TEXTS = ["Hello, world!", "x = 3.14159  # pi\n\tif x > 3:\n", "1234567890 + 42 = ?",
          "na\u00efve \u00bd \u00b2 \u6a4b \u043c\u043e\u0441\u0442 \U0001f600", "  two  spaces\r\n\r\n"]
 
 
-def scheme(bits, group):
-    weights = {"num_bits": bits, "type": "int", "symmetric": True,
+def scheme(bits, group, kind="int"):
+    weights = {"num_bits": bits, "type": kind, "symmetric": True,
                "strategy": "group" if group else "channel", "group_size": group or None}
     return QuantizationScheme(targets=["Linear"], weights=weights)
 
 
 def library_rtn(weight, args):
-    """-> (int8 codes [N, K], scales [N, groups]) of a bf16 matrix, as a min-max observer feeds them."""
+    """-> (codes [N, K], scales [N, groups]) of a bf16 matrix, as a min-max observer feeds them."""
     groups = weight.unflatten(-1, (-1, args.group_size or weight.shape[-1]))
     scale, zero = calculate_qparams(groups.amin(dim=-1), groups.amax(dim=-1), args)
-    return quantize(weight, scale, zero, args, dtype=torch.int8), scale
+    dtype = torch.float8_e4m3fn if args.type == "float" else torch.int8
+    return quantize(weight, scale, zero, args, dtype=dtype), scale
+
+
+def same(a, b):
+    """Whether two tensors are equal; of E4M3, bit for bit."""
+    if a.dtype == torch.float8_e4m3fn and b.dtype == a.dtype:
+        return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    return torch.equal(a, b)
 
 
 # ---- the golden --------------------------------------------------------------------------------------
@@ -81,6 +89,9 @@ def write_rtn_golden():
             packer = BaseCompressor.get_value_from_registry("pack-quantized")
             packed = packer.compress({"weight": weight, "weight_scale": scale}, scheme(bits, group))
             golden[name + "_packed"] = packed["weight_packed"].tolist()
+    codes, scale = library_rtn(weight, scheme(8, 0, "float").weights)
+    golden["fp8_scales"] = bits_of(scale)
+    golden["fp8_codes"] = codes.view(torch.uint8).tolist()
     changed = gguf_model.write_golden("compress/rtn.json", golden)
     print(f"compressed: golden of {len(weight)} rows by compressed-tensors "
           f"{compressed_tensors.__version__}{', changed' if changed else ''}")
@@ -115,7 +126,7 @@ def check_quantized(folder, base, dump_tensor):
         codes, scale = library_rtn(base[name], group.weights)
         expected = compressor.compress({"weight": base[name], "weight_scale": scale}, group)
         same_files = (local.keys() == expected.keys() and
-                      all(torch.equal(local[key], expected[key]) for key in local))
+                      all(same(local[key], expected[key]) for key in local))
         same_decode = torch.equal(compressor.decompress(local, group)["weight"], our_decode)
         if not (same_files and same_decode):
             bad += 1

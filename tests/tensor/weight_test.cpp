@@ -194,6 +194,44 @@ TEST(Weight, Int8ChannelHasAScaleARow) {
   expect_codes_match(w, 1);
 }
 
+TEST(Weight, Fp8ChannelHasAScaleARow) {
+  Bytes b, scales;
+  for (const int code : {0x38, 0xB8, 0x01, 0x7E, 0x80, 0x3C}) b.u8(code);
+  scales.u16(float_to_bf16(1.0f));
+  scales.u16(float_to_bf16(0.5f));
+  for (const Encoding& encoding : {fp8_channel(ScaleType::bf16), fp8_weight(ScaleType::bf16)}) {
+    const Weight w{encoding, 2, 3, b.data.data(), scales.data.data()};
+    float row[3];
+    decode_row(w, 0, row);
+    EXPECT_EQ(row[0], 1.0f);
+    EXPECT_EQ(row[1], -1.0f);
+    EXPECT_EQ(row[2], 0x1p-9f);
+    decode_row(w, 1, row);
+    EXPECT_EQ(row[0], 224.0f);
+    EXPECT_EQ(row[1], 0.0f);
+    EXPECT_EQ(row[2], 0.75f);
+  }
+}
+
+TEST(Weight, TablesHaveTheFirstChannelInTheHighNibble) {
+  Bytes b, scales;
+  for (int i = 0; i < 32; ++i) b.u8(i == 0 ? 0xF0 : i == 31 ? 0x3B : 0x77);
+  for (const int byte : {0x00, 0x00, 0x00, 0x40}) scales.u8(byte);  // 2.0f
+  float row[64];
+  decode_row({kNF4, 1, 64, b.data.data(), scales.data.data()}, 0, row);
+  EXPECT_EQ(row[0], 2.0f);
+  EXPECT_EQ(row[1], -2.0f);
+  EXPECT_EQ(row[2], 0.0f);
+  EXPECT_EQ(row[62], 2 * -0.39491748809814453f);
+  EXPECT_EQ(row[63], 2 * 0.33791524171829224f);
+  decode_row({kFP4, 1, 64, b.data.data(), scales.data.data()}, 0, row);
+  EXPECT_EQ(row[0], -0.5f);
+  EXPECT_EQ(row[1], 0.0f);
+  EXPECT_EQ(row[2], 0.5f);
+  EXPECT_EQ(row[62], 2.0f);
+  EXPECT_EQ(row[63], -2.0f);
+}
+
 // Spoils 2 or 4 bytes of a row of zeros at a time; the row must be refused if and only if `wanted`.
 void expect_finite(const Encoding& encoding, int64_t K, size_t offset, const std::string& bytes,
                    bool wanted) {
@@ -225,6 +263,7 @@ TEST(Weight, FindsNumbersThatAreNotFinite) {
   expect_finite(kBF16, 3, 4, bf16_inf, false);
   expect_finite(kBF16, 3, 4, bf16_max, true);
   expect_finite(int8_channel(ScaleType::bf16), 8, 0, bf16_nan, false);
+  expect_finite(fp8_channel(ScaleType::bf16), 8, 0, bf16_nan, false);
   expect_finite(int4_group(32, ScaleType::f16), 64, 2, f16_inf, false);
   expect_finite(int4_group(32, ScaleType::f16), 64, 2, f16_max, true);
 }

@@ -28,8 +28,22 @@ struct Elementwise {
     return S::reduce_max(max) + S::reduce_add(probe);
   }
 
+  static void quantize_padded_fp8(const float* row, const Activations& out, int64_t t) {
+    const int64_t K = out.K_padded();
+    auto* codes = reinterpret_cast<uint8_t*>(out.codes + t * K);
+    const float max_abs = max_abs_span(row, K);
+    const bool finite = std::isfinite(max_abs);
+    const float factor = max_abs > kSmallestMaxAbs && finite ? kMaxE4M3 / max_abs : 0.0f;
+    for (int64_t k = 0; k < K; ++k) codes[k] = factor > 0 ? float_to_e4m3(row[k] * factor) : 0;
+    out.scales[t] = finite ? max_abs / kMaxE4M3 : NAN;
+  }
+
   // row[K_padded], zero beyond K, -> codes, scales and sums of token t.
   static void quantize_padded(const float* row, const Activations& out, int64_t t) {
+    if (out.type == ActType::fp8_token) {
+      quantize_padded_fp8(row, out, t);
+      return;
+    }
     const int64_t group = out.type == ActType::int8_block ? kActBlock : out.K_padded();
     int8_t* codes = out.codes + t * out.K_padded();
     for (int64_t g = 0; g < out.groups(); ++g) {

@@ -31,6 +31,7 @@ namespace {
 #include "kernels/cpu/linear_codes.h"
 #include "kernels/cpu/linear_float.h"
 #include "kernels/cpu/linear_super.h"
+#include "kernels/cpu/linear_table.h"
 
 using Set = Avx2;
 #define KERNEL(stem) "linear_" stem "_avx2"

@@ -74,6 +74,29 @@ struct Avx2 {
   static F load_int8(const int8_t* p) {
     return to_float(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
+  // 8 E4M3 numbers, times 1 / kE4m3Unit: their bits are those of f16 further right, with another bias.
+  static constexpr float kE4m3Unit = 256.0f;
+  static F load_e4m3(const uint8_t* p) {
+    const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x80)), 8);
+    const __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7F)), 7);
+    return _mm256_cvtph_ps(_mm_or_si128(sign, rest));
+  }
+  // 16 numbers, and those that the low and the high nibbles of 8 bytes stand for.
+  struct Table {
+    F low, high;
+  };
+  static Table load_table(const float* values) { return {load(values), load(values + 8)}; }
+  static F pick(const Table& table, I codes) {
+    const F upper = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28));  // bit 3 as the sign
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, codes),
+                            _mm256_permutevar8x32_ps(table.high, codes), upper);
+  }
+  static void look_up(const Table& table, const uint8_t* p, F& low, F& high) {
+    const I codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    low = pick(table, codes);
+    high = pick(table, _mm256_srli_epi32(codes, 4));
+  }
   static __m128i to_16_bits(I a) {
     const I packed = _mm256_packus_epi32(a, a);
     return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));

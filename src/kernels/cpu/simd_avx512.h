@@ -63,6 +63,21 @@ struct Avx512 {
   static F load_int8(const int8_t* p) {
     return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
   }
+  // 16 E4M3 numbers, times 1 / kE4m3Unit: their bits are those of f16 further right, with another bias.
+  static constexpr float kE4m3Unit = 256.0f;
+  static F load_e4m3(const uint8_t* p) {
+    const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+    const __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7F)), 7);
+    return _mm512_cvtph_ps(_mm256_or_si256(sign, rest));
+  }
+  // 16 numbers, and those that the low and the high nibbles of 16 bytes stand for.
+  static F load_table(const float* values) { return load(values); }
+  static void look_up(F table, const uint8_t* p, F& low, F& high) {
+    const I codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    low = _mm512_permutexvar_ps(codes, table);  // reads the lowest four bits
+    high = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), table);
+  }
   // Round to nearest even; NaN is not expected.
   static void store_bf16(uint16_t* p, F x) {
     const I u = _mm512_castps_si512(x);

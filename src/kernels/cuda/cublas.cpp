@@ -76,11 +76,13 @@ class LoadedCublas final : public Cublas {
   uint64_t version() const override { return call_.cublasLtGetVersion(); }
 
   bool matmul(const MatmulCall& m, void* stream) override {
-    const auto key = std::make_tuple(m.type, m.N, m.T, m.K, m.ldw, m.ldx, m.ldy);
+    const auto key =
+        std::make_tuple(m.type, m.w_scales != nullptr, m.N, m.T, m.K, m.ldw, m.ldx, m.ldy);
     auto it = plans_.find(key);
     if (it == plans_.end()) it = plans_.emplace(key, make_plan(m)).first;
     const Plan& plan = it->second;
     if (!plan.exists) return false;
+    if (m.w_scales != nullptr) set_scales(plan.operation, m);
     const float alpha = 1.0f, beta = m.accumulate ? 1.0f : 0.0f;
     const int32_t one = 1, zero = 0;
     const bool is_int8 = m.type == ActType::int8_token;
@@ -94,12 +96,22 @@ class LoadedCublas final : public Cublas {
   }
 
  private:
+  void set_scales(cublasLtMatmulDesc_t operation, const MatmulCall& m) {
+    check(call_.cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+                                               &m.w_scales, sizeof m.w_scales),
+          "give the rows' scales");
+    check(call_.cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER,
+                                               &m.x_scales, sizeof m.x_scales),
+          "give the tokens' scales");
+  }
+
   // In cuBLASLt's columns: y is N x T, w is K x N and transposed, x is K x T.
   Plan make_plan(const MatmulCall& m) {
     const bool is_int8 = m.type == ActType::int8_token;
-    const cudaDataType_t type = is_int8                   ? CUDA_R_8I
-                                : m.type == ActType::bf16 ? CUDA_R_16BF
-                                                          : CUDA_R_16F;
+    const cudaDataType_t type = is_int8                        ? CUDA_R_8I
+                                : m.type == ActType::fp8_token ? CUDA_R_8F_E4M3
+                                : m.type == ActType::bf16      ? CUDA_R_16BF
+                                                               : CUDA_R_16F;
     const cudaDataType_t sum = is_int8 ? CUDA_R_32I : CUDA_R_32F;
     const auto u64 = [](int64_t value) { return static_cast<uint64_t>(value); };
     Plan plan;
@@ -110,6 +122,15 @@ class LoadedCublas final : public Cublas {
     check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA,
                                                &transpose, sizeof transpose),
           "transpose the weight");
+    if (m.w_scales != nullptr) {
+      const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+      for (const auto attribute :
+           {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {
+        check(call_.cublasLtMatmulDescSetAttribute(plan.operation, attribute, &mode, sizeof mode),
+              "scale rows and tokens");
+      }
+      set_scales(plan.operation, m);
+    }
     check(call_.cublasLtMatrixLayoutCreate(&plan.w, type, u64(m.K), u64(m.N), m.ldw),
           "describe the weight");
     check(call_.cublasLtMatrixLayoutCreate(&plan.x, type, u64(m.K), u64(m.T), m.ldx),
@@ -134,7 +155,9 @@ class LoadedCublas final : public Cublas {
     int count = 0;
     const cublasStatus_t status = call_.cublasLtMatmulAlgoGetHeuristic(
         handle_, plan.operation, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "choose an algorithm");
+    // A library that does not know the scales' mode calls it an invalid value.
+    const bool unknown = m.w_scales != nullptr && status == CUBLAS_STATUS_INVALID_VALUE;
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED && !unknown) check(status, "choose an algorithm");
     plan.exists = status == CUBLAS_STATUS_SUCCESS && count > 0;
     plan.algorithm = found.algo;
     return plan;
@@ -144,7 +167,8 @@ class LoadedCublas final : public Cublas {
   Functions call_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<std::tuple<ActType, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>, Plan> plans_;
+  std::map<std::tuple<ActType, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>, Plan>
+      plans_;
 };
 
 }  // namespace

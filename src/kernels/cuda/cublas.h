@@ -8,8 +8,9 @@
 
 namespace tandem {
 
-// y[T, N] (+)= x[T, K] . w[N, K]^T; w and x of `type`; leading dimensions in elements. bf16 and f16
-// give f32; int8_token, which does not accumulate, gives int32.
+// y[T, N] (+)= x[T, K] . w[N, K]^T; w and x of `type`; leading dimensions in elements. bf16, f16 and
+// fp8_token give f32; int8_token, which does not accumulate, gives int32. Scales are of fp8_token:
+// both, or none.
 struct MatmulCall {
   ActType type;
   int64_t N, T, K;
@@ -17,9 +18,11 @@ struct MatmulCall {
   int64_t ldw;
   const void* x;
   int64_t ldx;
-  void* y;
-  int64_t ldy;
-  bool accumulate;
+  void* y = nullptr;
+  int64_t ldy = 0;
+  bool accumulate = false;
+  const float* w_scales = nullptr;  // [N]
+  const float* x_scales = nullptr;  // [T]
 };
 
 class Cublas {

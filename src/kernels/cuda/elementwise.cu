@@ -1,9 +1,11 @@
 // The ops between the linears: RMS norm, SiLU x up and plain quantization, each writing what the
 // next linear wants; and the step's ends: angles, selected rows, the largest logit.
 //
-// Each token has some blocks of threads, which are a cluster where its row has a norm or one scale.
-// A row is read twice then, once to be reduced and once to be written. Quantization is that of
+// Where a token's row must be reduced, to a norm or to one scale, one block has it, or for gates a
+// cluster, and keeps it in registers: the row is read once. Quantization is that of
 // kernels/ref/ops.cpp, to the bit. Bound by the latency of a launch.
+#include <cuda_fp8.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -12,13 +14,15 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/rows.h"
+#include "tensor/dtype.h"
 
 namespace tandem {
 namespace {
 
-constexpr int64_t kThreads = 256;           // of a block that reduces nothing
-constexpr int64_t kReducingThreads = 1024;  // one block has a row of up to 4096 channels
-constexpr int kEach = 4;                    // neighbouring channels of a thread
+constexpr int64_t kThreads = 256;          // of a block that reduces nothing
+constexpr int64_t kReducingThreads = 512;  // of one that does: it finds room beside a linear's
+constexpr int kEach = 4;                   // neighbouring channels of a thread: a chunk
+constexpr int kMostChunks = 16;            // of a thread
 constexpr unsigned kMaxCluster = 8;
 
 // Four channels from k on, zero beyond K.
@@ -28,22 +32,41 @@ __device__ __forceinline__ float4 load4(const float* row, int64_t k, int64_t K, 
           k + 3 < K ? row[k + 3] : 0.0f};
 }
 
-// The channels of a token that this thread has: `step` apart, the cluster's blocks side by side.
-struct Mine {
-  __device__ Mine(int64_t padded_, unsigned blocks, unsigned block)
-      : first((block * blockDim.x + threadIdx.x) * kEach),
-        step(blocks * blockDim.x * kEach),
-        padded(padded_) {}
-  int64_t first, step, padded;
-};
+// Of all threads of the block, which is whole warps; `shared` is 32 numbers that nothing else uses.
+// 0 is neutral. Every thread gets the result.
+template <typename Warp>
+__device__ __forceinline__ float block_reduce(float v, float* shared, Warp warp_reduce) {
+  v = warp_reduce(v);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
+  __syncthreads();
+  return warp_reduce(threadIdx.x % 32 < blockDim.x / 32 ? shared[threadIdx.x % 32] : 0.0f);
+}
 
-// Where a row's numbers come from. prepare() runs in every thread of the cluster.
-struct Plain {
+// Tells the cluster that this block's shared memory is there.
+__device__ __forceinline__ void cluster_begin() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;");
+}
+
+// The largest of all blocks of the cluster, each of which has its own, after cluster_begin().
+__device__ __forceinline__ float cluster_max(float v, float* shared) {
+  namespace cg = cooperative_groups;
+  const auto cluster = cg::this_cluster();
+  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");  // every block has begun
+  const unsigned blocks = cluster.num_blocks();
+  if (threadIdx.x < blocks)
+    *cluster.map_shared_rank(shared + cluster.block_rank(), threadIdx.x) = v;
+  cluster.sync();
+  for (unsigned i = 0; i < blocks; ++i) v = fmaxf(v, shared[i]);
+  return v;
+}
+
+// Where a row's numbers come from. A chunk is what at() gives, or where kNorms the same times the
+// row's scale and the weights, which are the model's and may be read before the inputs are there.
+struct Values {
   const float* x;
   int64_t ldx;
   bool is_aligned;
-  static constexpr bool kReduces = false;
-  __device__ void prepare(int64_t, int64_t, const Mine&, float*) {}
+  static constexpr bool kNorms = false;
   __device__ float4 at(int64_t t, int64_t k, int64_t K) const {
     return load4(x + t * ldx, k, K, is_aligned);
   }
@@ -54,30 +77,17 @@ struct Normed {
   const float* weight;
   float eps;
   bool is_aligned;
-  float scale;
-  static constexpr bool kReduces = true;
-  __device__ void prepare(int64_t t, int64_t C, const Mine& mine, float* shared) {
-    float sum = 0;
-    for (int64_t k = mine.first; k < C; k += mine.step) {
-      const float4 v = load4(x + t * C, k, C, is_aligned);
-      sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-    }
-    sum = cluster_reduce(
-        sum, shared, [](float v) { return warp_sum(v); }, 0.0f);
-    scale = 1.0f / sqrtf(sum / static_cast<float>(C) + eps);
-  }
+  static constexpr bool kNorms = true;
   __device__ float4 at(int64_t t, int64_t k, int64_t C) const {
-    const float4 v = load4(x + t * C, k, C, is_aligned), w = load4(weight, k, C, is_aligned);
-    return {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w};
+    return load4(x + t * C, k, C, is_aligned);
   }
 };
 
 struct Gated {
   const float* gate_up;  // [T, 2F]
   bool is_aligned;
-  static constexpr bool kReduces = false;
-  static __device__ float silu(float gate) { return gate / (1.0f + expf(-gate)); }
-  __device__ void prepare(int64_t, int64_t, const Mine&, float*) {}
+  static constexpr bool kNorms = false;
+  static __device__ float silu(float gate) { return __fdividef(gate, 1.0f + expf(-gate)); }
   __device__ float4 at(int64_t t, int64_t k, int64_t F) const {
     const float4 g = load4(gate_up + t * 2 * F, k, F, is_aligned),
                  u = load4(gate_up + t * 2 * F + F, k, F, is_aligned);
@@ -85,8 +95,8 @@ struct Gated {
   }
 };
 
-__device__ __forceinline__ float code_factor(float max_abs) {
-  return max_abs > kSmallestMaxAbs && isfinite(max_abs) ? 127.0f / max_abs : 0.0f;
+__device__ __forceinline__ float code_factor(float max_abs, float largest) {
+  return max_abs > kSmallestMaxAbs && isfinite(max_abs) ? largest / max_abs : 0.0f;
 }
 
 // |x|, infinite when x is not a number, so that a maximum shows it.
@@ -110,44 +120,30 @@ __device__ __forceinline__ uint32_t codes_of(const float4& v, float factor, int*
   return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | static_cast<uint32_t>(d) << 24;
 }
 
-// Blocks of 32 channels, eight neighbouring threads each.
-template <typename Source>
-__device__ void write_blocks(const Source& source, const Activations& out, int64_t t,
-                             const Mine& mine) {
-  for (int64_t k = mine.first; k < mine.padded; k += mine.step) {
-    const float4 v = source.at(t, k, out.K);
-    const unsigned together = 0xFFu << (threadIdx.x % 32 / 8 * 8);
-    float max_abs = seen_magnitude(v);
-    for (int d = 4; d > 0; d /= 2) max_abs = fmaxf(max_abs, __shfl_xor_sync(together, max_abs, d));
-    int sum;
-    const uint32_t codes = codes_of(v, code_factor(max_abs), &sum);
-    for (int d = 4; d > 0; d /= 2) sum += __shfl_xor_sync(together, sum, d);
-    *reinterpret_cast<uint32_t*>(out.codes + t * mine.padded + k) = codes;
-    if (threadIdx.x % 8 == 0) {
-      const float scale = isfinite(max_abs) ? max_abs / 127.0f : NAN;
-      out.scales[k / kActBlock * out.T + t] = scale;
-      out.sums[k / kActBlock * out.T + t] = scale * static_cast<float>(sum);
-    }
-  }
+__device__ __forceinline__ uint32_t fp8_codes_of(const float4& v, float factor) {
+  if (!(factor > 0.0f)) return 0;
+  const uint32_t low = __nv_cvt_float2_to_fp8x2({v.x * factor, v.y * factor}, __NV_SATFINITE,
+                                                __NV_E4M3),
+                 high = __nv_cvt_float2_to_fp8x2({v.z * factor, v.w * factor}, __NV_SATFINITE,
+                                                 __NV_E4M3);
+  return low | high << 16;
 }
 
-template <typename Source>
-__device__ void write_token_codes(const Source& source, const Activations& out, int64_t t,
-                                  const Mine& mine, float* shared) {
-  float max_abs = 0;
-  for (int64_t k = mine.first; k < out.K; k += mine.step)
-    max_abs = fmaxf(max_abs, seen_magnitude(source.at(t, k, out.K)));
-  max_abs = cluster_reduce(
-      max_abs, shared, [](float v) { return warp_max(v); }, 0.0f);
-  const float factor = code_factor(max_abs);
-  for (int64_t k = mine.first; k < mine.padded; k += mine.step) {
-    int sum;
-    *reinterpret_cast<uint32_t*>(out.codes + t * mine.padded + k) =
-        codes_of(source.at(t, k, out.K), factor, &sum);
+// A block of 32 channels, eight neighbouring threads'.
+__device__ __forceinline__ void write_block(const float4& v, const Activations& out, int64_t t,
+                                            int64_t k) {
+  const unsigned together = 0xFFu << (threadIdx.x % 32 / 8 * 8);
+  float max_abs = seen_magnitude(v);
+  for (int d = 4; d > 0; d /= 2) max_abs = fmaxf(max_abs, __shfl_xor_sync(together, max_abs, d));
+  int sum;
+  const uint32_t codes = codes_of(v, code_factor(max_abs, 127.0f), &sum);
+  for (int d = 4; d > 0; d /= 2) sum += __shfl_xor_sync(together, sum, d);
+  *reinterpret_cast<uint32_t*>(out.codes + t * out.K_padded() + k) = codes;
+  if (threadIdx.x % 8 == 0) {
+    const float scale = isfinite(max_abs) ? max_abs / 127.0f : NAN;
+    out.scales[k / kActBlock * out.T + t] = scale;
+    out.sums[k / kActBlock * out.T + t] = scale * static_cast<float>(sum);
   }
-  // The sum of a whole token's codes is for weights with a minimum, of which none has one scale a
-  // row here.
-  if (mine.first == 0) out.scales[t] = isfinite(max_abs) ? max_abs / 127.0f : NAN;
 }
 
 template <ActType kType>
@@ -160,49 +156,133 @@ __device__ __forceinline__ uint32_t half_pair(float a, float b) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Grid: x the blocks of a token, which are a cluster where a row must be reduced; y the tokens.
-template <typename Source, ActType kType>
-__global__ void __launch_bounds__(kReducingThreads)
-    row_kernel(Source source, const Activations out) {
-  __shared__ float shared[33];
-  launch_dependents();
-  wait_for_inputs();
-  const int64_t t = blockIdx.y;
-  const Mine mine(kType == ActType::f32 ? out.K : out.K_padded(), gridDim.x, blockIdx.x);
-  source.prepare(t, out.K, mine, shared);
+constexpr bool has_one_scale(ActType type) {
+  return type == ActType::int8_token || type == ActType::fp8_token;
+}
+
+// Channels k ... k + 3 of token t; `factor` where the token has one scale.
+template <ActType kType>
+__device__ __forceinline__ void write_chunk(const float4& v, const Activations& out, int64_t t,
+                                            int64_t k, float factor) {
   if constexpr (kType == ActType::int8_block) {
-    write_blocks(source, out, t, mine);
-  } else if constexpr (kType == ActType::int8_token) {
-    write_token_codes(source, out, t, mine, shared);
+    write_block(v, out, t, k);
+  } else if constexpr (has_one_scale(kType)) {
+    int sum;  // is for weights with a minimum, of which none has one scale a row here
+    *reinterpret_cast<uint32_t*>(out.codes + t * out.K_padded() + k) =
+        kType == ActType::fp8_token ? fp8_codes_of(v, factor) : codes_of(v, factor, &sum);
+  } else if constexpr (kType == ActType::f32) {
+    const float values[] = {v.x, v.y, v.z, v.w};
+    for (int64_t i = 0; i < kEach && k + i < out.K; ++i) out.f32[t * out.K + k + i] = values[i];
   } else {
-    for (int64_t k = mine.first; k < mine.padded; k += mine.step) {
-      const float4 v = source.at(t, k, out.K);
-      if constexpr (kType == ActType::f32) {
-        const float values[] = {v.x, v.y, v.z, v.w};
-        for (int64_t i = 0; i < kEach && k + i < out.K; ++i) out.f32[t * out.K + k + i] = values[i];
-      } else {
-        *reinterpret_cast<uint2*>(out.half + t * mine.padded + k) = {half_pair<kType>(v.x, v.y),
-                                                                     half_pair<kType>(v.z, v.w)};
-      }
+    *reinterpret_cast<uint2*>(out.half + t * out.K_padded() + k) = {half_pair<kType>(v.x, v.y),
+                                                                    half_pair<kType>(v.z, v.w)};
+  }
+}
+
+// Grid: x the blocks of a token, one where a row must be reduced, or a cluster; y the tokens. A
+// thread has kChunks chunks, as far apart as all threads of the token reach.
+template <typename Source, ActType kType, int kChunks>
+__global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
+    row_kernel(const Source source, const Activations out) {
+  __shared__ float shared[3][32];
+  constexpr bool kClusters = !Source::kNorms && has_one_scale(kType);
+  launch_dependents();
+  if (kClusters && gridDim.x > 1) cluster_begin();
+  const int64_t t = blockIdx.y, padded = out.K_padded();
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kEach;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x * kEach;
+  float4 weights[Source::kNorms ? kChunks : 1];
+  if constexpr (Source::kNorms) {
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i)
+      weights[i] = load4(source.weight, first + i * step, out.K, source.is_aligned);
+  }
+  wait_for_inputs();
+  float4 v[kChunks];
+#pragma unroll
+  for (int i = 0; i < kChunks; ++i) v[i] = source.at(t, first + i * step, out.K);
+  if constexpr (Source::kNorms) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i)
+      sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+    sum = block_reduce(sum, shared[0], [](float x) { return warp_sum(x); });
+    const float scale = 1.0f / sqrtf(sum / static_cast<float>(out.K) + source.eps);
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+      const float4 w = weights[i];
+      v[i] = {v[i].x * scale * w.x, v[i].y * scale * w.y, v[i].z * scale * w.z,
+              v[i].w * scale * w.w};
     }
+  }
+  float factor = 0;
+  if constexpr (has_one_scale(kType)) {
+    constexpr float kLargest = kType == ActType::fp8_token ? kMaxE4M3 : 127.0f;
+    float max_abs = 0;
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) max_abs = fmaxf(max_abs, seen_magnitude(v[i]));
+    max_abs = block_reduce(max_abs, shared[1], [](float x) { return warp_max(x); });
+    if (kClusters && gridDim.x > 1) max_abs = cluster_max(max_abs, shared[2]);
+    factor = code_factor(max_abs, kLargest);
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+      out.scales[t] = isfinite(max_abs) ? max_abs / kLargest : NAN;
+  }
+#pragma unroll
+  for (int i = 0; i < kChunks; ++i) {
+    const int64_t k = first + i * step;
+    if (k < padded) write_chunk<kType>(v[i], out, t, k, factor);
+  }
+}
+
+template <typename Source, ActType kType, int kChunks>
+void launch_rows(const Context& context, const Source& source, const Activations& out,
+                 unsigned blocks, int64_t threads) {
+  const bool clusters = !Source::kNorms && has_one_scale(kType);
+  launch_clusters(context, row_kernel<Source, kType, kChunks>, clusters ? blocks : 1,
+                  dim3(blocks, static_cast<unsigned>(out.T)), dim3(static_cast<unsigned>(threads)),
+                  0, source, out);
+}
+
+template <typename Source, ActType kType>
+void write_rows(const Context& context, const Source& source, const Activations& out) {
+  const int64_t chunks = out.K_padded() / kEach, threads = (chunks + 31) / 32 * 32;
+  if constexpr (!Source::kNorms && !has_one_scale(kType)) {
+    const int64_t some = std::min(kThreads, threads);
+    return launch_rows<Source, kType, 1>(context, source, out, blocks_for(chunks, some), some);
+  } else {
+    const unsigned blocks =
+        Source::kNorms
+            ? 1
+            : std::min(std::bit_ceil(blocks_for(chunks, 2 * kReducingThreads)), kMaxCluster);
+    const int64_t share = (threads + blocks * 32 - 1) / (blocks * 32) * 32;
+    const int64_t some = std::min(kReducingThreads, share);
+    const int64_t each = (chunks + some * blocks - 1) / (some * blocks);
+    CUDA_DOOR(each <= kMostChunks, out.K);
+    if (each <= 1) return launch_rows<Source, kType, 1>(context, source, out, blocks, some);
+    if (each <= 2) return launch_rows<Source, kType, 2>(context, source, out, blocks, some);
+    if (each <= 4) return launch_rows<Source, kType, 4>(context, source, out, blocks, some);
+    if (each <= 8) return launch_rows<Source, kType, 8>(context, source, out, blocks, some);
+    launch_rows<Source, kType, kMostChunks>(context, source, out, blocks, some);
   }
 }
 
 template <typename Source>
 void write_rows(const Context& context, const Source& source, const Activations& out) {
   if (out.T == 0) return;
-  const auto kernel = out.type == ActType::int8_block   ? row_kernel<Source, ActType::int8_block>
-                      : out.type == ActType::int8_token ? row_kernel<Source, ActType::int8_token>
-                      : out.type == ActType::bf16       ? row_kernel<Source, ActType::bf16>
-                      : out.type == ActType::f16        ? row_kernel<Source, ActType::f16>
-                                                        : row_kernel<Source, ActType::f32>;
-  const bool reduces = Source::kReduces || out.type == ActType::int8_token;
-  const int64_t most = reduces ? kReducingThreads : kThreads;
-  const int64_t threads = std::min(most, (out.K_padded() / kEach + 31) / 32 * 32);
-  unsigned blocks = blocks_for(out.K_padded(), threads * kEach);
-  if (reduces) blocks = std::min(std::bit_ceil(blocks), kMaxCluster);
-  launch_clusters(context, kernel, reduces ? blocks : 1, dim3(blocks, static_cast<unsigned>(out.T)),
-                  dim3(static_cast<unsigned>(threads)), 0, source, out);
+  switch (out.type) {
+    case ActType::int8_block:
+      return write_rows<Source, ActType::int8_block>(context, source, out);
+    case ActType::int8_token:
+      return write_rows<Source, ActType::int8_token>(context, source, out);
+    case ActType::fp8_token:
+      return write_rows<Source, ActType::fp8_token>(context, source, out);
+    case ActType::bf16:
+      return write_rows<Source, ActType::bf16>(context, source, out);
+    case ActType::f16:
+      return write_rows<Source, ActType::f16>(context, source, out);
+    case ActType::f32:
+      return write_rows<Source, ActType::f32>(context, source, out);
+  }
 }
 
 __global__ void cos_sin_kernel(const int32_t* positions, const float* inv_freq, int half,
@@ -277,13 +357,13 @@ void argmax(const Context& context, const float* logits, int64_t n, int64_t V, i
 }  // namespace
 
 void cuda_quantize(const Context& context, const float* x, int64_t ldx, const Activations& out) {
-  write_rows(context, Plain{x, ldx, ldx % kEach == 0}, out);
+  write_rows(context, Values{x, ldx, ldx % kEach == 0}, out);
 }
 
 void cuda_rms_norm(const Context& context, const float* x, int64_t T, int64_t C,
                    const float* weight, float eps, const Activations& out) {
   CUDA_DOOR(out.T == T && out.K == C, out.T, T, out.K, C);
-  write_rows(context, Normed{x, weight, eps, C % kEach == 0, 0.0f}, out);
+  write_rows(context, Normed{x, weight, eps, C % kEach == 0}, out);
 }
 
 void cuda_act_mul(const Context& context, const float* gate_up, int64_t T, int64_t F,

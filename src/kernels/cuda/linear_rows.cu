@@ -1,19 +1,27 @@
-// y[T, N] = x[T, K] . W[N, K]^T for weights that stay row-major: bf16, f16, and int8 with one scale
-// a row.
+// y[T, N] = x[T, K] . W[N, K]^T for weights that stay row-major: bf16, f16, and bytes with one
+// scale a row, int8 or E4M3.
 //
 // W  [N, ld bytes], ld the row's bytes rounded up to 64 and zero beyond K; x [T, K_padded] of the
-// same type (int8: with one scale a token); y f32. cuBLASLt reads the same copy for many tokens.
+// same type (int8 and E4M3: with one scale a token; E4M3 also meets bf16); y f32. cuBLASLt reads
+// the same copy for many tokens.
 //
-// A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w, w + W ... of 64
-// bytes a row. A lane has 16 bytes of row r and of row r + 8, which are the A fragments of two mma,
-// and 16 bytes of a token, the B fragments; weights go from memory to the tensor cores without one
-// instruction of arithmetic. The warps' sums meet in shared memory in a fixed order, and the split
-// depends on K only: a token's result does not depend on the tokens beside it. Bound by N ld bytes.
+// A block owns 16 rows at a time. Its warps share K: warp w takes the pieces w,
+// w + W ... of 64 bytes a row. A lane has 16 bytes of row r and of row r + 8, which are the A
+// fragments of two mma, and 16 bytes of a token, the B fragments: 16-bit numbers and int8 go from
+// memory to the tensor cores without one instruction of arithmetic. E4M3 has no mma of its own
+// below wgmma; it becomes f16, or bf16 where it meets bf16, which hold all its numbers. The warps'
+// sums meet in shared memory in a fixed order, and the split depends on K only: a token's result
+// does not depend on the tokens beside it. Bound by N ld bytes.
+//
+// Lost so far: one block for each multiprocessor, so that the next linear's finds room and fills
+// its ring early (bf16 15 % slower); four warps that fill a ring, tiles of 32 rows, asking L2 for
+// weights ahead (each slower).
 #include <algorithm>
 
-#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/linear_rows.cuh"
 #include "kernels/cuda/linear_rows.h"
+#include "kernels/cuda/product.cuh"
 #include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/tile.cuh"
 #include "kernels/cuda/warp.cuh"
@@ -24,23 +32,9 @@ namespace {
 
 constexpr int kPieceBytes = 64;  // of a row, for one warp-wide load
 constexpr int kRows = kTileRows;
-constexpr int kMaxTiles = 8;           // of 8 tokens, for one pass over the weights
-constexpr int64_t kCublasTokens = 17;  // from here on cuBLASLt is faster
-
-struct Rows {
-  const uint8_t* w;
-  int64_t ldw;  // bytes
-  const uint8_t* x;
-  int64_t ldx;                // bytes
-  const float* row_scales;    // [N]; int8 only
-  const float* token_scales;  // [T]; int8 only
-  float* y;
-  int64_t ldy;
-  int pieces;          // of a row
-  int x_pieces_bytes;  // bytes of a token's row that may be read
-  int N, T;
-  bool accumulate;
-};
+constexpr int kMaxTiles = 8;            // of 8 tokens, for one pass over the weights
+constexpr int64_t kCublasTokens = 17;   // from here on cuBLASLt is faster ...
+constexpr int64_t kDecodedTokens = 65;  // ... and from here on where it needs decoded weights
 
 // The block's sums of rows n0 ... and tokens t0 ... into y.
 template <typename Sum>
@@ -50,10 +44,30 @@ __device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], 
   sum_tile(sums, shared, warps, [&](int t, int n, Sum sum) {
     if (t0 + t >= p.T || n0 + n >= p.N) return;
     float value = static_cast<float>(sum);
-    if (p.row_scales != nullptr) value *= p.row_scales[n0 + n] * p.token_scales[t0 + t];
+    if (p.row_scales != nullptr) {
+      value *= p.token_scales != nullptr ? p.row_scales[n0 + n] * p.token_scales[t0 + t]
+                                         : p.row_scales[n0 + n];
+    }
     float* out = p.y + (t0 + t) * p.ldy + n0 + n;
     *out = p.accumulate ? *out + value : value;
   });
+}
+
+// Token t's channels that meet the lane's 16 bytes at `byte` of a row. Beyond a token's row lies
+// the next one's: the weights there are zero, but infinity times zero is not.
+template <typename Product>
+__device__ __forceinline__ void load_token(const Rows& p, const uint8_t* x, int byte, int q,
+                                           uint4 (&out)[Product::kLoads]) {
+  const bool inside = (byte + q * 16) * Product::kLoads < p.x_pieces_bytes;
+#pragma unroll
+  for (int l = 0; l < Product::kLoads; ++l) {
+    out[l] = inside ? reinterpret_cast<const uint4*>(x + byte * Product::kLoads)[l] : uint4{};
+  }
+}
+
+template <typename Product>
+__device__ __forceinline__ const uint8_t* token_row(const Rows& p, int t, int q) {
+  return p.x + min(t, p.T - 1) * p.ldx + q * 16 * Product::kLoads;
 }
 
 template <int kUnroll>
@@ -72,8 +86,9 @@ __device__ __forceinline__ void load_pieces(uint4 (&a)[kUnroll][2], const uint8_
   }
 }
 
-template <typename Mma, int kTiles, int kUnroll>
+template <typename Product, int kTiles, int kUnroll>
 __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
+  using Mma = typename Product::Mma;
   using Sum = typename Mma::Sum;
   extern __shared__ char shared_bytes[];
   Sum* shared = reinterpret_cast<Sum*>(shared_bytes);  // see sum_tile
@@ -90,7 +105,7 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
 
   const uint8_t* x[kTiles];
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) x[j] = p.x + min(t0 + j * 8 + r, p.T - 1) * p.ldx + q * 16;
+  for (int j = 0; j < kTiles; ++j) x[j] = token_row<Product>(p, t0 + j * 8 + r, q);
   Sum sums[kTiles][4] = {};
   for (int piece = warp; piece < p.pieces; piece += warps * kUnroll) {
     uint4 a[kUnroll][2];
@@ -99,15 +114,19 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
     load_pieces(next, row0, row1, piece + warps * kUnroll, warps, p.pieces);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const int at = (piece + u * warps) * kPieceBytes;
+      uint32_t rows[Product::kSteps][4];
+      Product::rows(a[u][0], a[u][1], rows);
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) {
-        // Beyond a token's row lies the next one's: the weights there are zero, but infinity times
-        // zero is not.
-        const uint4 b =
-            at + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + at) : uint4{};
-        Mma::run(sums[j], a[u][0].x, a[u][1].x, a[u][0].y, a[u][1].y, b.x, b.y);
-        Mma::run(sums[j], a[u][0].z, a[u][1].z, a[u][0].w, a[u][1].w, b.z, b.w);
+        uint4 loaded[Product::kLoads];
+        load_token<Product>(p, x[j], (piece + u * warps) * kPieceBytes, q, loaded);
+        uint32_t tokens[Product::kSteps][2];
+        Product::tokens(loaded, tokens);
+#pragma unroll
+        for (int s = 0; s < Product::kSteps; ++s) {
+          Mma::run(sums[j], rows[s][0], rows[s][1], rows[s][2], rows[s][3], tokens[s][0],
+                   tokens[s][1]);
+        }
       }
     }
   }
@@ -123,8 +142,9 @@ constexpr int kStageBytes = kTileRows * kSegmentPitch;
 
 // The same sums for few tokens, weights through a ring. A block has the tiles blockIdx.x, +
 // gridDim.x ...
-template <typename Mma, int kTiles>
+template <typename Product, int kTiles>
 __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Rows p, int tiles) {
+  using Mma = typename Product::Mma;
   using Sum = typename Mma::Sum;
   constexpr int kPieces = kSegment / kPieceBytes / kReaders;  // of a stage, for a warp
   extern __shared__ __align__(128) uint8_t stages[];
@@ -156,19 +176,16 @@ __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Ro
   wait_for_inputs();
   const uint8_t* x[kTiles];
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) x[j] = p.x + min(j * 8 + r, p.T - 1) * p.ldx + q * 16;
+  for (int j = 0; j < kTiles; ++j) x[j] = token_row<Product>(p, j * 8 + r, q);
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     Sum sums[kTiles][4] = {};
     for (int first = 0; first < row_bytes; first += kSegment) {
-      uint4 b[kPieces][kTiles];
+      uint4 b[kPieces][kTiles][Product::kLoads];
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
         const int byte = first + (warp + i * kReaders) * kPieceBytes;
 #pragma unroll
-        for (int j = 0; j < kTiles; ++j) {
-          b[i][j] = byte + q * 16 < p.x_pieces_bytes ? *reinterpret_cast<const uint4*>(x[j] + byte)
-                                                     : uint4{};
-        }
+        for (int j = 0; j < kTiles; ++j) load_token<Product>(p, x[j], byte, q, b[i][j]);
       }
       wait_barrier(&ring.full[at.stage], at.phase);
 #pragma unroll
@@ -176,12 +193,18 @@ __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Ro
         const int byte = (warp + i * kReaders) * kPieceBytes;
         if (first + byte >= row_bytes) break;
         const uint8_t* from = stages + at.stage * kStageBytes + r * kSegmentPitch + byte + q * 16;
-        const uint4 a = *reinterpret_cast<const uint4*>(from);
-        const uint4 c = *reinterpret_cast<const uint4*>(from + 8 * kSegmentPitch);
+        uint32_t rows[Product::kSteps][4];
+        Product::rows(*reinterpret_cast<const uint4*>(from),
+                      *reinterpret_cast<const uint4*>(from + 8 * kSegmentPitch), rows);
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) {
-          Mma::run(sums[j], a.x, c.x, a.y, c.y, b[i][j].x, b[i][j].y);
-          Mma::run(sums[j], a.z, c.z, a.w, c.w, b[i][j].z, b[i][j].w);
+          uint32_t tokens[Product::kSteps][2];
+          Product::tokens(b[i][j], tokens);
+#pragma unroll
+          for (int s = 0; s < Product::kSteps; ++s) {
+            Mma::run(sums[j], rows[s][0], rows[s][1], rows[s][2], rows[s][3], tokens[s][0],
+                     tokens[s][1]);
+          }
         }
       }
       __syncwarp();
@@ -193,42 +216,42 @@ __global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Ro
   }
 }
 
-template <typename Mma, int kTiles>
+template <typename Product, int kTiles>
 void launch_ring(const Context& context, const Rows& p) {
   constexpr int kBytes = kStages * kStageBytes;
   static_assert(2 * (kBytes + 8192) <= 227 * 1024, "two blocks share a multiprocessor");
   static const cudaError_t allowed = cudaFuncSetAttribute(
-      rows_ring_kernel<Mma, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      rows_ring_kernel<Product, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   CUDA_CHECK(allowed);
   const int tiles = (p.N + kRows - 1) / kRows;
-  launch(context, rows_ring_kernel<Mma, kTiles>,
+  launch(context, rows_ring_kernel<Product, kTiles>,
          dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors())),
          dim3((kReaders + 1) * 32), kBytes, p, tiles);
 }
 
-template <typename Mma, int kTiles, int kUnroll>
+template <typename Product, int kTiles, int kUnroll>
 void launch_rows(const Context& context, const Rows& p) {
   // At least 4 pieces a warp, so that a lane has 8 loads under way.
   const int warps = std::clamp(p.pieces / 4, 1, 8);
-  launch(context, rows_kernel<Mma, kTiles, kUnroll>,
+  launch(context, rows_kernel<Product, kTiles, kUnroll>,
          dim3(blocks_for(p.N, kRows), blocks_for(p.T, kTiles * 8)),
          dim3(static_cast<unsigned>(warps * 32)), tile_bytes(warps), p);
 }
 
-template <typename Mma>
+template <typename Product>
 void launch_rows(const Context& context, const Rows& p) {
   if (p.T <= 8) {
-    launch_ring<Mma, 1>(context, p);
+    launch_ring<Product, 1>(context, p);
   } else if (p.T <= 16) {
-    launch_ring<Mma, 2>(context, p);
+    launch_ring<Product, 2>(context, p);
   } else if (p.T <= 32) {
-    launch_rows<Mma, 4, 2>(context, p);
+    launch_rows<Product, 4, 2>(context, p);
   } else {
-    launch_rows<Mma, kMaxTiles, 1>(context, p);
+    launch_rows<Product, kMaxTiles, 1>(context, p);
   }
 }
 
-// The layout: the rows, then for int8 their scales.
+// The layout: the rows, then their scales if they have any.
 int64_t row_stride(const Encoding& encoding, int64_t K) {
   return (static_cast<int64_t>(encoding.row_bytes(K)) + kPieceBytes - 1) / kPieceBytes *
          kPieceBytes;
@@ -291,61 +314,21 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   return packed;
 }
 
-// y (+)= sums * scales, for sums of whole numbers.
-__global__ void scale_sums(const int32_t* sums, const float* row_scales, const float* token_scales,
-                           float* y, int64_t ldy, int N, bool accumulate) {
-  launch_dependents();
-  wait_for_inputs();
-  const int n = blockIdx.x * blockDim.x + threadIdx.x;
-  const int64_t t = blockIdx.y;
-  if (n >= N) return;
-  const float value = static_cast<float>(sums[t * N + n]) * (row_scales[n] * token_scales[t]);
-  float& out = y[t * ldy + n];
-  out = accumulate ? out + value : value;
-}
-
-// False when cuBLASLt is not there or does not take the shape. Whole numbers go through the
-// workspace, some tokens at a time; they are the sums that rows_kernel makes.
-bool run_cublas(const Context& context, const PackedWeight& w, const Activations& x,
-                const Rows& p) {
-  CudaDevice& device = cuda_device(context);
-  if (device.cublas() == nullptr) return false;
-  if (x.type != ActType::int8_token) {
-    return device.cublas()->matmul(
-        {x.type, w.N, x.T, w.K, w.data, p.ldw / 2, x.half, p.ldx / 2, p.y, p.ldy, p.accumulate},
-        device.stream());
-  }
-  const int64_t most = static_cast<int64_t>(CudaDevice::kWorkspaceBytes / 4) / w.N;
-  auto* sums = reinterpret_cast<int32_t*>(device.workspace());
-  for (int64_t t = 0; t < x.T; t += most) {
-    const int64_t count = std::min(most, x.T - t);
-    if (!device.cublas()->matmul(
-            {x.type, w.N, count, w.K, w.data, p.ldw, x.codes + t * p.ldx, p.ldx, sums, w.N, false},
-            device.stream())) {
-      CUDA_DOOR(t == 0, t);
-      return false;
-    }
-    launch(context, scale_sums, dim3(blocks_for(w.N, 256), static_cast<unsigned>(count)), dim3(256),
-           0, sums, p.row_scales, p.token_scales + t, p.y + t * p.ldy, p.ldy, static_cast<int>(w.N),
-           p.accumulate);
-  }
-  return true;
-}
-
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
   CUDA_DOOR(x.type == w.kernel->act_type && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
   if (x.T == 0) return;
-  const bool is_int8 = w.encoding.packing == Packing::int8_channel;
-  const int64_t element = is_int8 ? 1 : 2;
+  const Packing packing = w.encoding.packing;
+  const bool is_scaled = w.encoding.scale_type != ScaleType::none;
+  const bool is_bytes = packing == Packing::int8_channel || packing == Packing::fp8_channel;
   Rows p{};
   p.w = reinterpret_cast<const uint8_t*>(w.data);
   p.ldw = row_stride(w.encoding, w.K);
-  p.x = is_int8 ? reinterpret_cast<const uint8_t*>(x.codes)
-                : reinterpret_cast<const uint8_t*>(x.half);
-  p.ldx = x.K_padded() * element;
-  p.row_scales = is_int8 ? row_scales(w) : nullptr;
-  p.token_scales = x.scales;
+  p.x = is_bytes ? reinterpret_cast<const uint8_t*>(x.codes)
+                 : reinterpret_cast<const uint8_t*>(x.half);
+  p.ldx = x.K_padded() * (is_bytes ? 1 : 2);
+  p.row_scales = is_scaled ? row_scales(w) : nullptr;
+  p.token_scales = is_bytes ? x.scales : nullptr;
   p.y = y;
   p.ldy = ldy;
   p.pieces = static_cast<int>(p.ldw / kPieceBytes);
@@ -353,10 +336,26 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   p.N = static_cast<int>(w.N);
   p.T = static_cast<int>(x.T);
   p.accumulate = accumulate;
-  if (x.T >= kCublasTokens && run_cublas(context, w, x, p)) return;
-  if (is_int8) return launch_rows<MmaS8>(context, p);
-  return w.encoding.packing == Packing::bf16 ? launch_rows<MmaBf16>(context, p)
-                                             : launch_rows<MmaF16>(context, p);
+  const int64_t cublas_from = packing == Packing::fp8_weight ? kDecodedTokens : kCublasTokens;
+  if (x.T >= cublas_from && run_rows_cublas(context, w, x, p)) return;
+  switch (packing) {
+    case Packing::int8_channel:
+      return launch_rows<Plain<MmaS8>>(context, p);
+    case Packing::fp8_channel:
+      return launch_rows<Fp8>(context, p);
+    case Packing::fp8_weight:
+      return launch_rows<Fp8Weight>(context, p);
+    case Packing::bf16:
+      return launch_rows<Plain<MmaBf16>>(context, p);
+    default:
+      return launch_rows<Plain<MmaF16>>(context, p);
+  }
+}
+
+__device__ __forceinline__ float fp8_to_float(uint8_t code) {
+  uint32_t low, high;
+  fp8_to_f16(code, low, high);
+  return __half2float(__ushort_as_half(static_cast<uint16_t>(low)));
 }
 
 __global__ void gather_kernel(const uint8_t* w, int64_t ld, const float* scales, Packing packing,
@@ -369,6 +368,8 @@ __global__ void gather_kernel(const uint8_t* w, int64_t ld, const float* scales,
     float value;
     if (packing == Packing::int8_channel) {
       value = static_cast<float>(reinterpret_cast<const int8_t*>(row)[k]) * scales[n];
+    } else if (packing == Packing::fp8_channel || packing == Packing::fp8_weight) {
+      value = fp8_to_float(row[k]) * scales[n];
     } else if (packing == Packing::bf16) {
       value = __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(row)[k]);
     } else {

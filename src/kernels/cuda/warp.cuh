@@ -63,6 +63,27 @@ struct MmaS8 {
   }
 };
 
+// Four E4M3 bytes as pairs of f16: elements 0 and 1, 2 and 3.
+__device__ __forceinline__ void fp8_to_f16(uint32_t bytes, uint32_t& low, uint32_t& high) {
+  asm("{\n.reg .b16 a, b;\nmov.b32 {a, b}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, a;\ncvt.rn.f16x2.e4m3x2 %1, b;\n}"
+      : "=r"(low), "=r"(high)
+      : "r"(bytes));
+}
+
+// The same as pairs of bf16: the bits moved to where bf16 has them, then the bias of the exponent.
+__device__ __forceinline__ uint32_t fp8_pair_to_bf16(uint32_t upper_bytes) {
+  const uint32_t bits = (upper_bytes & 0x80008000u) | (upper_bytes >> 4 & 0x07F007F0u);
+  const uint32_t bias = 0x7B807B80u;  // 2^120 twice
+  const __nv_bfloat162 pair = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits),
+                                      *reinterpret_cast<const __nv_bfloat162*>(&bias));
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ __forceinline__ void fp8_to_bf16(uint32_t bytes, uint32_t& low, uint32_t& high) {
+  low = fp8_pair_to_bf16(__byte_perm(bytes, 0, 0x1404));
+  high = fp8_pair_to_bf16(__byte_perm(bytes, 0, 0x3424));
+}
+
 // k 16: A is rows r and r + 8 in one word each.
 struct MmaS8K16 {
   static __device__ __forceinline__ void run(int* c, uint32_t a0, uint32_t a1, uint32_t b) {

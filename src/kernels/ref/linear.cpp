@@ -3,6 +3,7 @@
 // stays in the mapped file.
 #include "base/error.h"
 #include "kernels/rows.h"
+#include "tensor/dtype.h"
 
 namespace tandem {
 namespace {
@@ -44,16 +45,32 @@ void decode_packed_row(const PackedWeight& w, int64_t n, float* out) {
   decode_row(part, n, out);
 }
 
+std::vector<float> decode_fp8(const Activations& x) {
+  std::vector<float> out(static_cast<size_t>(x.T * x.K));
+  for (int64_t t = 0; t < x.T; ++t) {
+    const auto* codes = reinterpret_cast<const uint8_t*>(x.codes + t * x.K_padded());
+    for (int64_t k = 0; k < x.K; ++k) out[t * x.K + k] = e4m3_to_float(codes[k]) * x.scales[t];
+  }
+  return out;
+}
+
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
-  CHECK(x.type == ActType::f32 && x.K == w.K && ldy >= w.N, "K {} {} ldy {} N {}", x.K, w.K, ldy, w.N);
+  CHECK((x.type == ActType::f32 || x.type == ActType::fp8_token) && x.K == w.K && ldy >= w.N,
+        "{} K {} {} ldy {} N {}", act_type_name(x.type), x.K, w.K, ldy, w.N);
+  std::vector<float> decoded;
+  const float* in = x.f32;
+  if (x.type == ActType::fp8_token) {
+    decoded = decode_fp8(x);
+    in = decoded.data();
+  }
   context.pool->parallel_for(w.N, 32, [&](int64_t begin, int64_t end, int) {
     thread_local std::vector<float> row;
     row.resize(static_cast<size_t>(w.K));
     for (int64_t n = begin; n < end; ++n) {
       decode_packed_row(w, n, row.data());
       for (int64_t t = 0; t < x.T; ++t) {
-        const float value = dot(x.f32 + t * x.K, row.data(), x.K);
+        const float value = dot(in + t * x.K, row.data(), x.K);
         float& out = y[t * ldy + n];
         out = accumulate ? out + value : value;
       }
@@ -61,8 +78,8 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   });
 }
 
-constexpr LinearKernel row(const char* name, Packing packing) {
-  return {name, "ref", packing, ActType::f32, prepack, run, decode_packed_row};
+constexpr LinearKernel row(const char* name, Packing packing, ActType act_type = ActType::f32) {
+  return {name, "ref", packing, act_type, prepack, run, decode_packed_row};
 }
 
 constexpr LinearKernel kRows[] = {
@@ -73,6 +90,11 @@ constexpr LinearKernel kRows[] = {
     row("linear_q8_0_ref", Packing::q8_0),
     row("linear_int8_channel_ref", Packing::int8_channel),
     row("linear_int4_group_ref", Packing::int4_group),
+    // With the activations of the encoding, which are part of what it does.
+    row("linear_fp8_channel_ref", Packing::fp8_channel, ActType::fp8_token),
+    row("linear_fp8_weight_ref", Packing::fp8_weight),
+    row("linear_nf4_ref", Packing::nf4),
+    row("linear_fp4_ref", Packing::fp4),
     row("linear_q4_0_ref", Packing::q4_0),
     row("linear_q5_0_ref", Packing::q5_0),
     row("linear_q5_1_ref", Packing::q5_1),

@@ -36,9 +36,27 @@ void quantize_row(const float* x, const Activations& out, int64_t t) {
   }
 }
 
+// The same in E4M3: code = e4m3(x * 448 / max|x|).
+void quantize_row_fp8(const float* x, const Activations& out, int64_t t) {
+  float max_abs = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < out.K; ++k) {
+    finite = finite && std::isfinite(x[k]);
+    max_abs = std::max(max_abs, std::fabs(x[k]));
+  }
+  const float factor = max_abs > kSmallestMaxAbs && finite ? kMaxE4M3 / max_abs : 0.0f;
+  auto* codes = reinterpret_cast<uint8_t*>(out.codes + t * out.K_padded());
+  for (int64_t k = 0; k < out.K_padded(); ++k) {
+    codes[k] = k < out.K && factor > 0 ? float_to_e4m3(x[k] * factor) : 0;
+  }
+  out.scales[t] = finite ? max_abs / kMaxE4M3 : NAN;
+}
+
 void store_activations(const float* x, const Activations& out, int64_t t) {
   if (out.type == ActType::f32) {
     std::copy_n(x, out.K, out.f32 + t * out.K);
+  } else if (out.type == ActType::fp8_token) {
+    quantize_row_fp8(x, out, t);
   } else {
     quantize_row(x, out, t);
   }
