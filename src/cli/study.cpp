@@ -184,7 +184,7 @@ StudySettings make_settings(const StudyFlags& flags) {
     sheet = device_sheet(settings.isa);
     settings.meter.gpu_pci_address = sheet->facts.pci_address;
     settings.processor = sheet->facts.description();
-    // What a GPU's cache does not hold is left out of a profile, and refused when asked for.
+    // Time on a GPU is short: one type of cache unless others are asked for.
     if (flags.kv.empty()) settings.profile.kv = {"bf16"};
   }
   settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
