@@ -249,6 +249,8 @@ int converse(Chat& conversation, bool on_terminal) {
   MessageReader reader(on_terminal);
   if (on_terminal) say("/help lists the commands; Ctrl-C stops an answer");
   bool warned = false;  // of a second Ctrl-C
+  std::optional<InterruptGuard> always;  // no Ctrl-C finds a moment in which nothing waits for it
+  if (on_terminal) always.emplace();
   for (;;) {
     std::string message;
     MessageReader::Event event;

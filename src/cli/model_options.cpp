@@ -96,7 +96,7 @@ void add_model_options(CLI::App& verb, ModelOptions& options) {
   verb.add_option("MODEL", options.model,
                   "GGUF file, Hugging Face folder or hub id (default: the set-up's model)")
       ->type_name("");
-  verb.add_option("--kv", options.kv, "KV cache: bf16 or int8; with --device cuda or --isa ref fp8 or int4 too")
+  verb.add_option("--kv", options.kv, "KV cache: bf16 or int8; on cuda and ref fp8 and int4 too")
       ->capture_default_str()
       ->check(one_of({"bf16", "int8", "fp8", "int4"}))
       ->type_name("TYPE");

@@ -16,6 +16,7 @@ namespace tandem {
 namespace {
 
 volatile sig_atomic_t interrupts = 0;
+int guards = 0;
 // Readable from an interrupt on: what poll can wait for, whichever thread the signal met.
 int interrupt_pipe[2] = {-1, -1};
 
@@ -97,12 +98,13 @@ InterruptGuard::InterruptGuard() {
   if (interrupt_pipe[0] < 0 && ::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
     fail(ErrorKind::system, "cannot make a pipe: {}", std::strerror(errno));
   }
+  if (guards++ > 0) return;
   forget_interrupts();
   set_handler(SIGINT, on_interrupt);
 }
 
 InterruptGuard::~InterruptGuard() {
-  set_handler(SIGINT, SIG_DFL);
+  if (--guards == 0) set_handler(SIGINT, SIG_DFL);
   forget_interrupts();
 }
 

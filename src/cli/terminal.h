@@ -24,7 +24,8 @@ bool stdin_is_terminal();
 // A dumb terminal counts as none: it cannot rewrite a line.
 bool stderr_is_terminal();
 
-// While it lives, the first SIGINT only sets a flag; the second ends the process with 130.
+// While it lives, the first SIGINT only sets a flag; the second ends the process with 130. The end of
+// a guard clears the flag. Guards nest: what is interrupted between two inner ones meets the next.
 class InterruptGuard {
  public:
   InterruptGuard();
