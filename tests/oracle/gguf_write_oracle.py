@@ -114,7 +114,7 @@ class Programs:
 
     def their_ppl(self, path, text):
         # Not from the log-probabilities it saves: their 16 bits make up to 0.4 % of a perplexity.
-        for _ in range(3):  # what it prints can lose its last line
+        for _ in range(20):  # what it prints can lose its last line
             printed = "".join(output_of(self.llama / "llama-perplexity", "-m", path, "-f", text,
                                         "-c", "512", "-b", "512", "-t", "2", "-fa", "off",
                                         "-ctk", "f32", "-ctv", "f32"))
