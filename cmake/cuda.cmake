@@ -1,4 +1,5 @@
-# TANDEM_CUDA: ON where nvcc is found, unless told otherwise. Hopper's machine code only (sm_90a).
+# TANDEM_CUDA: ON where nvcc is found, unless told otherwise. Hopper's machine code (sm_90a), and with
+# TANDEM_CUDA_OLDER one unit for each of sm_75, sm_80 and sm_89: half a minute of one core in all.
 find_program(TANDEM_NVCC nvcc HINTS ${CUDAToolkit_ROOT}/bin $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
 if(TANDEM_NVCC)
   set(nvcc_found ON)
@@ -6,6 +7,7 @@ else()
   set(nvcc_found OFF)
 endif()
 option(TANDEM_CUDA "Build the CUDA kernels" ${nvcc_found})
+option(TANDEM_CUDA_OLDER "Build the kernels of GPUs older than Hopper too" ON)
 if(TANDEM_CUDA)
   set(CMAKE_CUDA_COMPILER ${TANDEM_NVCC})
   set(CMAKE_CUDA_ARCHITECTURES 90a-real)

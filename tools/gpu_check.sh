@@ -6,6 +6,8 @@
 #          parity    every kernel against scalar code
 #          sanitize  the same tests under compute-sanitizer, the small ones
 #          kernels   time and share of the read limit, kernel by kernel
+#          archs     the kernels of older generations against scalar code; with --model and --text its
+#                    perplexity by each, within 1 % of the CPU's
 #          quality   perplexity on the GPU and on the CPU; needs --model and --text
 #          models    decode and prefill of random-weight models
 #          energy    joules a token of random-weight models, 25 s each; of --model too where it is given
@@ -21,12 +23,12 @@ while [ $# -gt 0 ]; do
     --text) text=$2; shift ;;
     --shapes) shapes=$2; shift ;;
     --out) out=$2; shift ;;
-    smoke|parity|sanitize|kernels|quality|models|energy|refusals) stages+=("$1") ;;
+    smoke|parity|archs|sanitize|kernels|quality|models|energy|refusals) stages+=("$1") ;;
     *) echo "gpu_check.sh: '$1' is no stage and no option" >&2; exit 2 ;;
   esac
   shift
 done
-[ ${#stages[@]} -gt 0 ] || { sed -n '2,17p' "$0" >&2; exit 2; }
+[ ${#stages[@]} -gt 0 ] || { sed -n '2,19p' "$0" >&2; exit 2; }
 mkdir -p "$out"
 
 smoke() {
@@ -35,8 +37,33 @@ smoke() {
 }
 parity() {
   for room in device ops attention linear; do
-    "$bin/kernels_cuda_${room}_test" --gtest_brief=1 || return 1
+    "$bin/kernels_cuda_${room}_test" --gtest_brief=1 --gtest_filter='-*sm_*' || return 1
   done
+}
+# perplexity NAME OPTION...: of the model over a few windows, printed with the name and left in $found
+perplexity() {
+  local name=$1
+  shift
+  found=$("$bin/tandem" eval "$model" --text "$text" --ppl B --windows 8 --json "$@" |
+    sed -n 's/^ *"perplexity": *\([0-9.]*\).*/\1/p' | head -n 1)
+  echo "$name: perplexity ${found:-none}"
+  [ -n "$found" ]
+}
+archs() {
+  local bad=0 cap room truth
+  for cap in sm_75 sm_80 sm_89; do
+    for room in ops attention linear; do
+      "$bin/kernels_cuda_${room}_test" --gtest_brief=1 --gtest_filter="*$cap*" || bad=1
+    done
+  done
+  [ -n "$model" ] && [ -n "$text" ] || return $bad
+  perplexity CPU && truth=$found || return 1
+  for cap in sm_75 sm_80 sm_89; do
+    perplexity "$cap" --device cuda --arch-cap "$cap" &&
+      awk "BEGIN { exit !($found > 0.99 * $truth && $found < 1.01 * $truth) }" ||
+      { echo "FAILED: $cap is not within 1 % of $truth"; bad=1; }
+  done
+  return $bad
 }
 sanitize() {
   compute-sanitizer --error-exitcode 9 "$bin/kernels_cuda_ops_test" --gtest_filter='*Argmax*' --gtest_brief=1 &&
@@ -92,6 +119,11 @@ refusals() {
   refused 5 "cuda:99: there" "$bin/tandem" bench --device cuda:99 -m "$model" || bad=1
   refused 2 "expected cuda or cuda:N" "$bin/tandem" bench --device gpu -m "$model" || bad=1
   refused 5 "no NVIDIA GPU can be used: " env CUDA_VISIBLE_DEVICES= "$bin/tandem" info --device cuda || bad=1
+  refused 5 "bf16 weights on sm_75 (its tensor cores have no bf16), which runs f16" "$bin/tandem" bench --device cuda \
+    --arch-cap sm_75 --random-weights "$shapes/Llama-3.2-1B.json" --encoding bf16 || bad=1
+  refused 2 "expected sm_75, sm_80 or sm_89" "$bin/tandem" bench --device cuda --arch-cap sm_60 -m "$model" || bad=1
+  refused 5 "skips no zeros" "$bin/tandem" bench --device cuda --arch-cap sm_80 --require-sparse \
+    --random-weights "$shapes/Llama-3.2-1B.json" --encoding bf16-2:4 || bad=1
   refused 4 " bytes, cuda:0 has " "$bin/tandem" bench --device cuda --random-weights "$small/large.json" || bad=1
   refused 4 "do not fit the" "$bin/tandem" bench --device cuda --random-weights "$shapes/Llama-3.1-8B.json" \
     -p 0 -n 1 -d 100000 --npl 128 || bad=1

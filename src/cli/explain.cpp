@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/terminal.h"
+#include "kernels/device.h"
 
 namespace tandem {
 
@@ -14,6 +15,9 @@ void add_kernel_options(CLI::App& verb, KernelOptions& options) {
 
 void explain_kernels(const Model& model, const KernelOptions& options) {
   if (!options.explain) return;
+  if (const Device* device = model.device()) {
+    write_stderr(device->name() + ": " + device->description() + "\n");
+  }
   for (const KernelUse& use : model.kernel_uses()) {
     std::string line = fmt::format(
         "{:<9} {:>3} x [{}, {}] {}, {:.2f} MB each: {}, {} activations", use.layers, use.count,

@@ -141,7 +141,9 @@ std::string to_text(const DeviceSheet& sheet, const Device& device) {
     line("now", "unknown: " + sheet.nvml_reason);
   }
   const std::string library = device.gemm_library();
-  line("large products", library.empty() ? "own kernels: cuBLASLt 13 is not found" : library);
+  line("large products", !library.empty()          ? library
+                         : device.isa() == "cuda" ? "own kernels: cuBLASLt 13 is not found"
+                                                  : "own kernels");
   if (!sheet.measured) {
     line("limits", "not measured on this GPU and driver; --measure does");
     return text;
@@ -163,6 +165,10 @@ std::string to_text(const DeviceSheet& sheet, const Device& device) {
 
 int device_info(const InfoOptions& options) {
   DeviceSheet sheet = describe_device_sheet(options.device, cache_folder());
+  if (options.measure && sheet.facts.is_capped) {
+    fail(ErrorKind::usage, "--measure: the limits are {}'s own; leave out --arch-cap",
+         sheet.facts.name);
+  }
   const std::shared_ptr<Device> device = open_device(options.device);
   if (options.measure) measure_and_keep(sheet, *device, cache_folder());
   if (!options.json) {
@@ -202,6 +208,7 @@ void add_info(CLI::App& app, Action& action) {
   add_threads_option(*verb, options->threads);
   add_device_option(*verb, options->device,
                     "Describe this GPU instead: cuda, or cuda:N of several");
+  add_arch_cap_option(*verb, options->device);
   verb->add_flag("--measure", options->measure,
                  "Measure the GPU's limits and keep them for bench and study (10 s)")
       ->needs("--device");

@@ -84,12 +84,25 @@ CLI::Option* add_device_option(CLI::App& verb, std::string& device, const char* 
       }));
 }
 
+void add_arch_cap_option(CLI::App& verb, std::string& device) {
+  const auto cap = std::make_shared<std::string>();
+  verb.add_option("--arch-cap", *cap, "Run the kernels of an older GPU: sm_75, sm_80 or sm_89")
+      ->type_name("NAME")
+      ->option_text("NAME")
+      ->check(one_of({"sm_75", "sm_80", "sm_89"}))
+      ->needs("--device");
+  verb.parse_complete_callback([&device, cap] {
+    if (!cap->empty()) device += "@" + *cap;
+  });
+}
+
 void add_isa_option(CLI::App& verb, std::string& isa) {
   verb.add_option("--isa", isa, "Instruction set: avx512, avx2 or ref (the best there is)")
       ->type_name("NAME")
       ->option_text("NAME");
   add_device_option(verb, isa, "cuda, or cuda:N of several; without it the CPU runs the model")
       ->excludes("--isa");
+  add_arch_cap_option(verb, isa);
 }
 
 void add_model_options(CLI::App& verb, ModelOptions& options) {

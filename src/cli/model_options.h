@@ -23,9 +23,11 @@ struct ModelOptions {
 // MODEL --kv --threads --isa --device --explain --require-sparse
 void add_model_options(CLI::App& verb, ModelOptions& options);
 void add_threads_option(CLI::App& verb, int& threads);
-// --isa --device: a GPU's name takes the place of an instruction set's.
+// --isa --device --arch-cap: a GPU's name takes the place of an instruction set's.
 void add_isa_option(CLI::App& verb, std::string& isa);
 CLI::Option* add_device_option(CLI::App& verb, std::string& device, const char* what);
+// --arch-cap, which joins the device's name: "cuda@sm_80".
+void add_arch_cap_option(CLI::App& verb, std::string& device);
 // --temperature --top-k --top-p --min-p --repetition-penalty --seed
 void add_sampling_options(CLI::App& verb, SamplingParams& sampling);
 

@@ -138,9 +138,9 @@ DeviceSheet device_sheet(const std::string& device) {
   if (sheet.measured) return sheet;
   write_stderr("measuring the limits of " + sheet.facts.model + "\n");
   const ChildResult child =
-      run_child({program_path(), "info", "--device", device, "--measure"}, kMeasureSeconds);
+      run_child({program_path(), "info", "--device", sheet.facts.name, "--measure"}, kMeasureSeconds);
   if (!child.ok()) {
-    fail(ErrorKind::system, "info --device {} --measure {}: {}", device, child.outcome(),
+    fail(ErrorKind::system, "info --device {} --measure {}: {}", sheet.facts.name, child.outcome(),
          quote(child.messages, 400));
   }
   return describe_device_sheet(device, cache_folder());

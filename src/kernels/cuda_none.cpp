@@ -6,14 +6,15 @@
 namespace tandem {
 
 std::span<const LinearKernel> cuda_linear_kernels() { return {}; }
-const OpSet* cuda_ops() { return nullptr; }
+std::span<const OpSet> cuda_op_sets() { return {}; }
+const char* cuda_reason(std::string_view, Packing) { return ""; }
 
-DeviceFacts describe_cuda_device(int) {
+DeviceFacts describe_cuda_device(int, std::string_view) {
   fail(ErrorKind::no_device,
        "this build has no CUDA kernels; build where nvcc 13 is found, or with -DTANDEM_CUDA=ON");
 }
-std::shared_ptr<Device> open_cuda_device(int index) {
-  describe_cuda_device(index);
+std::shared_ptr<Device> open_cuda_device(int index, std::string_view cap) {
+  describe_cuda_device(index, cap);
   return nullptr;
 }
 

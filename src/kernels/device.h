@@ -42,8 +42,13 @@ struct DeviceFacts {
   uint64_t memory_bytes = 0;
   uint64_t cache_bytes = 0;  // L2
   int multiprocessors = 0;
+  std::string generation;  // "sm_90a": whose kernels run
+  bool is_capped = false;  // an older generation's than the device's own, as was asked for
 
-  std::string description() const { return model + ", compute capability " + capability; }
+  std::string description() const {
+    return model + ", compute capability " + capability +
+           (is_capped ? ", capped to " + generation : "");
+  }
 };
 
 // What a device reaches when nothing but one limit is exercised.
@@ -87,10 +92,13 @@ class Device : public DeviceMemory {
   // step, the launches are recorded the first time and replayed when a step of the same shape comes
   // again.
   virtual void run(DeviceStep& step, const std::function<void()>& launch) = 0;
+  // Of its rows in the kernel table: "cuda", or an older generation's "sm_80".
+  virtual std::string_view isa() const = 0;
 };
 
-// "cuda" or "cuda:N". Throws usage when the name is neither, no_device with the reason when it
-// cannot be used.
+// "cuda" or "cuda:N", either with "@sm_80" behind it to run that older generation's kernels on a
+// newer device. Throws usage when the name is none of these, no_device with the reason when it cannot
+// be used.
 std::shared_ptr<Device> open_device(std::string_view name);
 // The same without starting work on it: throws as open_device does.
 DeviceFacts describe_device(std::string_view name);

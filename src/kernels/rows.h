@@ -14,12 +14,17 @@ std::span<const LinearKernel> cuda_linear_kernels();  // empty in a build withou
 const OpSet& ref_ops();
 const OpSet& avx2_ops();
 const OpSet& avx512_ops();
-const OpSet* cuda_ops();  // null in a build without CUDA
+std::span<const OpSet> cuda_op_sets();  // one for each generation of GPUs; empty without CUDA
+// Why a generation that has no row for this packing cannot have one: " (its tensor cores have no bf16)"; empty: the
+// row is only missing.
+const char* cuda_reason(std::string_view isa, Packing packing);
 
 class Device;
 struct DeviceFacts;
-std::shared_ptr<Device> open_cuda_device(int index);  // throws no_device
-DeviceFacts describe_cuda_device(int index);          // throws no_device
+// cap: the generation of the kernels to run; empty: the newest that the GPU runs. Both throw
+// no_device.
+std::shared_ptr<Device> open_cuda_device(int index, std::string_view cap);
+DeviceFacts describe_cuda_device(int index, std::string_view cap);
 
 // Below this largest element, 127 / max|x| overflows: such a block is quantized to zero codes.
 inline constexpr float kSmallestMaxAbs = 1e-36f;

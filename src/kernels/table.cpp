@@ -39,7 +39,7 @@ std::span<const LinearKernel> linear_kernels() {
 std::span<const OpSet> op_sets() {
   static const std::vector<OpSet> sets = [] {
     std::vector<OpSet> all = {avx512_ops(), avx2_ops(), ref_ops()};
-    if (cuda_ops() != nullptr) all.push_back(*cuda_ops());
+    all.insert(all.end(), cuda_op_sets().begin(), cuda_op_sets().end());
     return all;
   }();
   return sets;
@@ -75,8 +75,8 @@ const LinearKernel& find_linear(std::string_view isa, Packing packing) {
     if (row.packing == packing) return row;
     others.push_back(Encoding{row.packing}.name());
   }
-  fail(ErrorKind::no_device, "no kernel runs {} weights on {}, which runs {}", Encoding{packing}.name(), isa,
-       others.empty() ? "none" : fmt::format("{}", fmt::join(others, ", ")));
+  fail(ErrorKind::no_device, "no kernel runs {} weights on {}{}, which runs {}", Encoding{packing}.name(), isa,
+       cuda_reason(isa, packing), others.empty() ? "none" : fmt::format("{}", fmt::join(others, ", ")));
 }
 
 const OpSet& find_ops(std::string_view isa) {

@@ -97,8 +97,6 @@ void check_has_sparse(const Checkpoint& checkpoint) {
   fail(ErrorKind::usage, "--require-sparse: {} has no 2:4 weights", checkpoint.path.string());
 }
 
-constexpr std::string_view kCudaKernels = "cuda";  // of any GPU
-
 // What the kernels of cuda/attention.cu and the step on a device leave out.
 void check_runs_on_cuda(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config;
@@ -152,7 +150,7 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
       arena_(device_.get()),
       rope_(checkpoint.config) {
   if (device_ == nullptr) require_isa(isa);
-  const std::string_view kernels = device_ != nullptr ? kCudaKernels : isa;
+  const std::string_view kernels = device_ != nullptr ? device_->isa() : isa;
   ops_ = &find_ops(kernels);
   if (device_ != nullptr) {
     check_runs_on_cuda(checkpoint);

@@ -135,6 +135,7 @@ Json to_json(const DeviceSheet& sheet) {
   return {{"device", facts.name},
           {"model", facts.model},
           {"capability", facts.capability},
+          {"kernels", facts.generation},
           {"pci_address", facts.pci_address},
           {"memory_bytes", facts.memory_bytes},
           {"cache_bytes", facts.cache_bytes},

@@ -72,6 +72,33 @@ def test_compress_runs_on_the_cpu_and_says_so(tmp_path):
     assert "compress runs on the CPU" in line and "bench, study and info take it" in line
 
 
+@pytest.mark.parametrize("verb", [["info"], ["run", "-p", "hi"], ["bench"], ["study"]], ids=lambda verb: verb[0])
+@pytest.mark.parametrize("options", [["--arch-cap", "sm_60"], ["--arch-cap", "sm_90a"]], ids=lambda options: options[1])
+def test_a_cap_that_is_no_older_generation_is_refused(verb, options):
+    result = subprocess.run([BIN, *verb, "--device", "cuda", *options], text=True, capture_output=True, timeout=60,
+                            check=False)
+    assert result.returncode == 2, result.stderr
+    assert "expected sm_75, sm_80 or sm_89" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_cap_wants_a_device():
+    result = subprocess.run([BIN, "run", "-p", "hi", "--arch-cap", "sm_80"], text=True, capture_output=True,
+                            timeout=60, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "--device" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_cap_reaches_the_device(tmp_path):
+    if not has_cuda(tmp_path / "any"):
+        pytest.skip("a build without CUDA kernels")
+    driver = with_driver(tmp_path / "none", 13000, 100)
+    assert "no NVIDIA GPU can be used" in refusal(["info", "--device", "cuda", "--arch-cap", "sm_80"], driver)
+    result = subprocess.run([BIN, "info", "--device", "cuda@sm_60"], text=True, capture_output=True, timeout=60,
+                            check=False)
+    assert result.returncode == 2, result.stderr
+    assert "device 'cuda@sm_60': found 'sm_60', expected sm_75, sm_80 or sm_89" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda0", "cuda:", "cuda:x", "cuda:-1"])
 def test_other_names_of_devices_are_refused(name):
     result = subprocess.run([BIN, "info", "--device", name], text=True, capture_output=True, timeout=60, check=False)

@@ -7,6 +7,7 @@
 #include "base/cpu.h"
 #include "kernels/cuda/kv_fragments.h"
 #include "kernels/cuda_memory.h"
+#include "kernels/rows.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -23,16 +24,16 @@ double tolerance(KvType type, bool is_prompt) {
   return 1.5e-3;
 }
 
-class CudaAttention : public testing::TestWithParam<KvType> {
+class CudaAttention : public testing::TestWithParam<std::tuple<KvType, OpSet>> {
  protected:
   void SetUp() override {
     std::string reason;
-    device_ = cuda_or_null(&reason);
+    device_ = cuda_or_null(&reason, cuda().isa);
     if (device_ == nullptr) GTEST_SKIP() << reason;
     context_ = {&pool_, device_.get()};
   }
-  KvType type() const { return GetParam(); }
-  const OpSet& cuda() { return find_ops("cuda"); }
+  KvType type() const { return std::get<0>(GetParam()); }
+  const OpSet& cuda() const { return std::get<1>(GetParam()); }
   const OpSet& ref() { return find_ops("ref"); }
   void check_ragged(const HeadShape& shape, int64_t window, bool has_norms);
 
@@ -347,9 +348,15 @@ TEST_P(CudaAttention, APromptInPiecesIsThePromptAtOnce) {
   EXPECT_EQ(in_pieces, whole);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, CudaAttention,
-                         testing::Values(KvType::bf16, KvType::fp8, KvType::int8, KvType::int4),
-                         [](const auto& type) { return std::string(kv_type_name(type.param)); });
+INSTANTIATE_TEST_SUITE_P(
+    Types, CudaAttention,
+    testing::Combine(testing::Values(KvType::bf16, KvType::fp8, KvType::int8, KvType::int4),
+                     testing::ValuesIn(cuda_op_sets().begin(), cuda_op_sets().end())),
+    [](const auto& param) {
+      return fmt::format("{}_{}", kv_type_name(std::get<0>(param.param)),
+                         std::get<1>(param.param).isa);
+    });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaAttention);
 
 }  // namespace
 }  // namespace tandem

@@ -76,6 +76,8 @@ double rounding_of(const LinearKernel& kernel, const Encoding& encoding, int64_t
   if (kernel.act_type == ActType::fp8_token && T > 16) return 5e-4;
   // The numbers of a table, and a prompt's weights, are rounded to bf16.
   if (encoding.is_lookup()) return 2e-3;
+  // So are all that have a scale a group on an older generation.
+  if (encoding.group != 0 && kernel.isa != std::string_view("cuda")) return 1e-3;
   // A prompt meets integer weights in groups in f16: each factor is rounded once more, by at most
   // 2^-11 of itself.
   if (encoding.group != 0 && T > 64) return 1e-3;
@@ -86,7 +88,7 @@ class CudaLinear : public testing::TestWithParam<LinearKernel> {
  protected:
   void SetUp() override {
     std::string reason;
-    device_ = cuda_or_null(&reason);
+    device_ = cuda_or_null(&reason, GetParam().isa);
     if (device_ == nullptr) GTEST_SKIP() << reason;
   }
   void check(const Encoding& encoding, const Shape& shape, bool accumulate);
@@ -115,7 +117,7 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
 
   OnDevice<float> x(*device_, random_floats(shape.T * shape.K, 3));
   DeviceActivations act(*device_, kernel.act_type, shape.T, shape.K);
-  find_ops("cuda").quantize(context, x.data(), shape.K, act.view);
+  find_ops(GetParam().isa).quantize(context, x.data(), shape.K, act.view);
   act.fetch();
   const int64_t ldy = shape.N + 4;
   OnDevice<float> out(*device_, std::vector<float>(static_cast<size_t>(shape.T * ldy), 0.5f));
@@ -182,7 +184,7 @@ TEST_P(CudaLinear, TokensDoNotDependOnTheirNeighbours) {
   const auto run = [&](int64_t first, int64_t count) {
     OnDevice<float> some(*device_, {x.begin() + first * K, x.begin() + (first + count) * K});
     DeviceActivations act(*device_, kernel.act_type, count, K);
-    find_ops("cuda").quantize(context, some.data(), K, act.view);
+    find_ops(GetParam().isa).quantize(context, some.data(), K, act.view);
     OnDevice<float> y(*device_, std::vector<float>(static_cast<size_t>(count * N)));
     kernel.run(context, packed, act.view, y.data(), N, false);
     return y.values();

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -12,10 +13,13 @@
 
 namespace tandem {
 
-// Null, with the reason, where there is no GPU.
-inline std::shared_ptr<Device> cuda_or_null(std::string* reason) {
+// The GPU with the kernels of `isa`: its own, or an older generation's. Null, with the reason, where
+// there is none.
+inline std::shared_ptr<Device> cuda_or_null(std::string* reason, const std::string& isa = "cuda") {
+  static std::map<std::string, std::shared_ptr<Device>> devices;
   try {
-    static const std::shared_ptr<Device> device = open_device("cuda");
+    std::shared_ptr<Device>& device = devices[isa];
+    if (device == nullptr) device = open_device(isa == "cuda" ? isa : "cuda@" + isa);
     return device;
   } catch (const Error& error) {
     *reason = error.what();

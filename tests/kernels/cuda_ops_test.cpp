@@ -4,20 +4,21 @@
 #include <cmath>
 
 #include "kernels/cuda_memory.h"
+#include "kernels/rows.h"
 #include "kernels/table.h"
 
 namespace tandem {
 namespace {
 
-class CudaOps : public testing::Test {
+class CudaOps : public testing::TestWithParam<OpSet> {
  protected:
   void SetUp() override {
     std::string reason;
-    device_ = cuda_or_null(&reason);
+    device_ = cuda_or_null(&reason, GetParam().isa);
     if (device_ == nullptr) GTEST_SKIP() << reason;
     context_ = {&pool_, device_.get()};
   }
-  const OpSet& cuda() { return find_ops("cuda"); }
+  const OpSet& cuda() { return GetParam(); }
   const OpSet& ref() { return find_ops("ref"); }
 
   std::shared_ptr<Device> device_;
@@ -25,7 +26,7 @@ class CudaOps : public testing::Test {
   Context context_;
 };
 
-TEST_F(CudaOps, QuantizeGivesTheSameCodes) {
+TEST_P(CudaOps, QuantizeGivesTheSameCodes) {
   for (const ActType type : {ActType::int8_block, ActType::int8_token, ActType::fp8_token}) {
     for (const int64_t K : {1, 31, 32, 33, 172, 576, 4096, 14336, 28672, 40000}) {
       std::vector<float> x = random_floats(9 * K, 1);
@@ -51,7 +52,7 @@ TEST_F(CudaOps, QuantizeGivesTheSameCodes) {
   }
 }
 
-TEST_F(CudaOps, RmsNormAndActMul) {
+TEST_P(CudaOps, RmsNormAndActMul) {
   for (const int64_t C : {8, 17, 64, 576, 4096, 9216}) {
     const std::vector<float> x = random_floats(11 * 2 * C, 2, 3.0), weight = random_floats(C, 3);
     OnDevice<float> x_device(*device_, x), weight_device(*device_, weight);
@@ -83,7 +84,7 @@ TEST_F(CudaOps, RmsNormAndActMul) {
   }
 }
 
-TEST_F(CudaOps, ArgmaxTakesTheLowestOfEqualsAndSeesNaN) {
+TEST_P(CudaOps, ArgmaxTakesTheLowestOfEqualsAndSeesNaN) {
   constexpr int64_t V = 49155;
   std::vector<float> logits = random_floats(5 * V, 7);
   logits[40000] = logits[1234] = 50;  // equals
@@ -103,6 +104,11 @@ TEST_F(CudaOps, ArgmaxTakesTheLowestOfEqualsAndSeesNaN) {
   EXPECT_EQ(found[3], -1);
   EXPECT_EQ(found[4], V - 1);
 }
+
+INSTANTIATE_TEST_SUITE_P(Sets, CudaOps,
+                         testing::ValuesIn(cuda_op_sets().begin(), cuda_op_sets().end()),
+                         [](const auto& set) { return std::string(set.param.isa); });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaOps);
 
 }  // namespace
 }  // namespace tandem

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device_work.h"
+#include "kernels/cuda/older/generations.h"
 #include "kernels/rows.h"
 
 namespace tandem {
@@ -47,9 +48,24 @@ int device_count() {
        error != cudaSuccess ? cudaGetErrorString(error) : "the driver lists none");
 }
 
+// The generation whose kernels a GPU of this capability runs: the newest of this build that it can,
+// or `cap`. Hopper's machine code runs on Hopper alone, the others' PTX on what is newer.
+const Generation& choose_generation(const DeviceFacts& facts, int capability,
+                                    std::string_view cap) {
+  std::string names;
+  for (const Generation& generation : built_generations()) {
+    const bool runs =
+        generation.capability == 90 ? capability == 90 : capability >= generation.capability;
+    if (runs && (cap.empty() || cap == generation.name)) return generation;
+    names += (names.empty() ? "" : ", ") + std::string(generation.name);
+  }
+  fail(ErrorKind::no_device, "{} is an {}; {}this build has kernels for {}", facts.name,
+       facts.description(), cap.empty() ? "" : fmt::format("it cannot run {}, ", cap), names);
+}
+
 }  // namespace
 
-DeviceFacts describe_cuda_device(int index) {
+DeviceFacts describe_cuda_device(int index, std::string_view cap) {
   DeviceFacts facts;
   facts.name = fmt::format("cuda:{}", index);
   if (const int count = device_count(); index >= count) {
@@ -60,10 +76,8 @@ DeviceFacts describe_cuda_device(int index) {
   CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
   facts.model = properties.name;
   facts.capability = fmt::format("{}.{}", properties.major, properties.minor);
-  if (properties.major != 9 || properties.minor != 0) {
-    fail(ErrorKind::no_device, "{} is an {}; this build's kernels run on 9.0", facts.name,
-         facts.description());
-  }
+  facts.generation = choose_generation(facts, 10 * properties.major + properties.minor, cap).name;
+  facts.is_capped = !cap.empty();
   char address[32] = "";
   CUDA_CHECK(cudaDeviceGetPCIBusId(address, sizeof address, index));
   facts.pci_address = address;
@@ -76,14 +90,17 @@ DeviceFacts describe_cuda_device(int index) {
   return facts;
 }
 
-CudaDevice::CudaDevice(int index) {
-  const DeviceFacts facts = describe_cuda_device(index);
+CudaDevice::CudaDevice(int index, std::string_view cap) {
+  const DeviceFacts facts = describe_cuda_device(index, cap);
+  for (const Generation& generation : kGenerations) {
+    if (facts.generation == generation.name) isa_ = generation.isa;
+  }
   name_ = facts.name;
   description_ = facts.description();
   multiprocessors_ = facts.multiprocessors;
   CUDA_CHECK(cudaSetDevice(index));
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  cublas_ = Cublas::open();
+  if (isa_ == kGenerations[0].isa) cublas_ = Cublas::open();
   if (cublas_ != nullptr) workspace_ = Buffer(kWorkspaceBytes, this);
 }
 
@@ -169,6 +186,8 @@ std::byte* CudaDevice::Pinned::allocate(size_t size_bytes) {
 
 void CudaDevice::Pinned::release(std::byte* data) noexcept { cudaFreeHost(data); }
 
-std::shared_ptr<Device> open_cuda_device(int index) { return std::make_shared<CudaDevice>(index); }
+std::shared_ptr<Device> open_cuda_device(int index, std::string_view cap) {
+  return std::make_shared<CudaDevice>(index, cap);
+}
 
 }  // namespace tandem

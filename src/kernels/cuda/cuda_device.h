@@ -80,7 +80,7 @@ class CudaStep final : public DeviceStep {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int index);
+  CudaDevice(int index, std::string_view cap);
   ~CudaDevice() override;
 
   std::byte* allocate(size_t size_bytes) override;
@@ -98,6 +98,7 @@ class CudaDevice final : public Device {
   std::unique_ptr<DeviceStep> make_step(const StepLimits& limits, int64_t H,
                                         const KvLayout& layout) override;
   void run(DeviceStep& step, const std::function<void()>& launch) override;
+  std::string_view isa() const override { return isa_; }
 
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
@@ -107,7 +108,7 @@ class CudaDevice final : public Device {
   // What large products work in: whole for one op at a time.
   std::byte* workspace() { return workspace_.data(); }
   static constexpr size_t kWorkspaceBytes = size_t{192} << 20;
-  // Null when the library is not found.
+  // Null when the library is not found, and where an older generation's kernels run.
   Cublas* cublas() const { return cublas_.get(); }
 
  private:
@@ -122,6 +123,7 @@ class CudaDevice final : public Device {
   Pinned pinned_;
   Buffer scratch_, workspace_;
   std::shared_ptr<Cublas> cublas_;
+  std::string_view isa_;
 };
 
 inline CudaDevice& cuda_device(const Context& context) {
