@@ -45,7 +45,7 @@ perplexity() {
   local name=$1
   shift
   found=$("$bin/tandem" eval "$model" --text "$text" --ppl B --windows 8 --json "$@" |
-    sed -n 's/^ *"perplexity": *\([0-9.]*\).*/\1/p' | head -n 1)
+    sed -n 's/^ *"value": *\([0-9.]*\).*/\1/p' | head -n 1)
   echo "$name: perplexity ${found:-none}"
   [ -n "$found" ]
 }

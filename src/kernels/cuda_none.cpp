@@ -6,7 +6,9 @@
 namespace tandem {
 
 std::span<const LinearKernel> cuda_linear_kernels() { return {}; }
-std::span<const OpSet> cuda_op_sets() { return {}; }
+std::span<const LinearKernel> older_cuda_linear_kernels() { return {}; }
+const OpSet* cuda_ops() { return nullptr; }
+std::span<const OpSet> older_cuda_ops() { return {}; }
 const char* cuda_reason(std::string_view, Packing) { return ""; }
 
 DeviceFacts describe_cuda_device(int, std::string_view) {

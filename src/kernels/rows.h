@@ -11,10 +11,12 @@ std::span<const LinearKernel> ref_linear_kernels();
 std::span<const LinearKernel> avx2_linear_kernels();
 std::span<const LinearKernel> avx512_linear_kernels();
 std::span<const LinearKernel> cuda_linear_kernels();  // empty in a build without CUDA
+std::span<const LinearKernel> older_cuda_linear_kernels();  // of GPUs that are not Hopper
 const OpSet& ref_ops();
 const OpSet& avx2_ops();
 const OpSet& avx512_ops();
-std::span<const OpSet> cuda_op_sets();  // one for each generation of GPUs; empty without CUDA
+const OpSet* cuda_ops();  // null in a build without CUDA
+std::span<const OpSet> older_cuda_ops();
 // Why a generation that has no row for this packing cannot have one: " (its tensor cores have no bf16)"; empty: the
 // row is only missing.
 const char* cuda_reason(std::string_view isa, Packing packing);

@@ -28,7 +28,7 @@ std::span<const LinearKernel> linear_kernels() {
   static const std::vector<LinearKernel> rows = [] {
     std::vector<LinearKernel> all;
     for (const auto kernels : {avx512_linear_kernels(), avx2_linear_kernels(), ref_linear_kernels(),
-                               cuda_linear_kernels()}) {
+                               cuda_linear_kernels(), older_cuda_linear_kernels()}) {
       all.insert(all.end(), kernels.begin(), kernels.end());
     }
     return all;
@@ -39,7 +39,8 @@ std::span<const LinearKernel> linear_kernels() {
 std::span<const OpSet> op_sets() {
   static const std::vector<OpSet> sets = [] {
     std::vector<OpSet> all = {avx512_ops(), avx2_ops(), ref_ops()};
-    all.insert(all.end(), cuda_op_sets().begin(), cuda_op_sets().end());
+    if (cuda_ops() != nullptr) all.push_back(*cuda_ops());
+    all.insert(all.end(), older_cuda_ops().begin(), older_cuda_ops().end());
     return all;
   }();
   return sets;

@@ -7,7 +7,6 @@
 #include "base/cpu.h"
 #include "kernels/cuda/kv_fragments.h"
 #include "kernels/cuda_memory.h"
-#include "kernels/rows.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -351,7 +350,7 @@ TEST_P(CudaAttention, APromptInPiecesIsThePromptAtOnce) {
 INSTANTIATE_TEST_SUITE_P(
     Types, CudaAttention,
     testing::Combine(testing::Values(KvType::bf16, KvType::fp8, KvType::int8, KvType::int4),
-                     testing::ValuesIn(cuda_op_sets().begin(), cuda_op_sets().end())),
+                     testing::ValuesIn(cuda_op_sets())),
     [](const auto& param) {
       return fmt::format("{}_{}", kv_type_name(std::get<0>(param.param)),
                          std::get<1>(param.param).isa);

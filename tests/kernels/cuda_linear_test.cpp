@@ -200,6 +200,10 @@ INSTANTIATE_TEST_SUITE_P(Rows, CudaLinear,
                          testing::ValuesIn(cuda_linear_kernels().begin(),
                                            cuda_linear_kernels().end()),
                          [](const auto& param) { return std::string(param.param.name); });
+INSTANTIATE_TEST_SUITE_P(Older, CudaLinear,
+                         testing::ValuesIn(older_cuda_linear_kernels().begin(),
+                                           older_cuda_linear_kernels().end()),
+                         [](const auto& param) { return std::string(param.param.name); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaLinear);
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "kernels/device.h"
 #include "kernels/random_weight.h"
+#include "kernels/rows.h"
 
 namespace tandem {
 
@@ -45,6 +46,13 @@ struct OnDevice {
   size_t count;
   Buffer buffer;
 };
+
+// What there is besides linear, Hopper's first; empty in a build without CUDA.
+inline std::vector<OpSet> cuda_op_sets() {
+  std::vector<OpSet> sets(older_cuda_ops().begin(), older_cuda_ops().end());
+  if (cuda_ops() != nullptr) sets.insert(sets.begin(), *cuda_ops());
+  return sets;
+}
 
 // Activations on the device, every field filled with what no kernel writes.
 struct DeviceActivations {

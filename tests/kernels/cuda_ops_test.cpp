@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/cuda_memory.h"
-#include "kernels/rows.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -105,8 +104,7 @@ TEST_P(CudaOps, ArgmaxTakesTheLowestOfEqualsAndSeesNaN) {
   EXPECT_EQ(found[4], V - 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, CudaOps,
-                         testing::ValuesIn(cuda_op_sets().begin(), cuda_op_sets().end()),
+INSTANTIATE_TEST_SUITE_P(Sets, CudaOps, testing::ValuesIn(cuda_op_sets()),
                          [](const auto& set) { return std::string(set.param.isa); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaOps);
 

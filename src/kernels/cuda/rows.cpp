@@ -11,7 +11,17 @@
 namespace tandem {
 namespace {
 
-std::span<const LinearKernel> hopper_linear_kernels() {
+using OlderKernelsOf = const OlderKernels& (*)();
+#ifdef TANDEM_CUDA_OLDER
+constexpr std::array<OlderKernelsOf, 3> kOlder{sm_89::kernels, sm_80::kernels, sm_75::kernels};
+#else
+constexpr std::array<OlderKernelsOf, 0> kOlder{};
+#endif
+static_assert(kOlder.empty() || kOlder.size() + 1 == std::size(kGenerations));
+
+}  // namespace
+
+std::span<const LinearKernel> cuda_linear_kernels() {
   static const LinearKernel rows[] = {
       cuda_rows_row("linear_f16_cuda", Packing::f16, ActType::f16),
       cuda_rows_row("linear_bf16_cuda", Packing::bf16, ActType::bf16),
@@ -33,28 +43,18 @@ std::span<const LinearKernel> hopper_linear_kernels() {
   return rows;
 }
 
-const OpSet& hopper_ops() {
+const OpSet* cuda_ops() {
   static constexpr KvType kv_types[] = {KvType::bf16, KvType::fp8, KvType::int8, KvType::int4};
   static const OpSet set{"cuda",         cuda_quantize, cuda_rms_norm, cuda_rope_append,
                          cuda_attention, cuda_act_mul,  kv_types,      &cuda_device_ops()};
-  return set;
+  return &set;
 }
-
-using OlderKernelsOf = const OlderKernels& (*)();
-#ifdef TANDEM_CUDA_OLDER
-constexpr std::array<OlderKernelsOf, 3> kOlder{sm_89::kernels, sm_80::kernels, sm_75::kernels};
-#else
-constexpr std::array<OlderKernelsOf, 0> kOlder{};
-#endif
-static_assert(kOlder.empty() || kOlder.size() + 1 == std::size(kGenerations));
-
-}  // namespace
 
 std::span<const Generation> built_generations() { return {kGenerations, 1 + kOlder.size()}; }
 
-std::span<const LinearKernel> cuda_linear_kernels() {
+std::span<const LinearKernel> older_cuda_linear_kernels() {
   static const std::vector<LinearKernel> all = [] {
-    std::vector<LinearKernel> rows(hopper_linear_kernels().begin(), hopper_linear_kernels().end());
+    std::vector<LinearKernel> rows;
     for (const auto older : kOlder)
       rows.insert(rows.end(), older().linears.begin(), older().linears.end());
     return rows;
@@ -62,9 +62,9 @@ std::span<const LinearKernel> cuda_linear_kernels() {
   return all;
 }
 
-std::span<const OpSet> cuda_op_sets() {
+std::span<const OpSet> older_cuda_ops() {
   static const std::vector<OpSet> all = [] {
-    std::vector<OpSet> sets = {hopper_ops()};
+    std::vector<OpSet> sets;
     for (const auto older : kOlder) sets.push_back(older().ops);
     return sets;
   }();
@@ -74,7 +74,7 @@ std::span<const OpSet> cuda_op_sets() {
 const char* cuda_reason(std::string_view isa, Packing packing) {
   for (const Generation& generation : kGenerations) {
     if (isa != generation.isa || generation.has_bf16()) continue;
-    for (const LinearKernel& row : hopper_linear_kernels()) {
+    for (const LinearKernel& row : cuda_linear_kernels()) {
       if (row.packing == packing && row.act_type == ActType::bf16)
         return " (its tensor cores have no bf16)";
     }

@@ -8,8 +8,8 @@
 // context.
 #pragma once
 
+#include "kernels/cuda/kv_store.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/rope_append.cuh"
 
 namespace tandem {
 namespace {
@@ -101,12 +101,51 @@ __global__ void __launch_bounds__(kAttentionWarps * 32)
   for (int i = 0; i < kEach; ++i) out[(t * H + h) * D + lane + 32 * i] = state.out[i] / state.sum;
 }
 
+// One warp a head: q is transformed and rotated in place, k and v go into the cache.
 template <KvType type, int D>
 __global__ void __launch_bounds__(kAppendWarps * 32)
     append_kernel(float* qkv, const HeadTransform transform, const StepView step, int H, int G,
                   const float* cos_sin, const Pages cache) {
-  rope_append_head<type, D>(qkv, transform, step, H, G, cos_sin, cache, blockIdx.x,
-                            blockIdx.y * kAppendWarps + threadIdx.x / 32);
+  constexpr int kEach = D / 32, kHalf = kEach / 2;
+  const int lane = threadIdx.x % 32, h = blockIdx.y * kAppendWarps + threadIdx.x / 32;
+  if (h >= H + 2 * G) return;
+  const int64_t t = blockIdx.x;
+  float* row = qkv + (t * (H + 2 * G) + h) * D;
+  float x[kEach], sum = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int d = lane + 32 * i;
+    x[i] = row[d];
+    if (transform.bias != nullptr) x[i] += transform.bias[h * D + d];
+    sum += x[i] * x[i];
+  }
+  const int position = step.positions[t], token = position % kPageTokens;
+  const int32_t page = step.pages[step.page_tables[t] + position / kPageTokens];
+  if (h >= H + G) {
+    store_head<type, D, true>(x, cache.head(page, h - H - G), token);
+    return;
+  }
+  if (transform.q_norm != nullptr) {
+    const float* weight = h < H ? transform.q_norm : transform.k_norm;
+    const float scale = 1.0f / sqrtf(warp_sum(sum) / D + transform.eps);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) x[i] = x[i] * scale * weight[lane + 32 * i];
+  }
+#pragma unroll
+  for (int i = 0; i < kHalf; ++i) {
+    const float c = cos_sin[t * D + lane + 32 * i], s = cos_sin[t * D + D / 2 + lane + 32 * i];
+    const float a = x[i], b = x[i + kHalf];
+    // Each product rounded, as the reference has it: codes then agree to the bit.
+    x[i] = __fsub_rn(__fmul_rn(a, c), __fmul_rn(b, s));
+    x[i + kHalf] = __fadd_rn(__fmul_rn(b, c), __fmul_rn(a, s));
+  }
+  if constexpr (type == KvType::int4) rotate_hadamard<D>(x);
+  if (h >= H) {
+    store_head<type, D, false>(x, cache.head(page, h - H), token);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) row[lane + 32 * i] = x[i];
 }
 
 // Calls `of` with the cache's type and head width as constants.

@@ -62,10 +62,17 @@ constexpr std::span<const LinearKernel> runnable_rows() {
 
 const OlderKernels& TANDEM_GENERATION::kernels() {
   static constexpr KvType kv_types[] = {KvType::bf16, KvType::fp8, KvType::int8, KvType::int4};
-  static constexpr DeviceOps device_ops{cos_sin, select_rows, argmax};
+  static constexpr DeviceOps device_ops{
+      .cos_sin = cos_sin, .select_rows = select_rows, .argmax = argmax};
   static const OlderKernels kernels{runnable_rows(),
-                                    {kGeneration.isa, quantize, rms_norm, rope_append, attention,
-                                     act_mul, kv_types, &device_ops}};
+                                    {.isa = kGeneration.isa,
+                                     .quantize = quantize,
+                                     .rms_norm = rms_norm,
+                                     .rope_append = rope_append,
+                                     .attention = attention,
+                                     .act_mul = act_mul,
+                                     .kv_types = kv_types,
+                                     .device = &device_ops}};
   return kernels;
 }
 

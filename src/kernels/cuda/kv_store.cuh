@@ -1,8 +1,5 @@
-// What RoPE with the append does to one head: both kernels of it share this, and so the codes of
-// the cache, which are those of kernels/ref/kv_codes.cpp, to the bit.
-//
-// One warp a head; lane l has the channels l, l + 32 ... so that both planes of a rotation are in
-// one lane.
+// A head on its way into the cache, narrowed as kernels/ref/kv_codes.cpp says, to the bit. A warp
+// has a head; lane l has its channels l, l + 32 ...
 #pragma once
 
 #include <cuda_fp8.h>
@@ -128,57 +125,6 @@ __device__ __forceinline__ void rotate_hadamard(float (&x)[D / 32]) {
   const float factor = 1.0f / sqrtf(static_cast<float>(D));
 #pragma unroll
   for (int i = 0; i < D / 32; ++i) x[i] *= factor;
-}
-
-// Head h of token t, the whole of it by one warp: q is transformed and rotated in place, k and v go
-// into the cache.
-template <KvType type, int D>
-__device__ __forceinline__ void rope_append_head(float* qkv, const HeadTransform& transform,
-                                                 const StepView& step, int H, int G,
-                                                 const float* cos_sin, const Pages& cache,
-                                                 int64_t t, int h) {
-  constexpr int kEach = D / 32, kHalf = kEach / 2;
-  const int lane = threadIdx.x % 32;
-  if (h >= H + 2 * G) return;
-  float* row = qkv + (t * (H + 2 * G) + h) * D;
-  float x[kEach];
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const int d = lane + 32 * i;
-    x[i] = row[d];
-    if (transform.bias != nullptr) x[i] += transform.bias[h * D + d];
-  }
-  const int position = step.positions[t], token = position % kPageTokens;
-  const int32_t page = step.pages[step.page_tables[t] + position / kPageTokens];
-  if (h >= H + G) {
-    store_head<type, D, true>(x, cache.head(page, h - H - G), token);
-    return;
-  }
-  if (transform.q_norm != nullptr) {
-    const float* weight = h < H ? transform.q_norm : transform.k_norm;
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) sum += x[i] * x[i];
-    const float scale = 1.0f / sqrtf(warp_sum(sum) / D + transform.eps);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) x[i] = x[i] * scale * weight[lane + 32 * i];
-  }
-#pragma unroll
-  for (int i = 0; i < kHalf; ++i) {
-    const int d = lane + 32 * i;
-    const float c = cos_sin[t * D + d], s = cos_sin[t * D + D / 2 + d];
-    const float a = x[i], b = x[i + kHalf];
-    // Each product rounded, as the reference has it: codes then agree to the bit.
-    x[i] = __fsub_rn(__fmul_rn(a, c), __fmul_rn(b, s));
-    x[i + kHalf] = __fadd_rn(__fmul_rn(b, c), __fmul_rn(a, s));
-  }
-  if constexpr (type == KvType::int4) rotate_hadamard<D>(x);
-  if (h >= H) {
-    store_head<type, D, false>(x, cache.head(page, h - H), token);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) row[lane + 32 * i] = x[i];
 }
 
 }  // namespace tandem
