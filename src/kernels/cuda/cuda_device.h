@@ -43,6 +43,7 @@ struct StepView {
   int32_t num_items = 0, num_tiles = 0;
   float* partials = nullptr;     // [slots, H, D + kRowPadding]: unnormalized output, maximum, sum
   uint32_t* counters = nullptr;  // [slots, G], zero between steps
+  const int32_t* lengths = nullptr;  // [T] of the token's sequence, as far as it is known
 };
 
 class CudaStep final : public DeviceStep {

@@ -68,7 +68,7 @@ CudaStep::CudaStep(CudaDevice& device, const StepLimits& limits, int64_t H, cons
       decode_blocks_(kDecodeBlocks * device.multiprocessors()) {
   CHECK(H / layout.G <= kMaxHeadsPerKvHead, "H {} G {}", H, layout.G);
   const size_t ints =
-      static_cast<size_t>(3 * limits.max_tokens + limits.max_logits + limits.max_pages) +
+      static_cast<size_t>(4 * limits.max_tokens + limits.max_logits + limits.max_pages) +
       static_cast<size_t>(max_items(limits) + limits.max_tokens) * sizeof(AttentionItem) / 4;
   host_ = Buffer(ints * 4, &device.pinned_memory());
   device_ = Buffer(ints * 4, &device);
@@ -157,6 +157,8 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   view_.positions = put(batch.positions, batch.T);
   int32_t* page_tables = host + at;
   view_.page_tables = put(nullptr, batch.T);
+  int32_t* lengths = host + at;
+  view_.lengths = put(nullptr, batch.T);
   view_.logit_rows = put(batch.logit_rows.data(), num_logits);
   const auto put_items = [&](const std::vector<AttentionItem>& items) {
     return reinterpret_cast<const AttentionItem*>(
@@ -172,6 +174,8 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   for (const SequenceSlice& slice : batch.sequences) {
     std::fill_n(page_tables + slice.first_token, slice.num_tokens,
                 static_cast<int32_t>(at - pages_begin));
+    std::fill_n(lengths + slice.first_token, slice.num_tokens,
+                static_cast<int32_t>(std::max(slice.context, slice.length)));
     put(slice.pages, (slice.context + kPageTokens - 1) / kPageTokens);
   }
   view_.partials = partials_.as<float>();
