@@ -178,6 +178,13 @@ struct Batch {
   std::vector<int32_t> logit_rows;
 };
 
+// RoPE whose base grows with a sequence of more than `above` tokens: theta times
+// (factor * length / above - (factor - 1)) ^ (D / (D - 2)), as in transformers.
+struct DynamicRope {
+  double theta = 0, factor = 0;
+  int64_t above = 0;
+};
+
 // What a step on a device needs besides, where the host just reads its Batch.
 struct DeviceOps {
   // cos_sin [T, D] of the step's positions; inv_freq [D / 2].
@@ -187,6 +194,12 @@ struct DeviceOps {
   // tokens[n] = the id of the largest of each row of logits [n, V], the lowest of equals; -1 when a
   // logit is NaN or none is finite.
   void (*argmax)(const Context&, const float* logits, int64_t n, int64_t V, int32_t* tokens);
+  // Of few models; null: models that need them are refused.
+  // x[T, N] += bias[N].
+  void (*add_bias)(const Context&, const float* bias, int64_t T, int64_t N, float* x) = nullptr;
+  // cos_sin [T, D] of the step's positions, each token by the length of its sequence.
+  void (*dynamic_cos_sin)(const Context&, int64_t T, int64_t D, const DynamicRope& rope,
+                          float* cos_sin) = nullptr;
 };
 
 // The ops besides linear: one set for each instruction set.

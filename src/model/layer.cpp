@@ -18,13 +18,14 @@ void linear(const Context& context, const LinearGroup& group, const Activations&
   }
 }
 
-// y[T, N] += bias; nothing when it is empty.
-void add_bias(const Context& context, const std::vector<float>& bias, int64_t T, float* y) {
-  if (bias.empty()) return;
-  const int64_t N = static_cast<int64_t>(bias.size());
+// y[T, N] += bias[N]; nothing when it is null.
+void add_bias(const Context& context, const OpSet& ops, const float* bias, int64_t T, int64_t N,
+              float* y) {
+  if (bias == nullptr) return;
+  if (ops.device != nullptr) return ops.device->add_bias(context, bias, T, N, y);
   context.pool->parallel_for(T, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      for (int64_t n = 0; n < N; ++n) y[t * N + n] += bias[static_cast<size_t>(n)];
+      for (int64_t n = 0; n < N; ++n) y[t * N + n] += bias[n];
     }
   });
 }
@@ -57,7 +58,11 @@ void Model::begin_step(const Context& context, const Batch& batch, Workspace& ws
   const PackedWeight& embedding = embedding_.parts.front();
   if (device_ != nullptr) {
     embedding.kernel->gather_rows(context, embedding, ws.step->tokens(), T, x);
-    ops_->device->cos_sin(context, T, config_.head_dim, inv_freq_, cos_sin);
+    if (config_.rope_scaling == RopeScaling::dynamic) {
+      ops_->device->dynamic_cos_sin(context, T, config_.head_dim, rope_.dynamic(), cos_sin);
+    } else {
+      ops_->device->cos_sin(context, T, config_.head_dim, inv_freq_, cos_sin);
+    }
     return;
   }
   for (int64_t t = 0; t < T; ++t) embedding.kernel->decode_row(embedding, batch.tokens[t], x + t * C);
@@ -90,16 +95,16 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
     act = ws.activations(layer.o.act_type(), T, H * D);
     ops_->quantize(context, attended, H * D, act);
     linear(context, layer.o, act, x, /*accumulate=*/true);
-    add_bias(context, layer.o_bias, T, x);
+    add_bias(context, *ops_, layer.o_bias, T, C, x);
 
     act = ws.activations(layer.gate_up.act_type(), T, C);
     ops_->rms_norm(context, x, T, C, layer.ffn_norm, eps, act);
     linear(context, layer.gate_up, act, gate_up);
-    add_bias(context, layer.gate_up_bias, T, gate_up);
+    add_bias(context, *ops_, layer.gate_up_bias, T, 2 * F, gate_up);
     act = ws.activations(layer.down.act_type(), T, F);
     ops_->act_mul(context, gate_up, T, F, act);
     linear(context, layer.down, act, x, /*accumulate=*/true);
-    add_bias(context, layer.down_bias, T, x);
+    add_bias(context, *ops_, layer.down_bias, T, C, x);
   }
   if (num_logits == 0) return;
 

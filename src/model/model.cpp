@@ -98,7 +98,7 @@ void check_has_sparse(const Checkpoint& checkpoint) {
 }
 
 // What the kernels of cuda/attention.cu and the step on a device leave out.
-void check_runs_on_cuda(const Checkpoint& checkpoint) {
+void check_runs_on_cuda(const Checkpoint& checkpoint, const DeviceOps& ops) {
   const ModelConfig& config = checkpoint.config;
   if (config.head_dim != 64 && config.head_dim != 128) {
     fail(ErrorKind::no_device, "{}: heads of {}; the CUDA kernels run heads of 64 and 128", checkpoint.path.string(),
@@ -108,11 +108,11 @@ void check_runs_on_cuda(const Checkpoint& checkpoint) {
     fail(ErrorKind::no_device, "{}: {} query heads share a kv head; the CUDA kernels run at most 16",
          checkpoint.path.string(), config.num_heads / config.num_kv_heads);
   }
-  if (config.o_bias || config.mlp_bias) {
-    fail(ErrorKind::no_device, "{}: biases of o and of the feed-forward do not run on cuda", checkpoint.path.string());
+  if ((config.o_bias || config.mlp_bias) && ops.add_bias == nullptr) {
+    fail(ErrorKind::no_device, "{}: biases of o and of the feed-forward do not run on this GPU", checkpoint.path.string());
   }
-  if (config.rope_scaling == RopeScaling::dynamic) {
-    fail(ErrorKind::no_device, "{}: RoPE scaling 'dynamic' does not run on cuda", checkpoint.path.string());
+  if (config.rope_scaling == RopeScaling::dynamic && ops.dynamic_cos_sin == nullptr) {
+    fail(ErrorKind::no_device, "{}: RoPE scaling 'dynamic' does not run on this GPU", checkpoint.path.string());
   }
 }
 
@@ -153,7 +153,7 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
   const std::string_view kernels = device_ != nullptr ? device_->isa() : isa;
   ops_ = &find_ops(kernels);
   if (device_ != nullptr) {
-    check_runs_on_cuda(checkpoint);
+    check_runs_on_cuda(checkpoint, *ops_->device);
     check_fits(checkpoint, *device_);
   }
   if (require_sparse) check_has_sparse(checkpoint);
@@ -193,22 +193,15 @@ Model::Model(const Checkpoint& checkpoint, ThreadPool& pool, std::string_view is
     layer.attn_norm = pack_vectors({p + "input_layernorm.weight"});
     layer.qkv = pack_group({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
                             p + "self_attn.v_proj.weight"});
-    const auto add_bias = [&](std::string_view name, std::vector<float>* out) {
-      const auto bias = load_vector(checkpoint, fmt::format("{}{}_proj.bias", p, name));
-      out->insert(out->end(), bias.begin(), bias.end());
-      weight_bytes_ += bias.size() * sizeof(float);
-      step_read_bytes_ += bias.size() * sizeof(float);
-    };
     layer.window = config_.window(l);
     if (config_.qkv_bias) {
       layer.qkv_bias = pack_vectors({p + "self_attn.q_proj.bias", p + "self_attn.k_proj.bias",
                                      p + "self_attn.v_proj.bias"});
     }
-    if (config_.o_bias) add_bias("self_attn.o", &layer.o_bias);
+    if (config_.o_bias) layer.o_bias = pack_vectors({p + "self_attn.o_proj.bias"});
     if (config_.mlp_bias) {
-      add_bias("mlp.gate", &layer.gate_up_bias);
-      add_bias("mlp.up", &layer.gate_up_bias);
-      add_bias("mlp.down", &layer.down_bias);
+      layer.gate_up_bias = pack_vectors({p + "mlp.gate_proj.bias", p + "mlp.up_proj.bias"});
+      layer.down_bias = pack_vectors({p + "mlp.down_proj.bias"});
     }
     if (config_.qk_norm) {
       layer.q_norm = pack_vectors({p + "self_attn.q_norm.weight"});

@@ -34,19 +34,19 @@ struct KernelUse {
 
 // Vectors lie in the model's arena, where the kernels read.
 struct Layer {
-  const float* attn_norm = nullptr;  // [C]
-  LinearGroup qkv;                   // [(H + 2G) D, C]
-  const float* qkv_bias = nullptr;   // [(H + 2G) D]; null: none
-  const float* q_norm = nullptr;     // [D]; null: none
-  const float* k_norm = nullptr;     // [D]; null: none
-  LinearGroup o;                     // [C, H D]
-  std::vector<float> o_bias;         // [C]; empty: none. These biases: the host's only
-  const float* ffn_norm = nullptr;   // [C]
-  LinearGroup gate_up;           // [2F, C]
-  std::vector<float> gate_up_bias;  // [2F]; empty: none
-  LinearGroup down;              // [C, F]
-  std::vector<float> down_bias;  // [C]; empty: none
-  int64_t window = 0;            // keys a token sees; 0: all
+  const float* attn_norm = nullptr;     // [C]
+  LinearGroup qkv;                      // [(H + 2G) D, C]
+  const float* qkv_bias = nullptr;      // [(H + 2G) D]; null: none
+  const float* q_norm = nullptr;        // [D]; null: none
+  const float* k_norm = nullptr;        // [D]; null: none
+  LinearGroup o;                        // [C, H D]
+  const float* o_bias = nullptr;        // [C]; null: none
+  const float* ffn_norm = nullptr;      // [C]
+  LinearGroup gate_up;                  // [2F, C]
+  const float* gate_up_bias = nullptr;  // [2F]; null: none
+  LinearGroup down;                     // [C, F]
+  const float* down_bias = nullptr;     // [C]; null: none
+  int64_t window = 0;                   // keys a token sees; 0: all
 };
 
 class Model {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "formats/model_config.h"
+#include "kernels/ops.h"
 
 namespace tandem {
 
@@ -12,6 +13,8 @@ class Rope {
  public:
   explicit Rope(const ModelConfig& config);
 
+  // What a device needs to do the same; above is 0 where RoPE is not dynamic.
+  DynamicRope dynamic() const { return {theta_, factor_, dynamic_above_}; }
   int64_t half() const { return static_cast<int64_t>(inv_freq_.size()); }  // D / 2
   // [D / 2] for a sequence of `length` tokens. Only dynamic scaling depends on the length: it fills
   // `scratch`, [D / 2], once a sequence is longer than the original context. As in transformers, a

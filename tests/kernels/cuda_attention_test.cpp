@@ -241,7 +241,7 @@ struct LongSequence {
         ref_cache{layout, ref_memory.data()},
         ld((shape_.H + 2 * shape_.G) * shape_.D) {
     for (int32_t p = 0; p < kPages; ++p) pages.push_back(p * 37 % kPages);
-    step = device.make_step({kTokens, 64, 64 * kPages}, shape.H, layout);
+    step = device.make_step({kTokens, 64, kMaxQueries * kPages}, shape.H, layout);
     const std::vector<float> cos_sin = random_floats(kTokens * shape.D, 31);
     std::vector<float> qkv = random_floats(kTokens * ld, 32, 0.7);
     OnDevice<float> qkv_device(device, qkv), angles(device, cos_sin);
@@ -271,7 +271,7 @@ struct LongSequence {
     return result;
   }
 
-  static constexpr int64_t kTokens = 5000, kPages = 79;
+  static constexpr int64_t kTokens = 5000, kPages = 79, kMaxQueries = 200;
   HeadShape shape;
   KvLayout layout;
   OnDevice<uint8_t> memory;
@@ -315,6 +315,36 @@ TEST_P(CudaAttention, LongContextsAndNeighboursDoNotMatter) {
           run(sequence.batch({contexts[i]}, 1), qkv_device.data() + t * sequence.ld);
       ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * row))
           << "context " << contexts[i];
+    }
+  }
+}
+
+// The more sequences there are, the more parts of one a block takes, and the fewer meet in memory.
+TEST_P(CudaAttention, ResultsDoNotDependOnHowManyRunTogether) {
+  const HeadShape shape{8, 2, 128};
+  LongSequence sequence(type(), shape, *device_, cuda(), ref(), context_);
+  context_.step = sequence.step.get();
+  const int64_t row = shape.H * shape.D;
+  const std::vector<float> query = random_floats(sequence.ld, 35, 1.5);
+  std::vector<float> queries;
+  for (int64_t i = 0; i < LongSequence::kMaxQueries; ++i)
+    queries.insert(queries.end(), query.begin(), query.end());
+  OnDevice<float> qkv(*device_, queries);
+  for (const int64_t context : {300, 1000, 1024, 2000, 4096, 5000}) {
+    std::vector<float> alone;
+    for (const size_t count : {1, 7, 33, 66, 132, 200}) {
+      const Batch batch = sequence.batch(std::vector<int64_t>(count, context), 1);
+      sequence.step->stage(batch, sequence.cache, shape.H);
+      OnDevice<float> out(*device_, std::vector<float>(count * static_cast<size_t>(row), NAN));
+      cuda().attention(context_, qkv.data(), batch, shape.H, sequence.cache, 0, nullptr,
+                       out.data());
+      const std::vector<float> result = out.values();
+      if (count == 1) alone = result;
+      for (size_t i = 0; i < count; ++i) {
+        ASSERT_TRUE(
+            std::equal(alone.begin(), alone.end(), result.begin() + static_cast<int64_t>(i) * row))
+            << "context " << context << ", sequence " << i << " of " << count;
+      }
     }
   }
 }

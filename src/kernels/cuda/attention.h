@@ -8,6 +8,8 @@ namespace tandem {
 // Query rows (tokens x query heads of a kv head) of one tile of a prompt.
 inline constexpr int64_t kPromptTileRows = 128;
 inline constexpr int64_t kMaxHeadsPerKvHead = 16;
+// Blocks of decode attention on a multiprocessor, for which the work is cut.
+inline constexpr int kDecodeBlocks = 2;
 // Floats behind a row of partial output: its maximum, its sum, and two that align the next row.
 inline constexpr int kRowPadding = 4;
 

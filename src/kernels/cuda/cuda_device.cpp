@@ -161,7 +161,7 @@ void CudaDevice::synchronize() { CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
 std::unique_ptr<DeviceStep> CudaDevice::make_step(const StepLimits& limits, int64_t H,
                                                   const KvLayout& layout) {
-  return std::make_unique<CudaStep>(*this, stream_, limits, H, layout);
+  return std::make_unique<CudaStep>(*this, limits, H, layout);
 }
 
 void CudaDevice::run(DeviceStep& step, const std::function<void()>& launch) {

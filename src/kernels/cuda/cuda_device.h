@@ -11,6 +11,7 @@
 namespace tandem {
 
 class Cublas;
+class CudaDevice;
 
 // Attention work for one block of threads and one kv head: a token against a run of its pages, or a
 // tile of a prompt's tokens against all that they see.
@@ -21,10 +22,13 @@ struct AttentionItem {
   int32_t pages;        // index of the sequence's page table in the step's pages
   int32_t page_begin;   // pages of the sequence to attend to
   int32_t page_end;
-  // Of single tokens only:
-  int32_t slot;       // where the partial result goes; -1: this item covers the whole context
-  int32_t num_items;  // items that share the query, in slots slot_begin ...
-  int32_t slot_begin;
+  // Of single tokens only. A context is cut into parts, each of which has a partial result; an item
+  // is a run of them.
+  int32_t part_pages;  // pages of a part; the context's last may have fewer
+  int32_t part;        // the item's first
+  int32_t num_parts;   // of the context; 1: no partial results
+  int32_t slots;       // where the first part's partial result goes, the others behind it
+  int32_t num_items;   // that share the query
 };
 
 // The step's arrays as kernels get them.
@@ -39,12 +43,12 @@ struct StepView {
   int32_t num_items = 0, num_tiles = 0;
   float* partials = nullptr;     // [slots, H, D + kRowPadding]: unnormalized output, maximum, sum
   uint32_t* counters = nullptr;  // [slots, G], zero between steps
+  const int32_t* lengths = nullptr;  // [T] of the token's sequence, as far as it is known
 };
 
 class CudaStep final : public DeviceStep {
  public:
-  CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H,
-           const KvLayout& layout);
+  CudaStep(CudaDevice& device, const StepLimits& limits, int64_t H, const KvLayout& layout);
   ~CudaStep() override;
   void stage(const Batch& batch, const KvCache& cache, int64_t H) override;
   const int32_t* tokens() const override { return view_.tokens; }
@@ -63,7 +67,8 @@ class CudaStep final : public DeviceStep {
     cudaGraphExec_t graph = nullptr;
     int uses = 0;
   };
-  void add_items(const SequenceSlice& slice, int64_t pages, const KvLayout& layout);
+  void add_items(const SequenceSlice& slice, int64_t pages, int64_t parts_each,
+                 const KvLayout& layout);
   void add_tiles(const SequenceSlice& slice, int64_t pages, int64_t H, const KvLayout& layout);
 
   cudaStream_t stream_;
@@ -74,7 +79,8 @@ class CudaStep final : public DeviceStep {
   cudaEvent_t copied_ = nullptr;
   StepView view_;
   Shape shape_;
-  bool decodes_ = false;  // every sequence has one token
+  bool decodes_ = false;   // every sequence has one token
+  int64_t decode_blocks_;  // of decode attention, that run at once
   std::map<Shape, Recorded> recorded_;
 };
 

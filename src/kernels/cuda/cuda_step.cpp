@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 #include "kernels/cuda/attention.h"
@@ -10,14 +11,43 @@
 namespace tandem {
 namespace {
 
-// Pages of one item of a decoding token that sees `pages` pages: short contexts in one piece or
-// few, long ones in pieces that cost little to add up, at most 32. It depends on nothing else, so
-// that neither does the result.
-int64_t pages_per_item(int64_t pages) {
-  if (pages <= 4) return pages;
-  if (pages <= 8) return 2;
-  if (pages <= 32) return 4;
-  return std::max<int64_t>(8, (pages + 31) / 32);
+// How the context of a single token is cut: short ones in one piece or few, long ones in pieces
+// that cost little to add up, at most 32. It depends on nothing else, so that neither does the
+// result.
+struct Cut {
+  int64_t begin, end, part_pages;  // pages that are seen
+  int64_t parts() const { return (end - begin + part_pages - 1) / part_pages; }
+};
+
+Cut cut_of(const SequenceSlice& slice, const KvLayout& layout) {
+  const int64_t position = slice.context - 1;
+  const int64_t begin = layout.first_key(position) / kPageTokens, end = position / kPageTokens + 1;
+  const int64_t pages = end - begin;
+  const int64_t part = pages <= 4    ? pages
+                       : pages <= 8  ? 2
+                       : pages <= 32 ? 4
+                                     : std::max<int64_t>(8, (pages + 31) / 32);
+  return {begin, end, part};
+}
+
+// Parts that one item takes: as many as let `slots` blocks, each with as many units of an item and
+// one of G kv heads as the others, end first. An item costs its pages and kItemPages more.
+int64_t parts_per_item(const Batch& batch, const KvLayout& layout, int64_t slots) {
+  constexpr int64_t kItemPages = 3, kMaxParts = 32;
+  int64_t best = 1, least = std::numeric_limits<int64_t>::max();
+  for (int64_t each = 1; each <= kMaxParts; each *= 2) {
+    int64_t items = 0, longest = 0;
+    for (const SequenceSlice& slice : batch.sequences) {
+      if (slice.num_tokens != 1) continue;
+      const Cut cut = cut_of(slice, layout);
+      items += (cut.parts() + each - 1) / each;
+      longest = std::max(longest, std::min(each * cut.part_pages, cut.end - cut.begin));
+    }
+    const int64_t rounds = (items * layout.G + slots - 1) / slots;
+    const int64_t cost = rounds * (longest + kItemPages);
+    if (cost <= least) least = cost, best = each;
+  }
+  return best;
 }
 
 int64_t max_items(const StepLimits& limits) {
@@ -32,12 +62,13 @@ int64_t max_slots(const StepLimits& limits) {
 
 }  // namespace
 
-CudaStep::CudaStep(Device& device, cudaStream_t stream, const StepLimits& limits, int64_t H,
-                   const KvLayout& layout)
-    : stream_(stream), limits_(limits) {
+CudaStep::CudaStep(CudaDevice& device, const StepLimits& limits, int64_t H, const KvLayout& layout)
+    : stream_(device.stream()),
+      limits_(limits),
+      decode_blocks_(kDecodeBlocks * device.multiprocessors()) {
   CHECK(H / layout.G <= kMaxHeadsPerKvHead, "H {} G {}", H, layout.G);
   const size_t ints =
-      static_cast<size_t>(3 * limits.max_tokens + limits.max_logits + limits.max_pages) +
+      static_cast<size_t>(4 * limits.max_tokens + limits.max_logits + limits.max_pages) +
       static_cast<size_t>(max_items(limits) + limits.max_tokens) * sizeof(AttentionItem) / 4;
   host_ = Buffer(ints * 4, &device.pinned_memory());
   device_ = Buffer(ints * 4, &device);
@@ -61,17 +92,18 @@ uint64_t CudaStep::size_bytes() const {
   return device_.size_bytes() + partials_.size_bytes() + counters_.size_bytes();
 }
 
-void CudaStep::add_items(const SequenceSlice& slice, int64_t pages, const KvLayout& layout) {
+void CudaStep::add_items(const SequenceSlice& slice, int64_t pages, int64_t parts_each,
+                         const KvLayout& layout) {
   const auto i32 = [](int64_t value) { return static_cast<int32_t>(value); };
-  const int64_t position = slice.context - 1;
-  const int64_t begin = layout.first_key(position) / kPageTokens, end = position / kPageTokens + 1;
-  const int64_t run = pages_per_item(end - begin), count = (end - begin + run - 1) / run;
-  for (int64_t c = 0; c < count; ++c) {
-    items_.push_back({i32(slice.first_token), 1, i32(position), i32(pages), i32(begin + c * run),
-                      i32(std::min(begin + (c + 1) * run, end)),
-                      count == 1 ? -1 : i32(num_slots_ + c), i32(count), i32(num_slots_)});
+  const Cut cut = cut_of(slice, layout);
+  const int64_t parts = cut.parts(), items = (parts + parts_each - 1) / parts_each;
+  for (int64_t part = 0; part < parts; part += parts_each) {
+    items_.push_back({i32(slice.first_token), 1, i32(slice.context - 1), i32(pages),
+                      i32(cut.begin + part * cut.part_pages),
+                      i32(std::min(cut.begin + (part + parts_each) * cut.part_pages, cut.end)),
+                      i32(cut.part_pages), i32(part), i32(parts), i32(num_slots_), i32(items)});
   }
-  if (count > 1) num_slots_ += count;
+  if (parts > 1) num_slots_ += parts;
 }
 
 // The last tile sees most keys and comes first.
@@ -84,7 +116,7 @@ void CudaStep::add_tiles(const SequenceSlice& slice, int64_t pages, int64_t H,
     const int64_t position = slice.context - slice.num_tokens + i;
     tiles_.push_back({i32(slice.first_token + i), i32(tokens), i32(position), i32(pages),
                       i32(layout.first_key(position) / kPageTokens),
-                      i32((position + tokens - 1) / kPageTokens + 1), -1, 1, 0});
+                      i32((position + tokens - 1) / kPageTokens + 1), 0, 0, 0, 0, 0});
   }
 }
 
@@ -94,9 +126,10 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   items_.clear();
   tiles_.clear();
   num_slots_ = 0;
+  const int64_t parts_each = parts_per_item(batch, cache.layout, decode_blocks_);
   for (const SequenceSlice& slice : batch.sequences) {
     if (slice.num_tokens == 1) {
-      add_items(slice, num_pages, cache.layout);
+      add_items(slice, num_pages, parts_each, cache.layout);
     } else {
       add_tiles(slice, num_pages, H, cache.layout);
     }
@@ -124,6 +157,8 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   view_.positions = put(batch.positions, batch.T);
   int32_t* page_tables = host + at;
   view_.page_tables = put(nullptr, batch.T);
+  int32_t* lengths = host + at;
+  view_.lengths = put(nullptr, batch.T);
   view_.logit_rows = put(batch.logit_rows.data(), num_logits);
   const auto put_items = [&](const std::vector<AttentionItem>& items) {
     return reinterpret_cast<const AttentionItem*>(
@@ -139,6 +174,8 @@ void CudaStep::stage(const Batch& batch, const KvCache& cache, int64_t H) {
   for (const SequenceSlice& slice : batch.sequences) {
     std::fill_n(page_tables + slice.first_token, slice.num_tokens,
                 static_cast<int32_t>(at - pages_begin));
+    std::fill_n(lengths + slice.first_token, slice.num_tokens,
+                static_cast<int32_t>(std::max(slice.context, slice.length)));
     put(slice.pages, (slice.context + kPageTokens - 1) / kPageTokens);
   }
   view_.partials = partials_.as<float>();

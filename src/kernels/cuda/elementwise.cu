@@ -373,7 +373,7 @@ void cuda_act_mul(const Context& context, const float* gate_up, int64_t T, int64
 }
 
 const DeviceOps& cuda_device_ops() {
-  static const DeviceOps ops{cos_sin, select_rows, argmax};
+  static const DeviceOps ops{cos_sin, select_rows, argmax, cuda_add_bias, cuda_dynamic_cos_sin};
   return ops;
 }
 

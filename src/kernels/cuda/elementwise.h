@@ -13,6 +13,11 @@ void cuda_act_mul(const Context&, const float* gate_up, int64_t T, int64_t F,
                   const Activations& out);
 const DeviceOps& cuda_device_ops();
 
+// rare_ops.cu
+void cuda_add_bias(const Context&, const float* bias, int64_t T, int64_t N, float* x);
+void cuda_dynamic_cos_sin(const Context&, int64_t T, int64_t D, const DynamicRope& rope,
+                          float* cos_sin);
+
 // rope_append.cu, attention.cpp
 void cuda_rope_append(const Context&, float* qkv, const HeadTransform& transform,
                       const Batch& batch, int64_t H, const float* cos_sin, const KvCache& cache,

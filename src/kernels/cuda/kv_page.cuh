@@ -50,42 +50,55 @@ __device__ __forceinline__ uint32_t subtract_pair(uint32_t pair, uint32_t offset
   return *reinterpret_cast<const uint32_t*>(&difference);
 }
 
-// Four codes of a word as two pairs of f16.
+// (word & mask) | bits, in one instruction.
+template <uint32_t mask, uint32_t bits>
+__device__ __forceinline__ uint32_t masked_or(uint32_t word) {
+  uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(word), "n"(mask), "n"(bits));
+  return result;
+}
+
+// What integer codes come out too large by when they are only put into the mantissa of an f16 and
+// the subtraction is left to the sums: in the even and in the odd pairs of widen4 and widen8.
 template <KvType type>
+struct Excess {
+  static constexpr float kEven = type == KvType::int4 ? 1024 : type == KvType::int8 ? 1152 : 0;
+  static constexpr float kOdd = type == KvType::int4 ? 64 : kEven;
+  static constexpr bool kAny = kEven != 0;
+};
+
+// Four codes of a word as two pairs of f16.
+template <KvType type, bool with_excess>
 __device__ __forceinline__ void widen4(uint32_t word, uint32_t& a, uint32_t& b) {
   if constexpr (type == KvType::fp8) {
-    asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.rn.f16x2.e4m3x2 %0, low;\n"
-        "cvt.rn.f16x2.e4m3x2 %1, high;\n}"
-        : "=r"(a), "=r"(b)
-        : "r"(word));
+    fp8_to_f16(word, a, b);
   } else {
     // 0x6400 + u is the f16 1024 + u.
     constexpr uint32_t k1024And128 = 0x64806480;
-    a = subtract_pair(__byte_perm(word, 0x64646464, 0x4140), k1024And128);
-    b = subtract_pair(__byte_perm(word, 0x64646464, 0x4342), k1024And128);
+    a = __byte_perm(word, 0x64646464, 0x4140), b = __byte_perm(word, 0x64646464, 0x4342);
+    if constexpr (!with_excess)
+      a = subtract_pair(a, k1024And128), b = subtract_pair(b, k1024And128);
   }
 }
 
-// Eight codes of four bits as four pairs of f16.
+// Eight codes of four bits as four pairs of f16. 0x6400 + u is 1024 + u, 0x5400 + 16 u is 64 + u.
+template <bool with_excess>
 __device__ __forceinline__ void widen8(uint32_t word, uint32_t* pairs) {
-  constexpr uint32_t k1024 = 0x64006400, kSixteenth = 0x2C002C00, kMinus64 = 0xD400D400;
+  constexpr uint32_t k1024 = 0x64006400, k64 = 0x54005400;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const uint32_t w = word >> (8 * i);
-    const uint32_t low = (w & 0x000F000F) | k1024, high = (w & 0x00F000F0) | k1024;
-    pairs[2 * i] = subtract_pair(low, k1024);
-    const __half2 scaled = __hfma2(*reinterpret_cast<const __half2*>(&high),
-                                   *reinterpret_cast<const __half2*>(&kSixteenth),
-                                   *reinterpret_cast<const __half2*>(&kMinus64));
-    pairs[2 * i + 1] = *reinterpret_cast<const uint32_t*>(&scaled);
+    uint32_t& even = pairs[2 * i] = masked_or<0x000F000F, k1024>(word >> (8 * i));
+    uint32_t& odd = pairs[2 * i + 1] = masked_or<0x00F000F0, k64>(word >> (8 * i));
+    if constexpr (!with_excess) even = subtract_pair(even, k1024), odd = subtract_pair(odd, k64);
   }
 }
 
 // Fragments of one tile of 16 tokens. keys(): k[h][w] is the pair of channels 64 block + 16 q + 2 w
 // of token r + 8 h. values(): v[c] are the four words of an A fragment, rows the channels of tile
 // 4 block + c, columns the 16 tokens; words 0 and 2 are a B fragment of its channels 0 ... 7, words
-// 1 and 3 of the others.
-template <KvType type>
+// 1 and 3 of the others. With the excess, that of the even pairs is in even w and in channels 0 ...
+// 7, that of the odd ones in odd w and in the others.
+template <KvType type, bool with_excess = false>
 struct Fragments {
   using Mma = MmaF16;
   static __device__ __forceinline__ void keys(const uint8_t* tile, int block, int lane,
@@ -94,7 +107,9 @@ struct Fragments {
     for (int h = 0; h < 2; ++h) {
       const uint4 codes = load16(tile + ((block * 2 + h) * 32 + lane) * 16);
 #pragma unroll
-      for (int w = 0; w < 4; ++w) widen4<type>(word(codes, w), k[h][2 * w], k[h][2 * w + 1]);
+      for (int w = 0; w < 4; ++w) {
+        widen4<type, with_excess>(word(codes, w), k[h][2 * w], k[h][2 * w + 1]);
+      }
     }
   }
   static __device__ __forceinline__ void values(const uint8_t* tile, int block, int lane,
@@ -105,14 +120,14 @@ struct Fragments {
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
         uint32_t* to = v[2 * p + w / 2] + w % 2 * 2;
-        widen4<type>(word(codes, w), to[0], to[1]);
+        widen4<type, with_excess>(word(codes, w), to[0], to[1]);
       }
     }
   }
 };
 
-template <>
-struct Fragments<KvType::bf16> {
+template <bool with_excess>
+struct Fragments<KvType::bf16, with_excess> {
   using Mma = MmaBf16;
   static __device__ __forceinline__ void keys(const uint8_t* tile, int block, int lane,
                                               uint32_t (&k)[2][8]) {
@@ -137,20 +152,20 @@ struct Fragments<KvType::bf16> {
   }
 };
 
-template <>
-struct Fragments<KvType::int4> {
+template <bool with_excess>
+struct Fragments<KvType::int4, with_excess> {
   using Mma = MmaF16;
   static __device__ __forceinline__ void keys(const uint8_t* tile, int block, int lane,
                                               uint32_t (&k)[2][8]) {
     const uint4 codes = load16(tile + (block * 32 + lane) * 16);
 #pragma unroll
-    for (int w = 0; w < 4; ++w) widen8(word(codes, w), k[w / 2] + w % 2 * 4);
+    for (int w = 0; w < 4; ++w) widen8<with_excess>(word(codes, w), k[w / 2] + w % 2 * 4);
   }
   static __device__ __forceinline__ void values(const uint8_t* tile, int block, int lane,
                                                 uint32_t (&v)[4][4]) {
     const uint4 codes = load16(tile + (block * 32 + lane) * 16);
 #pragma unroll
-    for (int c = 0; c < 4; ++c) widen8(word(codes, c), v[c]);
+    for (int c = 0; c < 4; ++c) widen8<with_excess>(word(codes, c), v[c]);
   }
 };
 
