@@ -1,12 +1,14 @@
-// int4 in groups of 32, 64 and 128, against f16 activations: codes become f16 exactly, a group's sum
-// is f32, and the scale meets the sum. The stream is that of stream.cuh.
+// int4 in groups of 32, 64 and 128, against f16 activations: one or two tokens by int4_few.cuh; for
+// more codes become f16 exactly, a group's sum is f32, and the scale meets the sum. The stream is
+// that of stream.cuh.
 //
-// A piece: words of eight codes [2][lane][4] (nibbles.cuh), then scales [16 rows][groups], 16 bits.
-// Word j of lane 4 r + q is the mma of the channels 32 (j / 2) + 8 q + 4 (j % 2) + 0 ... 3, so that a
-// lane's activations are 16 bytes in a row for two of them.
+// A piece: words of eight codes [2][lane][4], then scales [8 rows][groups][row, row + 8], 16 bits.
+// Word 2 h + i of half s of lane 4 r + q is of row r + 8 i: in the lower halves of its bytes the
+// channels 64 s + 8 q + 4 h + 0, 2, 1, 3, in the upper ones those 32 further. Codes less 8.
 //
 // A prompt's tokens go through cuBLASLt in f16, some rows of W at a time, each weight rounded once
 // more, by at most 2^-11 of itself.
+#include "kernels/cuda/int4_few.cuh"
 #include "kernels/cuda/linear_rows.h"
 #include "kernels/cuda/nibbles.cuh"
 #include "kernels/cuda/stream.cuh"
@@ -16,8 +18,33 @@ namespace {
 
 constexpr int64_t kDenseFrom = 129;
 
-template <int kGroup>
+// (a & kMask) ^ kBits.
+template <uint32_t kMask, uint32_t kBits>
+__device__ __forceinline__ uint32_t masked_xor(uint32_t a) {
+  uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6A;" : "=r"(out) : "r"(a), "n"(kMask), "n"(kBits));
+  return out;
+}
+
+// Four neighbouring codes of a word as f16, exact: those in its bytes' lower or upper halves.
+template <bool kUpper>
+__device__ __forceinline__ void decode_word(uint32_t word, uint32_t& first, uint32_t& second) {
+  constexpr uint32_t kMask = kUpper ? 0x00F000F0 : 0x000F000F;
+  // 1024 + code, or 1024 + 16 code: the sign's bit turned.
+  constexpr uint32_t kBits = kUpper ? 0x64806480 : 0x64086408;
+  constexpr uint32_t kSixteenth = 0x2C002C00, kMinus72 = 0xD480D480, kMinus1032 = 0xE408E408;
+  const uint32_t a = masked_xor<kMask, kBits>(word), b = masked_xor<kMask, kBits>(word >> 8);
+  first = kUpper ? fma_half2(a, kSixteenth, kMinus72) : add_half2(a, kMinus1032);
+  second = kUpper ? fma_half2(b, kSixteenth, kMinus72) : add_half2(b, kMinus1032);
+}
+__device__ __forceinline__ void decode_word(uint32_t word, bool is_upper, uint32_t& first,
+                                            uint32_t& second) {
+  is_upper ? decode_word<true>(word, first, second) : decode_word<false>(word, first, second);
+}
+
+template <int kGroup_>
 struct Int4Piece {
+  static constexpr int kGroup = kGroup_;
   static constexpr int kGroups = kPieceChannels / kGroup;
   static constexpr int kScalesAt = 1024;
   static constexpr int kBytes = kScalesAt + kTileRows * kGroups * 2;
@@ -37,7 +64,7 @@ struct Int4Piece {
   static __device__ __forceinline__ float scale(const uint8_t* piece, int row, int group,
                                                 bool is_bf16) {
     const auto* scales = reinterpret_cast<const uint16_t*>(piece + kScalesAt);
-    return scale_to_float(scales[row * kGroups + group], is_bf16);
+    return scale_to_float(scales[(row % 8 * kGroups + group) * 2 + row / 8], is_bf16);
   }
 
   template <int kTiles>
@@ -54,7 +81,8 @@ struct Int4Piece {
       for (int m = 0; m < kMmas; ++m) {
         const int j = g * kMmas + m;
         uint32_t a[4];
-        decode_nibbles(word(codes[j / 4], j % 4), a);
+        decode_word(word(codes[j / 4], j % 2 * 2), j / 2 % 2 == 1, a[0], a[2]);
+        decode_word(word(codes[j / 4], j % 2 * 2 + 1), j / 2 % 2 == 1, a[1], a[3]);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
           MmaF16::run(c[m % 2][t], a[0], a[1], a[2], a[3], word(x[t].v[j / 2], j % 2 * 2),
@@ -77,14 +105,13 @@ struct Int4Piece {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (32 * i >= left) break;
-      uint32_t a[2][4];
       const auto* words = reinterpret_cast<const uint32_t*>(piece + i / 2 * 512 + lane * 16);
-      decode_nibbles(words[i % 2 * 2], a[0]);
-      decode_nibbles(words[i % 2 * 2 + 1], a[1]);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float s = scale(piece, r + 8 * half, 32 * i / kGroup, is_bf16);
-        const uint32_t pairs[] = {a[0][half], a[0][half + 2], a[1][half], a[1][half + 2]};
+        uint32_t pairs[4];
+        decode_word(words[half], i % 2 == 1, pairs[0], pairs[1]);
+        decode_word(words[half + 2], i % 2 == 1, pairs[2], pairs[3]);
         __half2 values[4];
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -98,10 +125,10 @@ struct Int4Piece {
   }
 
   static __device__ float value(const uint8_t* piece, int row, int k, bool is_bf16) {
-    const int j = k / 32 * 2 + k % 8 / 4, lane = row % 8 * 4 + k % 32 / 8;
-    const int byte = row / 8 + k % 2 * 2;
+    const int lane = row % 8 * 4 + k % 32 / 8, byte = k % 2 * 2 + k % 4 / 2;
+    const int word = k % 8 / 4 * 2 + row / 8;
     const int code =
-        piece[j / 4 * 512 + lane * 16 + j % 4 * 4 + byte] >> (k % 4 / 2 * 4) & 15;
+        (piece[k / 64 * 512 + lane * 16 + word * 4 + byte] >> (k / 32 % 2 * 4) & 15) ^ 8;
     return static_cast<float>(code - 8) * scale(piece, row, k / kGroup, is_bf16);
   }
 
@@ -109,23 +136,20 @@ struct Int4Piece {
     if (stored < 0 || k >= p.K) return 8;
     return p.data[stored * p.row_bytes + k / 2] >> (k % 2 * 4) & 15;
   }
-  // Codes of the channels 32 block + 8 q ... of one row.
+  // Codes of the channels 32 block + 8 q ... of one row, where block is even with those 32 further.
   static __device__ void pack(const StreamSource& p, int64_t stored, int row, int64_t piece,
                               int block, int q, uint8_t* to) {
     const int k = static_cast<int>(piece) * kPieceChannels + block * 32 + q * 8;
-    for (int i = 0; i < 2; ++i) {
-      const int j = block * 2 + i, first = k + i * 4;
-      uint8_t* bytes = to + j / 4 * 512 + (row % 8 * 4 + q) * 16 + j % 4 * 4 + row / 8;
-      for (int pair = 0; pair < 2; ++pair) {
-        bytes[2 * pair] = static_cast<uint8_t>(stored_code(p, stored, first + pair) |
-                                               stored_code(p, stored, first + 2 + pair) << 4);
-      }
+    for (int i = 0; i < 8 && block % 2 == 0; ++i) {
+      const int codes = stored_code(p, stored, k + i) | stored_code(p, stored, k + 32 + i) << 4;
+      to[block / 2 * 512 + (row % 8 * 4 + q) * 16 + i / 4 * 8 + row / 8 * 4 + i % 2 * 2 +
+         i % 4 / 2] = static_cast<uint8_t>(codes ^ 0x88);
     }
     const int unit = block * 4 + q;
     if (unit >= kGroups) return;
     const int64_t group = piece * kGroups + unit;
     const bool exists = stored >= 0 && group < p.groups;
-    reinterpret_cast<uint16_t*>(to + kScalesAt)[row * kGroups + unit] =
+    reinterpret_cast<uint16_t*>(to + kScalesAt)[(row % 8 * kGroups + unit) * 2 + row / 8] =
         exists ? reinterpret_cast<const uint16_t*>(p.scales)[stored * p.groups + group] : 0;
   }
 };
@@ -150,10 +174,35 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   });
 }
 
+template <typename P>
+void run_int4_few(const Context& context, const PackedWeight& w, const Activations& x, float* y,
+                  int64_t ldy, bool accumulate) {
+  Few<P> p{};
+  p.w = reinterpret_cast<const uint8_t*>(w.data);
+  p.x = x.half;
+  p.ldx = static_cast<int>(x.K_padded());
+  p.y = y;
+  p.ldy = ldy;
+  p.pieces = stream_pieces(w.K);
+  p.N = static_cast<int>(w.N);
+  p.T = static_cast<int>(x.T);
+  p.accumulate = accumulate;
+  run_few(context, p);
+}
+
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
   with_piece(w.encoding, [&](auto piece) {
-    run_stream<decltype(piece)>(context, w, x, y, ldy, accumulate, kDenseFrom);
+    using Piece = decltype(piece);
+    using Few16 = Int4Few<Piece::kGroup, false>;
+    if (x.T == 0 || x.T > Few16::kMostTokens) {
+      run_stream<Piece>(context, w, x, y, ldy, accumulate, kDenseFrom);
+      return;
+    }
+    CUDA_DOOR(x.type == Piece::kType && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
+    const bool is_bf16 = w.encoding.scale_type == ScaleType::bf16;
+    const auto few = is_bf16 ? run_int4_few<Int4Few<Piece::kGroup, true>> : run_int4_few<Few16>;
+    few(context, w, x, y, ldy, accumulate);
   });
 }
 

@@ -7,15 +7,17 @@
 //
 // A byte becomes a pair of bf16 in one look-up: a table of all 256 pairs lies in shared memory once
 // for each bank, so that no two lanes meet. Four mma sum 64 channels in f32, and absmax scales the
-// sum: a weight is rounded once, from its table's number to bf16, by 2^-9 at most. Weights come
-// through a ring, splits and orders of sums are those of linear_rows.cu. Bound by 0.5625 N K bytes;
-// near that, the look-ups take two thirds of what shared memory gives.
+// sum: a weight is rounded once, from its table's number to bf16, by 2^-9 at most. Up to four tokens
+// run few_tokens.cuh; for more, weights come through a ring, splits and orders of sums are those of
+// linear_rows.cu. Bound by 0.5625 N K bytes; near that, the look-ups take two thirds of what shared
+// memory gives.
 //
 // A prompt's tokens go through cuBLASLt: some rows of W at a time become bf16, rounded after
 // absmax.
 #include <algorithm>
 
 #include "kernels/cuda/cublas.h"
+#include "kernels/cuda/few_tokens.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_rows.h"
 #include "kernels/cuda/ring.cuh"
@@ -86,6 +88,89 @@ struct GroupRows {
       first[2] = pair_of<1>(table, upper, mine), first[3] = pair_of<1>(table, lower, mine);
       second[0] = pair_of<2>(table, upper, mine), second[1] = pair_of<2>(table, lower, mine);
       second[2] = pair_of<3>(table, upper, mine), second[3] = pair_of<3>(table, lower, mine);
+    }
+  }
+};
+
+// The same for few tokens. Shared memory has the table, then x [T][pieces, 256 bytes each, and 64]:
+// of each group first the first eight channels of the four lanes, then the others.
+struct LookupFew {
+  static constexpr int kBytes = kPieceBytes;
+  static constexpr int kPartPieces = 32;
+  static constexpr int kMostTokens = 4;
+  static constexpr int kTableBytes = kPairs * 128;
+  struct Constants {
+    float values[16];
+  };
+
+  static __host__ __device__ int stride(int pieces) { return pieces * 256 + 64; }
+  static __host__ __device__ int x_bytes(int T, int pieces) {
+    return kTableBytes + T * stride(pieces);
+  }
+  static __device__ __forceinline__ void prepare(const Constants& constants, uint8_t* x) {
+    fill_table(reinterpret_cast<uint32_t*>(x), constants.values);
+  }
+  static __device__ __forceinline__ void load_x(const Few<LookupFew>& p, int first, int count,
+                                                uint8_t* x) {
+    for_each_chunk(p, first, count, [&](int t, int c, const uint4& v) {
+      if (c >= count * 16) return;
+      uint8_t* to = x + kTableBytes + t * stride(p.held) + c / 8 * 128;
+      *reinterpret_cast<uint4*>(to + c % 2 * 64 + c % 8 / 2 * 16) = v;
+    });
+  }
+
+  struct Column {
+    const uint32_t* table;
+    const uint8_t* x;
+    __device__ __forceinline__ Column(const Few<LookupFew>& p, const uint8_t* shared, int lane)
+        : table(reinterpret_cast<const uint32_t*>(shared)),
+          x(shared + kTableBytes + min(lane / 4, p.T - 1) * stride(p.held) + lane % 4 * 16) {}
+  };
+  struct Tokens {
+    uint4 x[kGroups][2];
+    __device__ __forceinline__ void load(const Column& column, int piece) {
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        const auto* from = reinterpret_cast<const uint4*>(column.x + piece * 256 + g * 128);
+        x[g][0] = from[0], x[g][1] = from[4];
+      }
+    }
+  };
+  struct Sums {
+    float v[4];
+  };
+
+  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane,
+                                                  const Tokens& tokens, const Column& column,
+                                                  Sums& sums) {
+    const uint4 a = reinterpret_cast<const uint4*>(piece)[lane];
+    const uint4 c = reinterpret_cast<const uint4*>(piece)[lane + 32];
+    const auto* absmax = reinterpret_cast<const float*>(piece + kCodeBytes) + lane / 4 * kGroups;
+    const float2 upper = *reinterpret_cast<const float2*>(absmax);
+    const float2 lower = *reinterpret_cast<const float2*>(absmax + 8 * kGroups);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      GroupRows rows;
+      rows.load(column.table, g == 0 ? uint2{a.x, a.y} : uint2{a.z, a.w},
+                g == 0 ? uint2{c.x, c.y} : uint2{c.z, c.w}, lane * 4);
+      float part[4] = {};
+#pragma unroll
+      for (int s = 0; s < 4; ++s) {
+        const uint4& b = tokens.x[g][s / 2];
+        MmaBf16::run(part, rows.fragments[s][0], rows.fragments[s][1], rows.fragments[s][2],
+                     rows.fragments[s][3], word(b, s % 2 * 2), word(b, s % 2 * 2 + 1));
+      }
+      const float scale = g == 0 ? upper.x : upper.y, scale8 = g == 0 ? lower.x : lower.y;
+      sums.v[0] += part[0] * scale, sums.v[1] += part[1] * scale;
+      sums.v[2] += part[2] * scale8, sums.v[3] += part[3] * scale8;
+    }
+  }
+  static __device__ __forceinline__ void publish(const Sums& sums, float* to, int T, int lane) {
+    const int r = lane / 4, q = lane % 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int t = 2 * q + i % 2;
+      if (t < T) to[t * kTileRows + r + i / 2 * 8] = sums.v[i];
     }
   }
 };
@@ -396,6 +481,20 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   p.ldy = ldy;
   p.T = static_cast<int>(x.T);
   p.accumulate = accumulate;
+  if (p.T <= LookupFew::kMostTokens) {
+    Few<LookupFew> few{};
+    few.w = p.w;
+    few.x = p.x;
+    few.ldx = static_cast<int>(p.ldx);
+    few.y = p.y;
+    few.ldy = p.ldy;
+    few.pieces = p.pieces;
+    few.N = p.N;
+    few.T = p.T;
+    few.accumulate = p.accumulate;
+    std::copy_n(p.values, 16, few.constants.values);
+    return run_few(context, few);
+  }
   if (run_cublas(context, p)) return;
   for (int64_t t = 0; t < x.T; t += kMaxTokens) {
     p.x = x.half + t * p.ldx;
