@@ -16,6 +16,8 @@ namespace {
 
 constexpr int kAttentionWarps = 4;
 constexpr int kAppendWarps = 4;
+static_assert(kAttentionWarps * 32 <= kGeneration.threads &&
+              kAttentionWarps * (128 + 2) * sizeof(float) <= kGeneration.shared_bytes);
 
 // Channel d of a token's head, of K or of V.
 template <KvType type, int D, bool is_v>

@@ -196,6 +196,9 @@ struct Largest {
   }
 };
 
+static_assert(kRowThreads <= kGeneration.threads &&
+              kRowThreads * sizeof(Largest) <= kGeneration.shared_bytes);
+
 // A block has one row.
 __global__ void __launch_bounds__(kRowThreads)
     argmax_kernel(const float* logits, int V, int32_t* tokens) {
