@@ -73,39 +73,6 @@ __device__ __forceinline__ float4 merged(int d, int parts, Part part, float* sum
   return value;
 }
 
-// Sums over the warp's lanes, and what the warp knows into its rows of shared memory [share][D +
-// 4].
-template <KvType type, int D, int kTiles>
-__device__ __forceinline__ void leave(Running<D, kTiles>& state, int share, int lane, float* rows) {
-  const int r = lane / 4, q = lane % 4;
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      float sum = state.sum[n][e], bias = state.bias[n][e];
-#pragma unroll
-      for (int apart = 4; apart < 32; apart *= 2) {
-        sum += __shfl_xor_sync(~0u, sum, apart);
-        if constexpr (type == KvType::int4) bias += __shfl_xor_sync(~0u, bias, apart);
-      }
-      const int head = 8 * n + 2 * q + e;
-      if (head >= share) continue;
-      float* row = rows + head * (D + kRowPadding);
-      float lower = type == KvType::int4 ? bias : 0.0f, upper = lower;
-      if constexpr (Excess<type>::kAny) {
-        lower -= Excess<type>::kEven * state.weight[n][e];
-        upper -= Excess<type>::kOdd * state.weight[n][e];
-      }
-#pragma unroll
-      for (int c = 0; c < D / 16; ++c) {
-        row[16 * c + r] = state.out[n][c][e] + lower;
-        row[16 * c + r + 8] = state.out[n][c][2 + e] + upper;
-      }
-      if (r == 0) row[D] = state.max[n][e], row[D + 1] = sum;
-    }
-  }
-}
-
 __device__ __forceinline__ void meet() {
   asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
 }
