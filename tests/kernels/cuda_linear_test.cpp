@@ -36,6 +36,8 @@ constexpr Shape kShapes[] = {
     {1, 4096, 4096, "a real matrix"},
     {5, 512, 14336, "a real depth"},
     {2, 40, 28672, "more channels than a block holds at once"},
+    {16, 40, 14336, "a depth for four blocks"},
+    {15, 40, 28672, "a depth for eight blocks"},
 };
 
 std::vector<Encoding> encodings_of(Packing packing) {

@@ -51,6 +51,9 @@ struct Int4Piece {
   static constexpr int kStagePieces = 16;
   static constexpr ActType kType = ActType::f16;
 
+  using Sum = float;
+  static constexpr int kChannels = kPieceChannels;
+
   struct Tokens {
     uint4 v[4];
     __device__ __forceinline__ void load(const uint16_t* channels, int q, int left) {

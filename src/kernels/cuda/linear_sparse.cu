@@ -1,7 +1,7 @@
 // 2:4 weights, bf16 and f16 against activations of the same type and int4 in groups against f16: the
 // sparse A operand of mma.sp m16n8k32, tokens on its other side. The stream is that of stream.cuh.
 //
-// A piece: values, places [lane][2 words], and for int4 scales [16 rows][groups], 16 bits.
+// A piece: values, places [lane][2 words], and for int4 scales (PieceScales).
 // Mma j has the channels 32 j ... 32 j + 31 in their order. The values kept of lane 4 r + q are those
 // of the groups q and q + 4 of the mma's eight: 16-bit ones [j][lane][row r first, row r + 8 first, r
 // second, r + 8 second], int4 [lane][word j] as in nibbles.cuh. Mma 2 i takes the places from word i
@@ -11,7 +11,7 @@
 // A prompt's tokens go through cuBLASLt, some rows of W spread to dense ones at a time.
 #include "kernels/cuda/linear_rows.h"
 #include "kernels/cuda/nibbles.cuh"
-#include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_shared.cuh"
 
 namespace tandem {
 namespace {
@@ -20,27 +20,27 @@ constexpr int64_t kDenseFrom = 129;
 
 // kLanes: 0 takes the places from the lanes 0 and 1 of each four, 1 from 2 and 3.
 template <bool kIsBf16, int kLanes>
-__device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], const uint32_t* b,
+__device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], const uint4& b,
                                            uint32_t places) {
   if constexpr (kIsBf16) {
     asm volatile(
         "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
         "{%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y), "r"(b.z), "r"(b.w),
           "r"(places), "n"(kLanes));
   } else {
     asm volatile(
         "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
         "{%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y), "r"(b.z), "r"(b.w),
           "r"(places), "n"(kLanes));
   }
 }
 
 template <bool kIsBf16>
-__device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], const uint32_t* b,
+__device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], const uint4& b,
                                            uint2 places, int j) {
   const uint32_t e = j / 2 == 0 ? places.x : places.y;
   if (j % 2 == 0) {
@@ -50,13 +50,25 @@ __device__ __forceinline__ void mma_sparse(float* c, const uint32_t (&a)[4], con
   }
 }
 
-// A lane's activations of one token: four words for each of four mma.
+// A lane's activations of one token, the four words of each of four mma; rows in memory end with a
+// whole number of kBlock.
+template <int kBlock>
 struct SparseTokens {
-  uint32_t v[16];
+  uint4 v[4];
+  static constexpr int kSkew = 16;  // rows of tokens in shared memory begin in different banks
+  static __device__ int token_of(int lane) { return lane % 8; }
+  static __device__ int byte_of(int lane) { return lane / 8 * 16; }
+  __device__ __forceinline__ void load(uint32_t address) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = load_matrices(address + 64 * i);
+  }
   __device__ __forceinline__ void load(const uint16_t* channels, int q, int left) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      v[i] = i / 4 * 32 < left ? *reinterpret_cast<const uint32_t*>(channels + 8 * i + 2 * q) : 0;
+    for (int i = 0; i < 4; ++i) {
+      const auto* p = reinterpret_cast<const uint32_t*>(channels + 32 * i + 2 * q);
+      v[i] = uint4{};
+      if (32 * i < left) v[i].x = p[0], v[i].y = p[4];
+      if (32 * i + 32 - kBlock < left) v[i].z = p[8], v[i].w = p[12];
     }
   }
 };
@@ -98,24 +110,43 @@ __device__ __forceinline__ uint2 spread(uint16_t first, uint16_t second, uint32_
 
 template <bool kIsBf16>
 struct HalfPiece {
+  using Sum = float;
+  static constexpr int kChannels = kPieceChannels;
   static constexpr int kPlacesAt = 2048;
   static constexpr int kBytes = kPlacesAt + 256;
-  static constexpr int kStagePieces = 8;
+  static constexpr int kStagePieces = 8, kEach = 1;
   static constexpr ActType kType = kIsBf16 ? ActType::bf16 : ActType::f16;
-  using Tokens = SparseTokens;
+  using Tokens = SparseTokens<32>;
+
+  struct Weights {
+    uint4 values[4];
+    uint2 places;
+    __device__ __forceinline__ void load(const uint8_t* piece, int lane) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        values[j] = *reinterpret_cast<const uint4*>(piece + j * 512 + lane * 16);
+      places = *reinterpret_cast<const uint2*>(piece + kPlacesAt + lane * 8);
+    }
+  };
 
   template <int kTiles>
-  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool,
-                                                  const Tokens (&x)[kTiles],
+  static __device__ __forceinline__ void multiply(const Weights& w, bool, const Tokens (&x)[kTiles],
                                                   float (&sums)[kTiles][4]) {
-    const uint2 places = *reinterpret_cast<const uint2*>(piece + kPlacesAt + lane * 8);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const uint4 values = *reinterpret_cast<const uint4*>(piece + j * 512 + lane * 16);
-      const uint32_t a[4] = {values.x, values.y, values.z, values.w};
+      const uint32_t a[4] = {w.values[j].x, w.values[j].y, w.values[j].z, w.values[j].w};
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) mma_sparse<kIsBf16>(sums[t], a, x[t].v + 4 * j, places, j);
+      for (int t = 0; t < kTiles; ++t) mma_sparse<kIsBf16>(sums[t], a, x[t].v[j], w.places, j);
     }
+  }
+
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool is_bf16,
+                                                  const Tokens (&x)[kTiles],
+                                                  float (&sums)[kTiles][4]) {
+    Weights w;
+    w.load(piece, lane);
+    multiply(w, is_bf16, x, sums);
   }
 
   // The two values kept of group g (of the piece's 32) of a row.
@@ -154,28 +185,73 @@ struct HalfPiece {
   }
 };
 
+// 16-bit scales of a piece, [8][kGroups][rows r and r + 8].
+template <int kGroups>
+struct PieceScales {
+  uint32_t pairs[kGroups];
+
+  static __device__ __forceinline__ int offset(int row, int group) {
+    return (row % 8 * kGroups + group) * 4 + row / 8 * 2;
+  }
+  __device__ __forceinline__ void load(const uint8_t* scales, int lane) {
+    const auto* mine = reinterpret_cast<const uint32_t*>(scales + offset(lane / 4, 0));
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) pairs[g] = mine[g];
+  }
+  // Of the upper and of the lower row of a lane.
+  __device__ __forceinline__ float upper(int group, bool is_bf16) const {
+    return scale_to_float(pairs[group] & 0xFFFF, is_bf16);
+  }
+  __device__ __forceinline__ float lower(int group, bool is_bf16) const {
+    return scale_to_float(pairs[group] >> 16, is_bf16);
+  }
+  static __device__ float at(const uint8_t* scales, int row, int group, bool is_bf16) {
+    return scale_to_float(*reinterpret_cast<const uint16_t*>(scales + offset(row, group)), is_bf16);
+  }
+  // A row's scale `unit` of a piece, from the file's.
+  static __device__ void pack(const uint8_t* from, int64_t stored, int64_t groups, int64_t piece,
+                              int row, int unit, uint8_t* to) {
+    const int64_t group = piece * kGroups + unit;
+    *reinterpret_cast<uint16_t*>(to + offset(row, unit)) =
+        stored >= 0 && group < groups
+            ? reinterpret_cast<const uint16_t*>(from)[stored * groups + group]
+            : 0;
+  }
+};
+
 template <int kGroup>
 struct Int4SparsePiece {
+  using Sum = float;
+  static constexpr int kChannels = kPieceChannels;
   static constexpr int kGroups = kPieceChannels / kGroup;
   static constexpr int kPlacesAt = 512, kScalesAt = kPlacesAt + 256;
   static constexpr int kBytes = kScalesAt + kTileRows * kGroups * 2;
-  static constexpr int kStagePieces = 16;
+  using Scales = PieceScales<kGroups>;
+  static constexpr int kStagePieces = 16, kEach = 2;
   static constexpr ActType kType = ActType::f16;
-  using Tokens = SparseTokens;
+  using Tokens = SparseTokens<32>;
 
   static __device__ __forceinline__ float scale(const uint8_t* piece, int row, int group,
                                                 bool is_bf16) {
-    const auto* scales = reinterpret_cast<const uint16_t*>(piece + kScalesAt);
-    return scale_to_float(scales[row * kGroups + group], is_bf16);
+    return Scales::at(piece + kScalesAt, row, group, is_bf16);
   }
 
+  struct Weights {
+    uint4 codes;
+    uint2 places;
+    Scales scales;
+    __device__ __forceinline__ void load(const uint8_t* piece, int lane) {
+      codes = *reinterpret_cast<const uint4*>(piece + lane * 16);
+      places = *reinterpret_cast<const uint2*>(piece + kPlacesAt + lane * 8);
+      scales.load(piece + kScalesAt, lane);
+    }
+  };
+
   template <int kTiles>
-  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool is_bf16,
+  static __device__ __forceinline__ void multiply(const Weights& w, bool is_bf16,
                                                   const Tokens (&x)[kTiles],
                                                   float (&sums)[kTiles][4]) {
     constexpr int kMmas = kGroup / 32;
-    const uint4 codes = *reinterpret_cast<const uint4*>(piece + lane * 16);
-    const uint2 places = *reinterpret_cast<const uint2*>(piece + kPlacesAt + lane * 8);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       float c[kTiles][4] = {};
@@ -183,18 +259,26 @@ struct Int4SparsePiece {
       for (int m = 0; m < kMmas; ++m) {
         const int j = g * kMmas + m;
         uint32_t a[4];
-        decode_nibbles(word(codes, j), a);
+        decode_nibbles(word(w.codes, j), a);
 #pragma unroll
-        for (int t = 0; t < kTiles; ++t) mma_sparse<false>(c[t], a, x[t].v + 4 * j, places, j);
+        for (int t = 0; t < kTiles; ++t) mma_sparse<false>(c[t], a, x[t].v[j], w.places, j);
       }
-      const float s0 = scale(piece, lane / 4, g, is_bf16),
-                  s1 = scale(piece, lane / 4 + 8, g, is_bf16);
+      const float s0 = w.scales.upper(g, is_bf16), s1 = w.scales.lower(g, is_bf16);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) sums[t][i] += c[t][i] * (i < 2 ? s0 : s1);
       }
     }
+  }
+
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool is_bf16,
+                                                  const Tokens (&x)[kTiles],
+                                                  float (&sums)[kTiles][4]) {
+    Weights w;
+    w.load(piece, lane);
+    multiply(w, is_bf16, x, sums);
   }
 
   // Code i (0 or 1) of the two kept of group g (of the piece's 32) of a row, less 8.
@@ -234,11 +318,7 @@ struct Int4SparsePiece {
     }
     if (q < 2) pack_places(p, stored, row, piece, j, q, to + kPlacesAt);
     const int unit = j * 4 + q;
-    if (unit >= kGroups) return;
-    const int64_t group = piece * kGroups + unit;
-    const bool exists = stored >= 0 && group < p.groups;
-    reinterpret_cast<uint16_t*>(to + kScalesAt)[row * kGroups + unit] =
-        exists ? reinterpret_cast<const uint16_t*>(p.scales)[stored * p.groups + group] : 0;
+    if (unit < kGroups) Scales::pack(p.scales, stored, p.groups, piece, row, unit, to + kScalesAt);
   }
 };
 
@@ -267,7 +347,11 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
   with_piece(w.encoding, [&](auto piece) {
-    run_stream<decltype(piece)>(context, w, x, y, ldy, accumulate, kDenseFrom);
+    using Piece = decltype(piece);
+    const Stream p = stream_of<Piece>(w, x, y, ldy, accumulate);
+    if (x.T > 1 && x.T <= 8 && launch_shared<Piece, 1>(context, p)) return;
+    if (x.T > 8 && x.T <= 16 && launch_shared<Piece, 2>(context, p)) return;
+    run_stream<Piece>(context, w, x, y, ldy, accumulate, kDenseFrom);
   });
 }
 

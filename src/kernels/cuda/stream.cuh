@@ -10,7 +10,8 @@
 // tile, those of 16 tokens would be four times the bytes of 4-bit weights. Passes of 32 tokens.
 //
 // A piece P has
-//   kBytes, kStagePieces (a multiple of kReaders), kType
+//   kBytes, kChannels, kStagePieces (a multiple of kReaders), kType
+//   Sum             float, or int where products are exact; those have row scales
 //   Tokens          one lane's activations of 8 tokens; load(channels, q, left)
 //   multiply        sums += the piece in shared memory times Tokens
 //   decode          the piece as 16-bit numbers
@@ -28,15 +29,17 @@
 
 namespace tandem {
 
-constexpr int kPieceChannels = 128;
+constexpr int kPieceChannels = 128;  // of 16 bits; the activations of a piece are 256 bytes
 constexpr int kReaders = 8;  // warps
 constexpr int kStreamThreads = (kReaders + 1) * 32;
 
 struct Stream {
   const uint8_t* w;
   bool scales_are_bf16;
-  const uint16_t* x;  // [T, ldx]
-  int ldx;            // a multiple of 32, zero beyond K
+  const uint16_t* x;  // [T, ldx], one number of 16 bits or two of 8
+  int ldx;            // a multiple of 16, zero beyond K
+  const float* row_scales;    // [N]; null: none
+  const float* token_scales;  // [T], with them
   float* y;
   int64_t ldy;
   int pieces;  // of a row
@@ -50,6 +53,8 @@ struct StreamSource {
   const uint8_t* scales;  // null: none
   int64_t row_bytes, groups;
   int N, K, group;
+  float* row_scales;  // of the packed weight, from the part's first row on; null: none
+  ScaleType scale_type;
 };
 
 __device__ __forceinline__ float scale_to_float(uint32_t bits, bool is_bf16) {
@@ -71,6 +76,15 @@ __device__ __forceinline__ uint64_t evict_first() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
+}
+
+template <typename Sum>
+__device__ __forceinline__ void store_sum(const Stream& p, int t, int n, Sum sum) {
+  if (t >= p.T || n >= p.N) return;
+  float value = static_cast<float>(sum);
+  if (p.row_scales != nullptr) value *= p.row_scales[n] * p.token_scales[t];
+  float* out = p.y + t * p.ldy + n;
+  *out = p.accumulate ? *out + value : value;
 }
 
 // kRows tiles of rows times kTiles tiles of tokens at once.
@@ -95,7 +109,7 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShape<P, kRows, kTiles>:
   using Shape = StreamShape<P, kRows, kTiles>;
   extern __shared__ __align__(128) uint8_t stages[];
   __shared__ Ring<Shape::kStages> ring;
-  __shared__ float shared[kReaders * kTileTokens8 * kTileRows];
+  __shared__ typename P::Sum shared[kReaders * kTileTokens8 * kTileRows];
   launch_dependents();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
   const int tiles = (p.N + kTileRows - 1) / kTileRows;
@@ -128,7 +142,7 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShape<P, kRows, kTiles>:
     x[j] = p.x + static_cast<int64_t>(min(t0 + j * kTileTokens8 + r, p.T - 1)) * p.ldx;
   }
   for (int tile = blockIdx.x * kRows; tile < tiles; tile += step) {
-    float sums[kRows][kTiles][4] = {};
+    typename P::Sum sums[kRows][kTiles][4] = {};
     for (int first = 0; first < p.pieces; first += Shape::kPieces) {
       typename P::Tokens tokens[Shape::kEach][kTiles];
 #pragma unroll
@@ -158,10 +172,8 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShape<P, kRows, kTiles>:
     for (int i = 0; i < kRows * kTiles; ++i) {
       const int first = t0 + i % kTiles * kTileTokens8, n0 = (tile + i / kTiles) * kTileRows;
       if (first >= p.T || n0 >= p.N) continue;
-      sum_tile(sums[i / kTiles][i % kTiles], shared, kReaders, [&](int t, int n, float sum) {
-        if (first + t >= p.T || n0 + n >= p.N) return;
-        float* out = p.y + (first + t) * p.ldy + n0 + n;
-        *out = p.accumulate ? *out + sum : sum;
+      sum_tile(sums[i / kTiles][i % kTiles], shared, kReaders, [&](int t, int n, auto sum) {
+        store_sum(p, first + t, n0 + n, sum);
       });
     }
   }
@@ -235,27 +247,48 @@ bool run_dense(const Context& context, const Stream& p) {
   return true;
 }
 
-inline int stream_pieces(int64_t K) {
-  return static_cast<int>((K + kPieceChannels - 1) / kPieceChannels);
+template <typename P>
+int stream_pieces(int64_t K) {
+  return static_cast<int>((K + P::kChannels - 1) / P::kChannels);
+}
+// Of the pieces; then come the scales of the rows.
+template <typename P>
+uint64_t stream_bytes(int64_t N, int64_t K) {
+  return static_cast<uint64_t>((N + kTileRows - 1) / kTileRows * stream_pieces<P>(K) * P::kBytes);
+}
+inline bool has_row_scales(const Encoding& encoding) {
+  return encoding.group == 0 && encoding.scale_type != ScaleType::none;
+}
+
+template <typename P>
+Stream stream_of(const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
+                 bool accumulate) {
+  CUDA_DOOR(x.type == P::kType && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
+  Stream p{};
+  p.w = reinterpret_cast<const uint8_t*>(w.data);
+  p.scales_are_bf16 = w.encoding.scale_type == ScaleType::bf16;
+  constexpr bool is_bytes = P::kChannels > kPieceChannels;
+  p.x = is_bytes ? reinterpret_cast<const uint16_t*>(x.codes) : x.half;
+  p.ldx = static_cast<int>(x.K_padded() / (is_bytes ? 2 : 1));
+  if (has_row_scales(w.encoding)) {
+    p.row_scales = reinterpret_cast<const float*>(w.data + stream_bytes<P>(w.N, w.K));
+    p.token_scales = x.scales;
+  }
+  p.y = y;
+  p.ldy = ldy;
+  p.pieces = stream_pieces<P>(w.K);
+  p.N = static_cast<int>(w.N);
+  p.T = static_cast<int>(x.T);
+  p.accumulate = accumulate;
+  return p;
 }
 
 // dense_from: tokens from which on decoding a matrix first costs less.
 template <typename P>
 void run_stream(const Context& context, const PackedWeight& w, const Activations& x, float* y,
                 int64_t ldy, bool accumulate, int64_t dense_from) {
-  CUDA_DOOR(x.type == P::kType && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
+  const Stream p = stream_of<P>(w, x, y, ldy, accumulate);
   if (x.T == 0) return;
-  Stream p{};
-  p.w = reinterpret_cast<const uint8_t*>(w.data);
-  p.scales_are_bf16 = w.encoding.scale_type == ScaleType::bf16;
-  p.x = x.half;
-  p.ldx = static_cast<int>(x.K_padded());
-  p.y = y;
-  p.ldy = ldy;
-  p.pieces = stream_pieces(w.K);
-  p.N = static_cast<int>(w.N);
-  p.T = static_cast<int>(x.T);
-  p.accumulate = accumulate;
   if (x.T >= dense_from && !w.sparse_only && run_dense<P>(context, p)) return;
   launch_stream<P>(context, p);
 }
@@ -272,11 +305,19 @@ __global__ void pack_stream(const StreamSource p, int interleaved_head, int firs
     const int64_t piece = static_cast<int64_t>(n / kTileRows) * pieces + i / 16;
     P::pack(p, stored, n % kTileRows, i / 16, i % 16 / 4, i % 4, to + piece * P::kBytes);
   }
+  if (p.row_scales != nullptr && stored >= 0 && threadIdx.x == 0) {
+    const int step = p.scale_type == ScaleType::f32 ? 4 : 2;
+    p.row_scales[blockIdx.x] = decode_scale(p.scales + stored * step, p.scale_type);
+  }
 }
 
 template <typename P>
 void pack_stream_parts(CudaDevice& device, const std::vector<Weight>& parts, int64_t N,
                        std::byte* data) {
+  const bool has_scales = has_row_scales(parts.front().encoding);
+  auto* row_scales = has_scales ? reinterpret_cast<float*>(
+                                      data + stream_bytes<P>(N, parts.front().K))
+                                : nullptr;
   const int64_t padded = (N + kTileRows - 1) / kTileRows * kTileRows;
   int64_t n = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -288,11 +329,13 @@ void pack_stream_parts(CudaDevice& device, const std::vector<Weight>& parts, int
                               part.encoding.groups_per_row(part.K),
                               static_cast<int>(part.N),
                               static_cast<int>(part.K),
-                              static_cast<int>(part.encoding.group)};
+                              static_cast<int>(part.encoding.group),
+                              row_scales == nullptr ? nullptr : row_scales + n,
+                              part.encoding.scale_type};
     const int64_t rows = i + 1 == parts.size() ? padded - n : part.N;
     pack_stream<P><<<static_cast<unsigned>(rows), 128, 0, device.stream()>>>(
         source, static_cast<int>(part.interleaved_head), static_cast<int>(n),
-        stream_pieces(part.K), reinterpret_cast<uint8_t*>(data));
+        stream_pieces<P>(part.K), reinterpret_cast<uint8_t*>(data));
     CUDA_CHECK(cudaGetLastError());
     n += part.N;
   }
@@ -307,8 +350,8 @@ PackedWeight prepack_stream(const Context& context, const std::vector<Weight>& p
   packed.K = parts.front().K;
   for (const Weight& part : parts) packed.N += part.N;
   packed.read_bytes = total_bytes(parts);
-  packed.data_bytes = static_cast<uint64_t>((packed.N + kTileRows - 1) / kTileRows *
-                                            stream_pieces(packed.K) * P::kBytes);
+  packed.data_bytes = stream_bytes<P>(packed.N, packed.K);
+  if (has_row_scales(packed.encoding)) packed.data_bytes += static_cast<uint64_t>(packed.N) * 4;
   std::byte* data = arena.take(packed.data_bytes);
   packed.data = data;
   pack_stream_parts<P>(cuda_device(context), parts, packed.N, data);
@@ -316,15 +359,17 @@ PackedWeight prepack_stream(const Context& context, const std::vector<Weight>& p
 }
 
 template <typename P>
-__global__ void gather_stream(const uint8_t* w, bool is_bf16, int pieces, const int32_t* rows,
-                              int K, float* out) {
+__global__ void gather_stream(const uint8_t* w, const float* row_scales, bool is_bf16, int pieces,
+                              const int32_t* rows, int K, float* out) {
   launch_dependents();
   wait_for_inputs();
   const int64_t n = rows[blockIdx.x], tile = n / kTileRows;
   for (int k = threadIdx.x; k < K; k += blockDim.x) {
-    const uint8_t* piece = w + (tile * pieces + k / kPieceChannels) * P::kBytes;
+    const uint8_t* piece = w + (tile * pieces + k / P::kChannels) * P::kBytes;
+    const float value =
+        P::value(piece, static_cast<int>(n % kTileRows), k % P::kChannels, is_bf16);
     out[static_cast<int64_t>(blockIdx.x) * K + k] =
-        P::value(piece, static_cast<int>(n % kTileRows), k % kPieceChannels, is_bf16);
+        row_scales != nullptr ? value * row_scales[n] : value;
   }
 }
 
@@ -332,9 +377,11 @@ template <typename P>
 void gather_stream_rows(const Context& context, const PackedWeight& w, const int32_t* rows,
                         int64_t T, float* out) {
   if (T == 0) return;
-  launch(context, gather_stream<P>, dim3(static_cast<unsigned>(T)), dim3(256), 0,
-         reinterpret_cast<const uint8_t*>(w.data), w.encoding.scale_type == ScaleType::bf16,
-         stream_pieces(w.K), rows, static_cast<int>(w.K), out);
+  const auto* data = reinterpret_cast<const uint8_t*>(w.data);
+  const auto* row_scales = reinterpret_cast<const float*>(data + stream_bytes<P>(w.N, w.K));
+  launch(context, gather_stream<P>, dim3(static_cast<unsigned>(T)), dim3(256), 0, data,
+         has_row_scales(w.encoding) ? row_scales : nullptr, w.encoding.scale_type == ScaleType::bf16,
+         stream_pieces<P>(w.K), rows, static_cast<int>(w.K), out);
 }
 
 }  // namespace tandem
