@@ -11,64 +11,23 @@
 // memory to the tensor cores without one instruction of arithmetic. E4M3 has no mma of its own
 // below wgmma; it becomes f16, or bf16 where it meets bf16, which hold all its numbers. The warps'
 // sums meet in shared memory in a fixed order, and the split depends on K only: a token's result
-// does not depend on the tokens beside it. Bound by N ld bytes.
+// does not depend on the tokens beside it. Bound by N ld bytes. Up to 16 tokens: rows_ring.cuh.
 //
-// Lost so far: one block for each multiprocessor, so that the next linear's finds room and fills
-// its ring early (bf16 15 % slower); four warps that fill a ring, tiles of 32 rows, asking L2 for
-// weights ahead (each slower).
+// Lost so far: four warps that fill a ring, tiles of 32 rows, asking L2 for weights ahead.
 #include <algorithm>
 
-#include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/linear_rows.cuh"
 #include "kernels/cuda/linear_rows.h"
-#include "kernels/cuda/product.cuh"
-#include "kernels/cuda/ring.cuh"
-#include "kernels/cuda/tile.cuh"
+#include "kernels/cuda/rows_ring.cuh"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/rows.h"
 
 namespace tandem {
 namespace {
 
-constexpr int kPieceBytes = 64;  // of a row, for one warp-wide load
 constexpr int kRows = kTileRows;
 constexpr int kMaxTiles = 8;            // of 8 tokens, for one pass over the weights
 constexpr int64_t kCublasTokens = 17;   // from here on cuBLASLt is faster ...
 constexpr int64_t kDecodedTokens = 65;  // ... and from here on where it needs decoded weights
-
-// The block's sums of rows n0 ... and tokens t0 ... into y.
-template <typename Sum>
-__device__ __forceinline__ void store_tile(const Rows& p, const Sum (&sums)[4], Sum* shared,
-                                           int warps, int n0, int t0) {
-  if (t0 >= p.T) return;
-  sum_tile(sums, shared, warps, [&](int t, int n, Sum sum) {
-    if (t0 + t >= p.T || n0 + n >= p.N) return;
-    float value = static_cast<float>(sum);
-    if (p.row_scales != nullptr) {
-      value *= p.token_scales != nullptr ? p.row_scales[n0 + n] * p.token_scales[t0 + t]
-                                         : p.row_scales[n0 + n];
-    }
-    float* out = p.y + (t0 + t) * p.ldy + n0 + n;
-    *out = p.accumulate ? *out + value : value;
-  });
-}
-
-// Token t's channels that meet the lane's 16 bytes at `byte` of a row. Beyond a token's row lies
-// the next one's: the weights there are zero, but infinity times zero is not.
-template <typename Product>
-__device__ __forceinline__ void load_token(const Rows& p, const uint8_t* x, int byte, int q,
-                                           uint4 (&out)[Product::kLoads]) {
-  const bool inside = (byte + q * 16) * Product::kLoads < p.x_pieces_bytes;
-#pragma unroll
-  for (int l = 0; l < Product::kLoads; ++l) {
-    out[l] = inside ? reinterpret_cast<const uint4*>(x + byte * Product::kLoads)[l] : uint4{};
-  }
-}
-
-template <typename Product>
-__device__ __forceinline__ const uint8_t* token_row(const Rows& p, int t, int q) {
-  return p.x + min(t, p.T - 1) * p.ldx + q * 16 * Product::kLoads;
-}
 
 template <int kUnroll>
 __device__ __forceinline__ void load_pieces(uint4 (&a)[kUnroll][2], const uint8_t* row0,
@@ -133,100 +92,6 @@ __global__ void __launch_bounds__(256) rows_kernel(const Rows p) {
 
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, warps, n0, t0 + j * 8);
-}
-
-constexpr int kStages = 6, kSegment = 1024;            // bytes of a row in a stage
-constexpr int kSegmentPitch = kSegment + kPieceBytes;  // rows begin in different banks
-constexpr int kReaders = 8;                            // warps
-constexpr int kStageBytes = kTileRows * kSegmentPitch;
-
-// The same sums for few tokens, weights through a ring. A block has the tiles blockIdx.x, +
-// gridDim.x ...
-template <typename Product, int kTiles>
-__global__ void __launch_bounds__((kReaders + 1) * 32) rows_ring_kernel(const Rows p, int tiles) {
-  using Mma = typename Product::Mma;
-  using Sum = typename Mma::Sum;
-  constexpr int kPieces = kSegment / kPieceBytes / kReaders;  // of a stage, for a warp
-  extern __shared__ __align__(128) uint8_t stages[];
-  __shared__ Ring<kStages> ring;
-  __shared__ Sum shared[kReaders * kTileTokens8 * kTileRows];
-  launch_dependents();
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
-  const int row_bytes = p.pieces * kPieceBytes;
-  ring.init(kReaders);
-  RingCursor<kStages> at;
-  if (warp == kReaders) {
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-      const uint8_t* row = p.w + static_cast<int64_t>(min(tile * kRows + lane, p.N - 1)) * p.ldw;
-      for (int first = 0; first < row_bytes; first += kSegment) {
-        wait_barrier(&ring.empty[at.stage], at.phase ^ 1);
-        const int bytes = min(kSegment, row_bytes - first);
-        if (lane == 0) expect_bytes(&ring.full[at.stage], bytes * kRows);
-        __syncwarp();
-        if (lane < kRows) {
-          bulk_copy(stages + at.stage * kStageBytes + lane * kSegmentPitch, row + first, bytes,
-                    &ring.full[at.stage]);
-        }
-        at.advance();
-      }
-    }
-    wait_for_inputs();
-    return;
-  }
-  wait_for_inputs();
-  const uint8_t* x[kTiles];
-#pragma unroll
-  for (int j = 0; j < kTiles; ++j) x[j] = token_row<Product>(p, j * 8 + r, q);
-  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    Sum sums[kTiles][4] = {};
-    for (int first = 0; first < row_bytes; first += kSegment) {
-      uint4 b[kPieces][kTiles][Product::kLoads];
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-        const int byte = first + (warp + i * kReaders) * kPieceBytes;
-#pragma unroll
-        for (int j = 0; j < kTiles; ++j) load_token<Product>(p, x[j], byte, q, b[i][j]);
-      }
-      wait_barrier(&ring.full[at.stage], at.phase);
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) {
-        const int byte = (warp + i * kReaders) * kPieceBytes;
-        if (first + byte >= row_bytes) break;
-        const uint8_t* from = stages + at.stage * kStageBytes + r * kSegmentPitch + byte + q * 16;
-        uint32_t rows[Product::kSteps][4];
-        Product::rows(*reinterpret_cast<const uint4*>(from),
-                      *reinterpret_cast<const uint4*>(from + 8 * kSegmentPitch), rows);
-#pragma unroll
-        for (int j = 0; j < kTiles; ++j) {
-          uint32_t tokens[Product::kSteps][2];
-          Product::tokens(b[i][j], tokens);
-#pragma unroll
-          for (int s = 0; s < Product::kSteps; ++s) {
-            Mma::run(sums[j], rows[s][0], rows[s][1], rows[s][2], rows[s][3], tokens[s][0],
-                     tokens[s][1]);
-          }
-        }
-      }
-      __syncwarp();
-      if (lane == 0) arrive(&ring.empty[at.stage]);
-      at.advance();
-    }
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) store_tile(p, sums[j], shared, kReaders, tile * kRows, j * 8);
-  }
-}
-
-template <typename Product, int kTiles>
-void launch_ring(const Context& context, const Rows& p) {
-  constexpr int kBytes = kStages * kStageBytes;
-  static_assert(2 * (kBytes + 8192) <= 227 * 1024, "two blocks share a multiprocessor");
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      rows_ring_kernel<Product, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  CUDA_CHECK(allowed);
-  const int tiles = (p.N + kRows - 1) / kRows;
-  launch(context, rows_ring_kernel<Product, kTiles>,
-         dim3(balanced_blocks(tiles, 2 * cuda_device(context).multiprocessors())),
-         dim3((kReaders + 1) * 32), kBytes, p, tiles);
 }
 
 template <typename Product, int kTiles, int kUnroll>
