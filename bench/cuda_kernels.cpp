@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <string>
 
+#include "graph_timer.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/random_weight.h"
 #include "kernels/rows.h"
@@ -19,33 +19,6 @@ namespace {
 
 constexpr size_t kRotateBytes = size_t{512} << 20;
 constexpr double kReadLimit = 4.54e12;  // bytes a second of an H200, docs/performance.md
-
-// Seconds of one of `launches` launches that `record` makes.
-double time_graph(CudaDevice& device, int launches, const std::function<void()>& record) {
-  record();
-  device.synchronize();
-  CUDA_CHECK(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal));
-  record();
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  CUDA_CHECK(cudaStreamEndCapture(device.stream(), &graph));
-  CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin = nullptr, end = nullptr;
-  CUDA_CHECK(cudaEventCreate(&begin));
-  CUDA_CHECK(cudaEventCreate(&end));
-  std::vector<float> milliseconds(9);
-  for (float& ms : milliseconds) {
-    CUDA_CHECK(cudaEventRecord(begin, device.stream()));
-    CUDA_CHECK(cudaGraphLaunch(exec, device.stream()));
-    CUDA_CHECK(cudaEventRecord(end, device.stream()));
-    CUDA_CHECK(cudaEventSynchronize(end));
-    CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
-  }
-  CUDA_CHECK(cudaGraphExecDestroy(exec));
-  CUDA_CHECK(cudaGraphDestroy(graph));
-  std::sort(milliseconds.begin(), milliseconds.end());
-  return milliseconds[milliseconds.size() / 2] * 1e-3 / launches;
-}
 
 void print(const std::string& name, double seconds, double bytes) {
   std::printf("%-64s %8.2f us %7.2f TB/s %5.1f %%\n", name.c_str(), seconds * 1e6,
