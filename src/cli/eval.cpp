@@ -23,6 +23,7 @@ constexpr int64_t kMaxTaskTokens = 2048;  // of a context and its continuation
 struct EvalOptions {
   ModelOptions model;
   std::string baseline, text;
+  std::string baseline_isa;  // empty: the model's
   std::vector<std::string> protocols;
   std::vector<std::string> tasks;  // NAME=FILE
   int64_t windows = 0, limit = 0;  // 0: all
@@ -45,10 +46,10 @@ struct TextPlan {
 // A model with what scoring it needs.
 class Scored {
  public:
-  Scored(const std::string& path, const EvalOptions& options, ThreadPool& pool)
+  Scored(const std::string& path, const std::string& isa, const EvalOptions& options,
+         ThreadPool& pool)
       : checkpoint_(load_checkpoint(path)),
-        model_(checkpoint_, pool, chosen_isa(options.model.isa),
-               options.model.kernels.require_sparse),
+        model_(checkpoint_, pool, isa, options.model.kernels.require_sparse),
         kv_type_(kv_type_of(options.model.kv)) {
     explain_kernels(model_, options.model.kernels);
   }
@@ -244,7 +245,7 @@ int evaluate(const EvalOptions& options) {
   const std::string isa = chosen_isa(options.model.isa);
   ThreadPool pool(chosen_threads(options.model.threads));
   const std::string path = resolve_model_path(options.model.model).string();
-  Scored model(path, options, pool);
+  Scored model(path, isa, options, pool);
   const ModelConfig& config = model.config();
   const Tokenizer tokenizer(model.checkpoint().tokenizer);
   std::vector<Document> documents;
@@ -253,7 +254,9 @@ int evaluate(const EvalOptions& options) {
   model.reserve(longest);
   std::optional<Scored> baseline;
   if (!options.baseline.empty()) {
-    baseline.emplace(resolve_model_path(options.baseline).string(), options, pool);
+    const std::string baseline_isa =
+        options.baseline_isa.empty() ? isa : chosen_isa(options.baseline_isa);
+    baseline.emplace(resolve_model_path(options.baseline).string(), baseline_isa, options, pool);
     if (baseline->config().vocab_size != config.vocab_size) {
       fail(ErrorKind::usage, "--baseline: vocabulary of {} tokens, the model has {}",
            baseline->config().vocab_size, config.vocab_size);
@@ -299,6 +302,10 @@ void add_eval(CLI::App& app, Action& action) {
   verb->add_option("--baseline", options->baseline,
                    "Model to compare with, on protocol B's windows")
       ->type_name("MODEL");
+  verb->add_option("--baseline-isa", options->baseline_isa,
+                   "What runs the baseline: avx512, avx2, ref or cuda (what runs the model)")
+      ->needs("--baseline")
+      ->type_name("NAME");
   verb->add_option("--task", options->tasks, "NAME=FILE; may be repeated")
       ->type_name("NAME=FILE")
       ->expected(1)

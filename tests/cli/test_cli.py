@@ -584,8 +584,20 @@ def test_eval_reports_texts_and_tasks_with_errors(tmp_path):
     assert last_word["acc"]["value"] == 1.0 and last_word["perplexity"]["value"] < 3
 
 
+@needs_model
+def test_eval_compares_kernel_sets_on_one_model(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 60)
+    result = tandem("eval", "--text", text, "--windows", "1", "--isa", "avx2", "--baseline", MODEL,
+                    "--baseline-isa", "ref", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)["texts"][0]
+    assert found["log_ratio"]["stderr"] > 0 and abs(found["log_ratio"]["value"]) < 0.05
+    assert 0 < found["kl_divergence"]["value"] < 0.05 and found["top1_agreement"]["value"] > 0.9
+
+
 @pytest.mark.parametrize("args, part", [
-    ([], "nothing to evaluate"), (["--ppl", "B"], "--text"), (["--text", "x", "--ppl", "F"], "A, B, C, D or E"),
+    (["--text", "x", "--baseline-isa", "ref"], "--baseline"), ([], "nothing to evaluate"), (["--ppl", "B"], "--text"), (["--text", "x", "--ppl", "F"], "A, B, C, D or E"),
     (["--ppl", "D"], "--text"), (["--ppl", "D", "--text", "x", "--baseline", "y"], "protocol B"),
     (["--task", "piqa"], "NAME=FILE"), (["--baseline", "x", "--text", "y", "--ppl", "A"], "protocol B")])
 def test_eval_usage_errors(args, part):

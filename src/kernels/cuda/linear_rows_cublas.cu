@@ -14,19 +14,54 @@ namespace {
 
 constexpr int64_t kMostRows = 65535;  // of a grid's second dimension
 
-// y (+)= sums * scales. token_scales null: none.
-template <typename Sum>
+template <typename T, int kEach>
+struct alignas(sizeof(T) * kEach) Neighbours {
+  T of[kEach];
+};
+
+// y (+)= sums * scales, kEach neighbouring rows a thread. token_scales null: none.
+template <typename Sum, int kEach>
 __global__ void scale_sums(const Sum* sums, const float* row_scales, const float* token_scales,
                            float* y, int64_t ldy, int N, bool accumulate) {
+  using Floats = Neighbours<float, kEach>;
   launch_dependents();
   wait_for_inputs();
-  const int n = blockIdx.x * blockDim.x + threadIdx.x;
+  const int n = (blockIdx.x * blockDim.x + threadIdx.x) * kEach;
   const int64_t t = blockIdx.y;
   if (n >= N) return;
-  const float scale = token_scales != nullptr ? row_scales[n] * token_scales[t] : row_scales[n];
-  const float value = static_cast<float>(sums[t * N + n]) * scale;
-  float& out = y[t * ldy + n];
-  out = accumulate ? out + value : value;
+  const auto sum = *reinterpret_cast<const Neighbours<Sum, kEach>*>(sums + t * N + n);
+  const auto rows = *reinterpret_cast<const Floats*>(row_scales + n);
+  auto* to = reinterpret_cast<Floats*>(y + t * ldy + n);
+  Floats out{};
+  if (accumulate) out = *to;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const float scale = token_scales != nullptr ? rows.of[i] * token_scales[t] : rows.of[i];
+    const float value = static_cast<float>(sum.of[i]) * scale;
+    out.of[i] = accumulate ? out.of[i] + value : value;
+  }
+  *to = out;
+}
+
+// call.y holds the sums of rows `first_row` ... and tokens `first_token` ...
+template <typename Sum>
+void launch_scale(const Context& context, const MatmulCall& call, const Rows& p, int64_t first_row,
+                  int64_t first_token) {
+  const auto* sums = static_cast<const Sum*>(call.y);
+  const float* row_scales = p.row_scales + first_row;
+  const float* token_scales = p.token_scales != nullptr ? p.token_scales + first_token : nullptr;
+  float* y = p.y + first_token * p.ldy + first_row;
+  const auto run = [&](auto kernel, int each) {
+    launch(context, kernel, dim3(blocks_for(call.N, 256 * each), static_cast<unsigned>(call.T)),
+           dim3(256), 0, sums, row_scales, token_scales, y, p.ldy, static_cast<int>(call.N),
+           p.accumulate);
+  };
+  const auto places = reinterpret_cast<uintptr_t>(row_scales) | reinterpret_cast<uintptr_t>(y);
+  if (places % 16 == 0 && call.N % 4 == 0 && p.ldy % 4 == 0) {
+    run(scale_sums<Sum, 4>, 4);
+  } else {
+    run(scale_sums<Sum, 1>, 1);
+  }
 }
 
 // Bytes of rows [first, first + rows) of W as the bf16 numbers they stand for, without their
@@ -62,10 +97,7 @@ bool run_scaled(const Context& context, MatmulCall call, const Rows& p, int64_t 
       CUDA_DOOR(t == 0, t);
       return false;
     }
-    launch(context, scale_sums<Sum>, dim3(blocks_for(call.N, 256), static_cast<unsigned>(call.T)),
-           dim3(256), 0, sums, p.row_scales + first_row,
-           p.token_scales != nullptr ? p.token_scales + t : nullptr, p.y + t * p.ldy + first_row,
-           p.ldy, static_cast<int>(call.N), p.accumulate);
+    launch_scale<Sum>(context, call, p, first_row, t);
   }
   return true;
 }
