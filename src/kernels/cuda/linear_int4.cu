@@ -186,7 +186,7 @@ void run_int4_few(const Context& context, const PackedWeight& w, const Activatio
   p.ldx = static_cast<int>(x.K_padded());
   p.y = y;
   p.ldy = ldy;
-  p.pieces = stream_pieces(w.K);
+  p.pieces = stream_pieces<Int4Piece<kPieceChannels / P::kGroups>>(w.K);
   p.N = static_cast<int>(w.N);
   p.T = static_cast<int>(x.T);
   p.accumulate = accumulate;
