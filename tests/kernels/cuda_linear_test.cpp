@@ -35,8 +35,7 @@ constexpr Shape kShapes[] = {
     {0, 32, 64, "no tokens"},
     {1, 4096, 4096, "a real matrix"},
     {5, 512, 14336, "a real depth"},
-    {16, 40, 14336, "a depth for four blocks"},
-    {15, 40, 28672, "a depth for eight blocks"},
+    {16, 40, 14336, "too deep for shared memory"},
 };
 
 std::vector<Encoding> encodings_of(Packing packing) {
