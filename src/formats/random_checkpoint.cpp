@@ -165,7 +165,8 @@ Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, 
   if (maker != nullptr && make_elsewhere(*maker, seed, sheet)) return sheet;
   sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N) * encoding.row_bytes(K));
   const bool has_scales =
-      encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
+      encoding.packing == Packing::int8_channel || encoding.packing == Packing::llm_int8 ||
+      encoding.packing == Packing::int4_group ||
       encoding.packing == Packing::int4_group_24 || encoding.is_fp8() || encoding.is_lookup();
   if (has_scales) {
     sheet.scales = std::make_shared<Buffer>(static_cast<size_t>(N * encoding.groups_per_row(K)) *
@@ -231,7 +232,8 @@ Encoding encoding_of(std::string_view name) {
   constexpr std::string_view kNames[] = {
       "bf16", "f16",      "int8",    "int4-g32",        "int4-g64",     "int4-g128",    "q4_0",
       "q4_1", "q8_0",     "fp8",     "fp8-weight-only", "nf4",          "fp4",          "q4_k",
-      "q6_k", "bf16-2:4", "f16-2:4", "int4-g32-2:4",    "int4-g64-2:4", "int4-g128-2:4"};
+      "q6_k", "bf16-2:4", "f16-2:4", "int4-g32-2:4",    "int4-g64-2:4", "int4-g128-2:4",
+      "llm-int8"};
   const Encoding encodings[] = {kBF16,
                                 kF16,
                                 int8_channel(ScaleType::bf16),
@@ -251,7 +253,8 @@ Encoding encoding_of(std::string_view name) {
                                 kF16_24,
                                 int4_group_24(32, ScaleType::f16),
                                 int4_group_24(64, ScaleType::f16),
-                                int4_group_24(128, ScaleType::f16)};
+                                int4_group_24(128, ScaleType::f16),
+                                kLlmInt8};
   const auto* found = std::ranges::find(kNames, name);
   if (found == std::end(kNames)) {
     fail(ErrorKind::usage, "encoding {}; expected one of {}", quote(name), fmt::join(kNames, ", "));

@@ -42,6 +42,7 @@ bool random_rows_of(const Encoding& encoding, int64_t K, uint64_t seed, RandomRo
       rows.scale = stored(scale, ScaleType::f16);
       return true;
     case Packing::int8_channel:
+    case Packing::llm_int8:
     case Packing::int4_group:
       rows.groups = encoding.groups_per_row(K);
       rows.scale_bytes = static_cast<int64_t>(scale_bytes(encoding.scale_type));

@@ -22,7 +22,7 @@ TEST(RandomRows, WordsAreSplitMix64ByPosition) {
 
 TEST(RandomRows, ARowIsAFunctionOfItsPlace) {
   for (const Encoding& encoding :
-       {kBF16, kF16, int8_channel(ScaleType::bf16), kQ4_0, kQ4_1, kQ8_0,
+       {kBF16, kF16, int8_channel(ScaleType::bf16), kLlmInt8, kQ4_0, kQ4_1, kQ8_0,
         int4_group(32, ScaleType::f16), int4_group(128, ScaleType::f32)}) {
     SCOPED_TRACE(encoding.name());
     constexpr int64_t kK = 1152;
