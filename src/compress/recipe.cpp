@@ -66,8 +66,7 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
     if (is_gguf_name(name)) {
       fail(ErrorKind::usage,
            "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, llm-int8, int4, "
-           "fp8 "
-           "or nf4, or an output named *.gguf",
+           "fp8 or nf4, or an output named *.gguf",
            name);
     }
     fail(ErrorKind::usage,

@@ -1,16 +1,12 @@
 #include "formats/random_checkpoint.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/random.h"
 #include "formats/validate.h"
-#include "tensor/dtype.h"
-#include "tensor/sparse.h"
 
 namespace tandem {
 namespace {
@@ -25,155 +21,32 @@ struct Sheet {
   std::shared_ptr<Buffer> data, scales;
 };
 
-void fill_plain(Packing packing, int64_t count, Random& random, std::byte* row, float deviation) {
-  for (int64_t k = 0; k < count; ++k) {
-    const float value = near_normal(random.next()) * deviation;
-    const uint16_t half = packing == Packing::f16 ? float_to_f16(value) : float_to_bf16(value);
-    std::memcpy(row + 2 * k, &half, 2);
-  }
-}
-
-void fill_random_bytes(Random& random, std::byte* row, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 8) {
-    const uint64_t word = random.next();
-    std::memcpy(row + i, &word, std::min<size_t>(8, bytes - i));
-  }
-}
-
-// Codes of about normal numbers, as a row has whose largest is 448.
-constexpr float kFp8Deviation = 110;
-
-void fill_fp8(const Sheet& sheet, Random& random, std::byte* row) {
-  for (int64_t k = 0; k < sheet.K; ++k) {
-    row[k] = static_cast<std::byte>(float_to_e4m3(near_normal(random.next()) * kFp8Deviation));
-  }
-}
-
-// Blocks of GGUF: random codes under a constant scale and minimum.
-void fill_blocks(const Sheet& sheet, Random& random, std::byte* row, float scale, float min) {
-  const size_t bytes = sheet.encoding.row_bytes(sheet.K), block = sheet.encoding.row_bytes(32);
-  fill_random_bytes(random, row, bytes);
-  for (size_t at = 0; at < bytes; at += block) {
-    store_scale(row + at, ScaleType::f16, scale);
-    if (sheet.encoding.packing == Packing::q4_1) store_scale(row + at + 2, ScaleType::f16, min);
-  }
-}
-
-// Random codes under scales and minimums that are all alike.
-void fill_super_blocks(const Sheet& sheet, Random& random, std::byte* row, float deviation) {
-  const size_t bytes = sheet.encoding.row_bytes(sheet.K), block = sheet.encoding.row_bytes(256);
-  fill_random_bytes(random, row, bytes);
-  for (std::byte* p = row; p < row + bytes; p += block) {
-    if (sheet.encoding.packing == Packing::q4_k) {
-      const float d = deviation / 4.61f / 32;  // of all scales 32, of all minimums 30
-      store_scale(p, ScaleType::f16, d);
-      store_scale(p + 2, ScaleType::f16, 8 * d);
-      std::memset(p + 4, 0xA0, 4);
-      std::memset(p + 8, 0x5E, 4);
-      std::memset(p + 12, 0xE0, 4);
-    } else {
-      std::memset(p + 192, 32, 16);
-      store_scale(p + 208, ScaleType::f16, deviation / 18.5f / 32);
-    }
-  }
-}
-
-// The six pairs of places, equally often.
-void fill_places(const Sheet& sheet, Random& random, std::byte* row) {
-  std::byte* places = row + sheet.encoding.row_bytes(sheet.K) - static_cast<size_t>(sheet.K / 8);
-  for (int64_t i = 0; i < sheet.K / 8; ++i) {
-    const uint64_t pair = random.below(36);
-    places[i] = static_cast<std::byte>(kPlaces24[pair % 6] | kPlaces24[pair / 6] << 4);
-  }
-}
-
-void fill_row(const Sheet& sheet, uint64_t seed, int64_t n) {
-  const Encoding& encoding = sheet.encoding;
-  Random random(random_row_key(seed, sheet.K, n));
-  std::byte* row = sheet.data->data() + static_cast<size_t>(n) * encoding.row_bytes(sheet.K);
-  const auto kept = encoding.is_sparse() ? sheet.K / 2 : sheet.K;
-  const float deviation = 1.0f / std::sqrt(static_cast<float>(kept));
-  // Uniform codes of 4 and of 8 bits deviate by 4.61 and 73.9, of nf4 and fp4 by 0.517 and 0.487.
-  const float nibble = deviation / 4.61f, byte = deviation / 73.9f;
-  switch (encoding.packing) {
-    case Packing::bf16:
-    case Packing::f16:
-      fill_plain(encoding.packing, sheet.K, random, row, deviation);
-      return;
-    case Packing::bf16_24:
-    case Packing::f16_24:
-      fill_plain(encoding.packing == Packing::f16_24 ? Packing::f16 : Packing::bf16, kept, random,
-                 row, deviation);
-      fill_places(sheet, random, row);
-      return;
-    case Packing::q4_k:
-    case Packing::q6_k:
-      fill_super_blocks(sheet, random, row, deviation);
-      return;
-    case Packing::q8_0:
-      fill_blocks(sheet, random, row, byte, 0);
-      return;
-    case Packing::q4_0:
-    case Packing::q4_1:
-      fill_blocks(sheet, random, row, nibble, -7.5f * nibble);
-      return;
-    default:
-      break;
-  }
-  if (encoding.is_fp8()) {
-    fill_fp8(sheet, random, row);
-  } else {
-    fill_random_bytes(random, row, encoding.row_bytes(sheet.K));
-  }
-  if (encoding.is_sparse()) fill_places(sheet, random, row);
-  const int64_t groups = encoding.groups_per_row(sheet.K);
-  const size_t step = scale_bytes(encoding.scale_type);
-  const float scale = encoding.is_fp8() ? deviation / kFp8Deviation
-                      : encoding.is_lookup()
-                          ? deviation / (encoding.packing == Packing::nf4 ? 0.517f : 0.487f)
-                      : encoding.bits() == 8 ? byte
-                                             : nibble;
-  for (int64_t g = 0; g < groups; ++g) {
-    store_scale(sheet.scales->data() + static_cast<size_t>(n * groups + g) * step,
-                encoding.scale_type, scale);
-  }
-}
-
-// The same rows where the maker makes them; false when it does not make this encoding's.
-bool make_elsewhere(const RowMaker& maker, uint64_t seed, Sheet& sheet) {
-  RandomRows rows;
-  if (!random_rows_of(sheet.encoding, sheet.K, seed, rows)) return false;
-  sheet.data =
-      std::make_shared<Buffer>(static_cast<size_t>(sheet.N * rows.row_bytes), maker.memory);
-  const int64_t scales_each = rows.groups * rows.scale_bytes;
-  if (scales_each > 0) {
-    sheet.scales =
-        std::make_shared<Buffer>(static_cast<size_t>(sheet.N * scales_each), maker.memory);
-  }
-  maker.make(rows, sheet.N, sheet.data->data(),
-             sheet.scales != nullptr ? sheet.scales->data() : nullptr);
-  return true;
-}
-
+// Where the maker makes rows, or here.
 Sheet make_sheet(const Encoding& encoding, int64_t K, int64_t N, uint64_t seed, ThreadPool& pool,
                  const RowMaker* maker) {
   if (K % encoding.block() != 0) {
     fail(ErrorKind::usage, "{} in rows of {} elements; expected a multiple of {}", encoding.name(),
          K, encoding.block());
   }
+  RandomRows rows;
+  CHECK(random_rows_of(encoding, K, seed, rows), "{}", encoding.name());
   Sheet sheet{encoding, K, N, nullptr, nullptr};
-  if (maker != nullptr && make_elsewhere(*maker, seed, sheet)) return sheet;
-  sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N) * encoding.row_bytes(K));
-  const bool has_scales =
-      encoding.packing == Packing::int8_channel || encoding.packing == Packing::llm_int8 ||
-      encoding.packing == Packing::int4_group ||
-      encoding.packing == Packing::int4_group_24 || encoding.is_fp8() || encoding.is_lookup();
-  if (has_scales) {
-    sheet.scales = std::make_shared<Buffer>(static_cast<size_t>(N * encoding.groups_per_row(K)) *
-                                            scale_bytes(encoding.scale_type));
+  DeviceMemory* memory = maker != nullptr ? maker->memory : nullptr;
+  const int64_t scales_each = rows.groups * rows.scale_bytes;
+  sheet.data = std::make_shared<Buffer>(static_cast<size_t>(N * rows.row_bytes), memory);
+  if (scales_each > 0) {
+    sheet.scales = std::make_shared<Buffer>(static_cast<size_t>(N * scales_each), memory);
+  }
+  std::byte* scales = scales_each > 0 ? sheet.scales->data() : nullptr;
+  if (maker != nullptr) {
+    maker->make(rows, N, sheet.data->data(), scales);
+    return sheet;
   }
   pool.parallel_for(N, 64, [&](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; ++n) fill_row(sheet, seed, n);
+    for (int64_t n = begin; n < end; ++n) {
+      make_random_row(rows, n, sheet.data->data() + n * rows.row_bytes,
+                      scales != nullptr ? scales + n * scales_each : nullptr);
+    }
   });
   return sheet;
 }

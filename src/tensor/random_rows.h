@@ -34,22 +34,51 @@ TANDEM_HOST_AND_DEVICE inline float near_normal(uint64_t word) {
   return static_cast<float>(sum - 2 * 65535) * (1.0f / 37837.0f);
 }
 
-// What random rows of K elements are made of, so that a row times a vector keeps its size: plain
-// numbers near_normal(word) * deviation; else random codes under one scale and minimum.
+// What random rows of K elements are made of, so that a row times a vector keeps its size. In the
+// order of its bytes: near_normal(word) * deviation in `numbers`, or else random bytes, every block
+// of them with the same header; behind them the places of 2:4; in a plane of their own the scales,
+// all alike.
 struct RandomRows {
-  Packing packing = Packing::f32;
+  enum class Numbers : uint8_t { none, bf16, f16, e4m3 };
+  static constexpr int64_t kMostHeader = 20;
+
   int64_t K = 0;
   uint64_t seed = 0;
   int64_t row_bytes = 0;
-  int64_t block_bytes = 0;  // of 32 elements that begin with scale and minimum; 0: no such blocks
-  int64_t groups = 0;       // scales of a row in a plane of their own; 0: none
-  int64_t scale_bytes = 0;  // of one of them
+  Numbers numbers = Numbers::none;
+  int64_t count = 0;  // of numbers
   float deviation = 0;
-  uint32_t scale = 0, min = 0;  // as stored, in the low bytes
-  bool has_min = false;
+  int64_t code_bytes = 0;   // where there are no numbers
+  int64_t block_bytes = 0;  // of codes with one header; 0: none have
+  int64_t header_at = 0, header_bytes = 0;
+  uint8_t header[kMostHeader] = {};
+  int64_t place_bytes = 0;
+  int64_t groups = 0;       // scales of a row; 0: none
+  int64_t scale_bytes = 0;  // of one of them
+  uint32_t scale = 0;       // as stored, in the low bytes
 };
 
-// False when rows of this encoding are not made this way. K is a multiple of the block.
+// Byte `at` of a row's codes: of random words in their order, or of the header.
+TANDEM_HOST_AND_DEVICE inline uint8_t random_code(const RandomRows& rows, uint64_t row_key,
+                                                  int64_t at) {
+  if (rows.block_bytes > 0) {
+    const int64_t in_header = at % rows.block_bytes - rows.header_at;
+    if (in_header >= 0 && in_header < rows.header_bytes) return rows.header[in_header];
+  }
+  return static_cast<uint8_t>(random_word(row_key, at / 8) >> (at % 8 * 8));
+}
+
+// Byte i of a row's places: two of the six nibbles of tensor/sparse.h, each equally often.
+TANDEM_HOST_AND_DEVICE inline uint8_t random_places(const RandomRows& rows, uint64_t row_key,
+                                                    int64_t i) {
+  constexpr uint32_t kNibbles = 0xED9C84;  // kPlaces24
+  const int64_t before = rows.count + (rows.code_bytes + 7) / 8;
+  const auto pair = static_cast<uint32_t>(random_word(row_key, before + i) % 36);
+  return static_cast<uint8_t>((kNibbles >> (pair % 6 * 4) & 15) | (kNibbles >> (pair / 6 * 4) & 15)
+                                                                      << 4);
+}
+
+// K is a multiple of the encoding's block. False when nothing makes rows of this encoding.
 bool random_rows_of(const Encoding& encoding, int64_t K, uint64_t seed, RandomRows& rows);
 
 // Row n: data [row_bytes], scales [groups * scale_bytes].

@@ -29,9 +29,9 @@ ModelConfig small_config() {
 
 TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   ThreadPool pool(2);
-  for (const char* name :
-       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0", "bf16-2:4", "f16-2:4",
-        "int4-g32-2:4", "int4-g128-2:4", "q4_k", "q6_k", "fp8", "fp8-weight-only", "nf4", "fp4", "llm-int8"}) {
+  for (const char* name : {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0",
+                           "bf16-2:4", "f16-2:4", "int4-g32-2:4", "int4-g128-2:4", "q4_k", "q6_k",
+                           "fp8", "fp8-weight-only", "nf4", "fp4", "llm-int8"}) {
     const Encoding encoding = encoding_of(name);
     ModelConfig config = small_config();
     if (encoding.is_super()) config.width = 256;
@@ -66,8 +66,8 @@ TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
 // A maker's rows are the host's: here one that makes them in the host's memory.
 TEST(RandomCheckpoint, IsTheSameWhoeverMakesItsRows) {
   ThreadPool pool(2);
-  for (const char* name :
-       {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0"}) {
+  for (const char* name : {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0",
+                           "bf16-2:4", "fp8", "int4-g128-2:4", "nf4"}) {
     int sheets = 0;
     const RowMaker maker{
         nullptr, [&](const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) {

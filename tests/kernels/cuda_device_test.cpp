@@ -48,7 +48,15 @@ const Encoding kMade[] = {kBF16,
                           int4_group(128, ScaleType::f16),
                           kQ4_0,
                           kQ4_1,
-                          kQ8_0};
+                          kQ8_0,
+                          kQ4_K,
+                          kQ6_K,
+                          kNF4,
+                          kFP4,
+                          fp8_channel(ScaleType::bf16),
+                          kBF16_24,
+                          kF16_24,
+                          int4_group_24(128, ScaleType::f16)};
 
 TEST_F(CudaDeviceTest, IsDescribedWithoutBeingOpened) {
   const DeviceFacts facts = describe_device("cuda");
@@ -86,7 +94,7 @@ TEST_F(CudaDeviceTest, MemoryThatIsNotThereIsRefusedWithBothNumbers) {
 TEST_F(CudaDeviceTest, RandomRowsOfSmallSheets) {
   std::vector<int64_t> all(33);
   for (size_t n = 0; n < all.size(); ++n) all[n] = static_cast<int64_t>(n);
-  for (const Encoding& encoding : kMade) expect_host_rows(encoding, 33, 384, all);
+  for (const Encoding& encoding : kMade) expect_host_rows(encoding, 33, 768, all);
 }
 
 // At the shapes of large models the host makes again the first, the last and some between.

@@ -110,9 +110,12 @@ def differing(name, what, texts, expected, found):
 
 
 def llama_ids(programs, path, text):
-    """llama-completion's ids of a prompt, BOS included. What it logs can lose its last lines, then once more."""
+    """llama-completion's ids of a prompt, BOS included.
+
+    What it logs can lose its last lines: tokens that follow keep those of the prompt, and it is asked again.
+    """
     for _ in range(20):
-        _, log = output_of(programs.llama / "llama-completion", "-m", path, "-p", text, "-n", "1", "-no-cnv",
+        _, log = output_of(programs.llama / "llama-completion", "-m", path, "-p", text, "-n", "16", "-no-cnv",
                            "--no-escape", "--verbose-prompt", "-t", "2", "-fa", "off", "--temp", "0")
         ids = [int(i) for i in re.findall(r" I +(\d+) -> '", log)]
         if f"number of tokens in prompt = {len(ids)}\n" in log:

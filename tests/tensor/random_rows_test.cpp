@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "tensor/dtype.h"
 #include "tensor/finite.h"
+#include "tensor/sparse.h"
 #include "tensor/weight.h"
 
 namespace tandem {
@@ -22,10 +23,12 @@ TEST(RandomRows, WordsAreSplitMix64ByPosition) {
 
 TEST(RandomRows, ARowIsAFunctionOfItsPlace) {
   for (const Encoding& encoding :
-       {kBF16, kF16, int8_channel(ScaleType::bf16), kLlmInt8, kQ4_0, kQ4_1, kQ8_0,
-        int4_group(32, ScaleType::f16), int4_group(128, ScaleType::f32)}) {
+       {kBF16, kF16, int8_channel(ScaleType::bf16), kLlmInt8, kQ4_0, kQ4_1, kQ8_0, kQ4_K, kQ6_K,
+        kNF4, kFP4, fp8_channel(ScaleType::bf16), fp8_weight(ScaleType::bf16), kBF16_24, kF16_24,
+        int4_group(32, ScaleType::f16), int4_group(128, ScaleType::f32),
+        int4_group_24(128, ScaleType::f16)}) {
     SCOPED_TRACE(encoding.name());
-    constexpr int64_t kK = 1152;
+    constexpr int64_t kK = 1280;
     RandomRows rows;
     ASSERT_TRUE(random_rows_of(encoding, kK, 5, rows));
     std::vector<std::byte> data(static_cast<size_t>(rows.row_bytes)), again(data.size());
@@ -40,6 +43,7 @@ TEST(RandomRows, ARowIsAFunctionOfItsPlace) {
 
     const Weight weight{encoding, 1, kK, data.data(), scales.empty() ? nullptr : scales.data()};
     EXPECT_TRUE(row_is_finite(weight, 0));
+    if (encoding.is_sparse()) EXPECT_EQ(first_bad_places(weight, 0), -1);
     std::vector<float> values(kK);
     decode_row(weight, 0, values.data());
     double squares = 0;
@@ -62,7 +66,7 @@ TEST(RandomRows, PlainNumbersAreTheWordsOfTheirPlace) {
 
 TEST(RandomRows, OtherEncodingsSaySo) {
   RandomRows rows;
-  EXPECT_FALSE(random_rows_of(kQ4_K, 256, 1, rows));
+  EXPECT_FALSE(random_rows_of(kQ5_K, 256, 1, rows));
 }
 
 }  // namespace

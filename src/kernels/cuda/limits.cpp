@@ -122,6 +122,7 @@ DeviceLimits cuda_measure_limits(CudaDevice& device) {
     add_gemm(device, watch, ActType::bf16, kBF16, limits);
     add_gemm(device, watch, ActType::f16, kF16, limits);
     add_gemm(device, watch, ActType::int8_token, int8_channel(ScaleType::bf16), limits);
+    add_gemm(device, watch, ActType::fp8_token, fp8_channel(ScaleType::bf16), limits);
   }
   return limits;
 }

@@ -1,6 +1,7 @@
 // Rows of random weights, made where they are used: the twin of make_random_row, to the bit.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device_work.h"
@@ -8,34 +9,30 @@
 namespace tandem {
 namespace {
 
-// One block of threads a row.
-__global__ void plain_rows(const RandomRows rows, int64_t N, uint16_t* data) {
+__device__ void put_number(const RandomRows& rows, uint64_t word, int64_t k, uint8_t* row) {
+  const float value = near_normal(word) * rows.deviation;
+  if (rows.numbers == RandomRows::Numbers::e4m3) {
+    row[k] = __nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3);
+    return;
+  }
+  reinterpret_cast<uint16_t*>(row)[k] = rows.numbers == RandomRows::Numbers::f16
+                                            ? __half_as_ushort(__float2half_rn(value))
+                                            : __bfloat16_as_ushort(__float2bfloat16_rn(value));
+}
+
+// One block of threads a row. Rows of 16-bit numbers are of even bytes.
+__global__ void random_rows(const RandomRows rows, int64_t N, uint8_t* data, uint8_t* scales) {
   for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
     const uint64_t key = random_row_key(rows.seed, rows.K, n);
-    for (int64_t k = threadIdx.x; k < rows.K; k += blockDim.x) {
-      const float value = near_normal(random_word(key, k)) * rows.deviation;
-      data[n * rows.K + k] = rows.packing == Packing::f16
-                                 ? __half_as_ushort(__float2half_rn(value))
-                                 : __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    uint8_t* row = data + n * rows.row_bytes;
+    for (int64_t k = threadIdx.x; k < rows.count; k += blockDim.x) {
+      put_number(rows, random_word(key, k), k, row);
     }
-  }
-}
-
-// A byte of a row of codes: of its random words, or of the numbers that begin each block.
-__device__ uint8_t code_byte(const RandomRows& rows, uint64_t key, int64_t at) {
-  if (rows.block_bytes > 0) {
-    const int64_t in_block = at % rows.block_bytes;
-    if (in_block < 2) return static_cast<uint8_t>(rows.scale >> (8 * in_block));
-    if (rows.has_min && in_block < 4) return static_cast<uint8_t>(rows.min >> (8 * (in_block - 2)));
-  }
-  return static_cast<uint8_t>(random_word(key, at / 8) >> (at % 8 * 8));
-}
-
-__global__ void code_rows(const RandomRows rows, int64_t N, uint8_t* data, uint8_t* scales) {
-  for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
-    const uint64_t key = random_row_key(rows.seed, rows.K, n);
-    for (int64_t at = threadIdx.x; at < rows.row_bytes; at += blockDim.x) {
-      data[n * rows.row_bytes + at] = code_byte(rows, key, at);
+    for (int64_t at = threadIdx.x; at < rows.code_bytes; at += blockDim.x) {
+      row[at] = random_code(rows, key, at);
+    }
+    for (int64_t i = threadIdx.x; i < rows.place_bytes; i += blockDim.x) {
+      row[rows.row_bytes - rows.place_bytes + i] = random_places(rows, key, i);
     }
     const int64_t bytes = rows.groups * rows.scale_bytes;
     for (int64_t at = threadIdx.x; at < bytes; at += blockDim.x) {
@@ -49,12 +46,8 @@ __global__ void code_rows(const RandomRows rows, int64_t N, uint8_t* data, uint8
 void cuda_random_rows(const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales,
                       cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(N < 65536 ? N : 65536);
-  if (rows.packing == Packing::bf16 || rows.packing == Packing::f16) {
-    plain_rows<<<blocks, 256, 0, stream>>>(rows, N, reinterpret_cast<uint16_t*>(data));
-  } else {
-    code_rows<<<blocks, 256, 0, stream>>>(rows, N, reinterpret_cast<uint8_t*>(data),
+  random_rows<<<blocks, 256, 0, stream>>>(rows, N, reinterpret_cast<uint8_t*>(data),
                                           reinterpret_cast<uint8_t*>(scales));
-  }
   CUDA_CHECK(cudaGetLastError());
 }
 
