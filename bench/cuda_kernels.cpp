@@ -48,10 +48,10 @@ struct Bench {
     for (const int64_t T : {1, 8, 16, 32, 128, 1024}) {
       const int64_t padded = (K + 31) / 32 * 32;
       Buffer x(static_cast<size_t>(T * K * 4), &device), y(static_cast<size_t>(T * N * 4), &device);
-      Buffer codes(static_cast<size_t>(T * padded * 2), &device);
+      Buffer codes(static_cast<size_t>(T * padded * 3), &device);
       Buffer scales(static_cast<size_t>(T * padded / 8 + 256), &device),
           sums(scales.size_bytes(), &device);
-      const std::vector<float> values = random_floats(T * K, 2);
+      const std::vector<float> values = random_inputs(kernel.act_type, T * K, 2);
       device.upload(x.data(), values.data(), values.size() * 4);
       const Activations act{kernel.act_type,
                             T,
@@ -175,6 +175,7 @@ struct Bench {
       if (kernel.packing == Packing::q4_1) encoding = kQ4_1;
       if (kernel.packing == Packing::q8_0) encoding = kQ8_0;
       if (kernel.packing == Packing::int8_channel) encoding = int8_channel(ScaleType::bf16);
+      if (kernel.packing == Packing::llm_int8) encoding = kLlmInt8;
       if (kernel.packing == Packing::int4_group) encoding = int4_group(128, ScaleType::f16);
       if (kernel.packing == Packing::fp8_channel) encoding = fp8_channel(ScaleType::bf16);
       if (kernel.packing == Packing::fp8_weight) encoding = fp8_weight(ScaleType::bf16);

@@ -82,11 +82,31 @@ void add_table_sources(RowStream& stream, const NamedTensor& tensor, const Encod
                              "U8", length, std::move(state)));
 }
 
+// Those of LLM.int8(), as bitsandbytes names them.
+void add_llm_int8_sources(RowStream& stream, const NamedTensor& tensor,
+                          std::vector<TensorSource>& out) {
+  const int64_t N = tensor.weight.N, K = tensor.weight.K;
+  const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+  out.push_back(row_source(
+      stream, tensor, tensor.name, "I8", {N, K}, static_cast<size_t>(K),
+      [K](const float* row, std::byte* to) { llm_int8_codes(row, K, to); }));
+  out.push_back(row_source(stream, tensor, module + ".SCB", "F32", {N}, sizeof(float),
+                           [K](const float* row, std::byte* to) {
+                             const float magnitude = llm_int8_magnitude(row, K);
+                             std::memcpy(to, &magnitude, sizeof magnitude);
+                           }));
+  TensorSource format =
+      bytes_source(stream, tensor, module + ".weight_format", "U8", 1, std::string(1, '\0'));
+  format.shape.clear();  // a scalar
+  out.push_back(std::move(format));
+}
+
 // The tensors of a quantized matrix. They are written far apart, since a safetensors file is
 // ordered by the size of its elements; so each is made from the source anew rather than kept.
 void add_quantized_sources(RowStream& stream, const NamedTensor& tensor, const Encoding& encoding,
                            std::vector<TensorSource>& out) {
   if (encoding.is_lookup()) return add_table_sources(stream, tensor, encoding, out);
+  if (encoding.packing == Packing::llm_int8) return add_llm_int8_sources(stream, tensor, out);
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
   const int64_t groups = encoding.groups_per_row(K);
   const auto codes = [K, encoding](const float* row, std::byte* to) {
@@ -148,7 +168,7 @@ void check_not_compressed(const Checkpoint& source) {
   for (const auto& [name, weight] : source.tensors) {
     const Encoding& encoding = weight.encoding;
     if (encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
-        encoding.is_fp8() || encoding.is_lookup()) {
+        encoding.packing == Packing::llm_int8 || encoding.is_fp8() || encoding.is_lookup()) {
       fail(ErrorKind::usage, "{}: {} is already {}, expected a model that is not compressed",
            source.path.string(), quote(name), weight.encoding.name());
     }

@@ -27,7 +27,8 @@ Recipe gguf_recipe(const std::string& name) {
   for (const Encoding& encoding : kGgufEncodings) {
     if (encoding.name() == name) return {name, encoding, 0, Container::gguf};
   }
-  const bool is_folder_name = name == "int8" || name == "int4" || name == "fp8" || name == "nf4";
+  const bool is_folder_name =
+      name == "int8" || name == "llm-int8" || name == "int4" || name == "fp8" || name == "nf4";
   fail(ErrorKind::usage, "recipe {}: {} a GGUF file, expected one of {}", quote(name),
        is_folder_name ? "is none that can be held by" : "unknown for", gguf_names());
 }
@@ -57,17 +58,20 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
     refuse_group(name, group);
     return {name, kNF4, kNF4.group};
   }
+  if (name == "llm-int8") {
+    refuse_group(name, group);
+    return {name, kLlmInt8};
+  }
   if (name != "bf16" && name != "int8" && name != "fp8") {
     if (is_gguf_name(name)) {
-      fail(
-          ErrorKind::usage,
-          "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, int4, fp8 or nf4, "
-          "or an output named *.gguf",
-          name);
+      fail(ErrorKind::usage,
+           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, llm-int8, int4, "
+           "fp8 or nf4, or an output named *.gguf",
+           name);
     }
     fail(ErrorKind::usage,
-         "recipe {}: unknown, expected one of bf16, int8, int4, fp8, nf4; for GGUF {}", quote(name),
-         gguf_names());
+         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4; for GGUF {}",
+         quote(name), gguf_names());
   }
   refuse_group(name, group);
   return {name,
@@ -80,10 +84,11 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
 namespace {
 
 std::string bitsandbytes_config_json(const Recipe& recipe) {
+  const bool is_nibbles = recipe.encoding.is_lookup();
   const Json config = {
       {"quant_method", "bitsandbytes"},
-      {"load_in_4bit", true},
-      {"load_in_8bit", false},
+      {"load_in_4bit", is_nibbles},
+      {"load_in_8bit", !is_nibbles},
       {"bnb_4bit_quant_type", recipe.encoding.packing == Packing::nf4 ? "nf4" : "fp4"},
       {"bnb_4bit_use_double_quant", false},
       {"bnb_4bit_compute_dtype", "bfloat16"},
@@ -99,7 +104,9 @@ std::string bitsandbytes_config_json(const Recipe& recipe) {
 
 std::string quantization_config_json(const Recipe& recipe) {
   if (!recipe.quantizes()) return {};
-  if (recipe.encoding.is_lookup()) return bitsandbytes_config_json(recipe);
+  if (recipe.encoding.is_lookup() || recipe.encoding.packing == Packing::llm_int8) {
+    return bitsandbytes_config_json(recipe);
+  }
   const bool is_float = recipe.encoding.is_fp8(), is_whole_row = recipe.group == 0;
   const char* type = is_float ? "float" : "int";
   Json weights = {{"num_bits", recipe.encoding.bits()},

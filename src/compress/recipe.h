@@ -12,7 +12,7 @@ namespace tandem {
 enum class Container : uint8_t { hf_folder, gguf };
 
 struct Recipe {
-  std::string name;   // folder: "bf16", "int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
+  std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;

@@ -1,6 +1,7 @@
 #include "compress/rtn.h"
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -78,6 +79,19 @@ bool round_row_to_bf16(float* row, int64_t K) {
 
 void store_row_bf16(const float* row, int64_t K, std::byte* out) {
   for (int64_t k = 0; k < K; ++k) store_bf16(row[k], out + 2 * k);
+}
+
+float llm_int8_magnitude(const float* row, int64_t K) {
+  return std::bit_cast<float>(max_magnitude_bits(row, K));
+}
+
+void llm_int8_codes(const float* row, int64_t K, std::byte* codes) {
+  const float magnitude = llm_int8_magnitude(row, K), factor = 127.0f / magnitude;
+  for (int64_t k = 0; k < K; ++k) {
+    // A magnitude so small that the factor overflows leaves no row but zeros in 16 bits.
+    const float code = std::isfinite(factor) ? std::nearbyintf(row[k] * factor) : 0.0f;
+    codes[k] = static_cast<std::byte>(static_cast<int8_t>(code));
+  }
 }
 
 void rtn_scales(const float* row, int64_t K, const Encoding& encoding, std::byte* scales) {

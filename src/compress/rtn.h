@@ -27,6 +27,11 @@ void store_row_bf16(const float* row, int64_t K, std::byte* out);
 // fp8_channel) has, of a row of bf16 numbers. Groups divide K: CHECKed.
 void rtn_scales(const float* row, int64_t K, const Encoding& encoding, std::byte* scales);
 
+// LLM.int8(), as bitsandbytes quantizes a row: magnitude = max|w|, code = rne(w * (127 / magnitude));
+// a row of zeros has magnitude 0.
+float llm_int8_magnitude(const float* row, int64_t K);
+void llm_int8_codes(const float* row, int64_t K, std::byte* codes);
+
 // The codes that go with these scales, in the layout of the encoding: signed or E4M3 bytes [K], or little
 // endian int32 [K / 8] with element j of a word in bits 4j..4j+3 as q + 8.
 void rtn_codes(const float* row, int64_t K, const Encoding& encoding, std::byte* codes);

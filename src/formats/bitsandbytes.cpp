@@ -16,6 +16,8 @@ constexpr std::string_view kStatePrefix = ".quant_state.bitsandbytes__";
 constexpr size_t kMaxStateBytes = 4096;
 // The kernels and the rows of a weight want whole blocks: bitsandbytes has 32 ... 4096.
 constexpr int64_t kSmallestBlock = 32, kLargestBlock = 4096;
+constexpr int64_t kMaxInt8Width = 65536;  // of a row whose products are summed in 32 bits
+constexpr std::string_view kMagnitudes = ".SCB", kFormat = ".weight_format";
 
 const char* type_name(Packing packing) { return packing == Packing::nf4 ? "nf4" : "fp4"; }
 
@@ -39,8 +41,14 @@ class Reader {
   std::optional<NamedTensor> read(const SafetensorsEntry& entry) const {
     const std::string_view name = entry.name;
     if (name.ends_with(kWeight)) {
-      if (entry.dtype == "U8") return read_codes(entry);
+      if (entry.dtype == "U8" && config_.packing != Packing::llm_int8) return read_codes(entry);
+      if (entry.dtype == "I8" && config_.packing == Packing::llm_int8) return read_rows(entry);
       return read_one_plain(entry);
+    }
+    for (const std::string_view suffix : {kMagnitudes, kFormat}) {
+      if (!name.ends_with(suffix)) continue;
+      const std::string module(name.substr(0, name.size() - suffix.size()));
+      if (entries_.contains(fmt::format("{}{}", module, kWeight))) return std::nullopt;
     }
     const size_t weight = name.rfind(".weight.");
     if (weight != std::string_view::npos &&
@@ -73,10 +81,13 @@ class Reader {
   const SafetensorsEntry& companion(const SafetensorsEntry& entry, const std::string& suffix,
                                     std::string_view dtype,
                                     const std::vector<int64_t>& shape) const {
-    const auto it = entries_.find(entry.name + suffix);
+    return beside(entry, entry.name + suffix, dtype, shape);
+  }
+  const SafetensorsEntry& beside(const SafetensorsEntry& entry, const std::string& name,
+                                 std::string_view dtype, const std::vector<int64_t>& shape) const {
+    const auto it = entries_.find(name);
     if (it == entries_.end()) {
-      fail(ErrorKind::bad_file, "{}: its companion {} is missing", tensor(entry),
-           quote(entry.name + suffix));
+      fail(ErrorKind::bad_file, "{}: its companion {} is missing", tensor(entry), quote(name));
     }
     const SafetensorsEntry& found = *it->second;
     if (found.dtype != dtype || (!shape.empty() && found.shape != shape)) {
@@ -168,6 +179,33 @@ class Reader {
     return {entry.name, weight};
   }
 
+  NamedTensor read_rows(const SafetensorsEntry& entry) const {
+    if (entry.shape.size() != 2 || entry.shape[1] > kMaxInt8Width) {
+      fail(ErrorKind::bad_file, "{}: [{}], expected a matrix of rows of at most {}", tensor(entry),
+           fmt::join(entry.shape, ", "), kMaxInt8Width);
+    }
+    const std::string module = entry.name.substr(0, entry.name.size() - kWeight.size());
+    const std::string format = fmt::format("{}{}", module, kFormat);
+    if (entries_.contains(format)) {
+      const auto& found = beside(entry, format, "U8", {});
+      if (found.bytes.size() != 1 || found.bytes[0] != std::byte{0})
+        fail(ErrorKind::bad_file, "{}: expected 0, rows", tensor(found));
+    }
+    Weight weight;
+    weight.encoding = kLlmInt8;
+    weight.N = entry.shape[0];
+    weight.K = entry.shape[1];
+    weight.data = entry.bytes.data();
+    const auto& magnitudes =
+        beside(entry, fmt::format("{}{}", module, kMagnitudes), "F32", {weight.N});
+    auto scales = std::make_shared<Buffer>(magnitudes.bytes.size());
+    for (int64_t n = 0; n < weight.N; ++n)
+      scales->as<float>()[n] = load_unaligned<float>(magnitudes.bytes.data() + 4 * n) / 127.0f;
+    weight.scales = scales->data();
+    memory_->push_back(std::move(scales));
+    return {entry.name, weight};
+  }
+
   const BitsandbytesConfig& config_;
   const std::string& where_;
   std::vector<std::shared_ptr<const Buffer>>* memory_;
@@ -191,16 +229,22 @@ bool is_bitsandbytes(const Json& json) {
 BitsandbytesConfig read_bitsandbytes_config(const Json& json, const std::string& where) {
   const std::string config = where + ": quantization_config";
   BitsandbytesConfig out;
-  if (!json.contains("load_in_4bit") || json["load_in_4bit"] != true)
-    fail(ErrorKind::bad_file, "{}: only 'load_in_4bit' is supported by this version", config);
-  expect(json, "load_in_8bit", false, config);
-  expect(json, "bnb_4bit_quant_storage", "uint8", config);
-  const Json type = json.value("bnb_4bit_quant_type", Json("fp4"));  // the library's default
-  if (type != "nf4" && type != "fp4") {
-    fail(ErrorKind::bad_file, "{}: 'bnb_4bit_quant_type' is {}, expected nf4 or fp4", config,
-         quote(dump_json(type)));
+  const auto loads = [&](const char* key) { return json.contains(key) && json[key] == true; };
+  if (loads("load_in_4bit") == loads("load_in_8bit"))
+    fail(ErrorKind::bad_file, "{}: expected one of 'load_in_4bit' and 'load_in_8bit'", config);
+  if (loads("load_in_8bit")) {
+    expect(json, "llm_int8_threshold", kOutlierThreshold, config);
+    expect(json, "llm_int8_has_fp16_weight", false, config);
+    out.packing = Packing::llm_int8;
+  } else {
+    expect(json, "bnb_4bit_quant_storage", "uint8", config);
+    const Json type = json.value("bnb_4bit_quant_type", Json("fp4"));  // the library's default
+    if (type != "nf4" && type != "fp4") {
+      fail(ErrorKind::bad_file, "{}: 'bnb_4bit_quant_type' is {}, expected nf4 or fp4", config,
+           quote(dump_json(type)));
+    }
+    out.packing = type == "nf4" ? Packing::nf4 : Packing::fp4;
   }
-  out.packing = type == "nf4" ? Packing::nf4 : Packing::fp4;
   const auto skipped = json.find("llm_int8_skip_modules");
   if (skipped == json.end() || skipped->is_null()) return out;
   if (!skipped->is_array())

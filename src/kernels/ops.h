@@ -32,14 +32,19 @@ struct Activations {
   int64_t T = 0;
   int64_t K = 0;
   float* f32 = nullptr;     // [T, K]; ActType::f32 only
-  int8_t* codes = nullptr;  // [T, K_padded], zero beyond K; int8 and fp8 (E4M3 bytes) only
+  int8_t* codes = nullptr;  // [T, planes, K_padded], zero beyond K; int8 and fp8 (E4M3 bytes) only
   // Group-major, so that the tokens of a tile lie together.
-  float* scales = nullptr;  // [groups, T]: x = code * scale
-  float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group); int8 only
+  float* scales = nullptr;  // [groups, T]: x = code * scale; int8_outlier: [2, T], see planes()
+  float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group), the sum of x; int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
   int64_t groups() const { return type == ActType::int8_block ? K_padded() / kActBlock : 1; }
+  // int8_outlier: x = codes[0] * scales[0] where |x| < kOutlierThreshold, codes[1] and [2] are 0; else
+  // x = (kOutlierRadix codes[1] + codes[2]) * scales[1], codes[0] is 0.
+  int64_t planes() const { return type == ActType::int8_outlier ? 3 : 1; }
+  int64_t num_codes() const { return T * planes() * K_padded(); }
+  int64_t num_scales() const { return T * (type == ActType::int8_outlier ? 2 : groups()); }
 };
 
 struct LinearKernel;

@@ -277,6 +277,11 @@ KvLayout Model::kv_layout(KvType type) const {
   return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
 }
 
+bool Model::has_outliers() const {
+  const auto uses = kernel_uses();
+  return std::ranges::any_of(uses, [](const KernelUse& use) { return use.kernel->act_type == ActType::int8_outlier; });
+}
+
 Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits, int64_t max_pages) const {
   const int64_t C = config_.width, H = config_.num_heads, G = config_.num_kv_heads, D = config_.head_dim;
   const int64_t F = config_.ffn_width, V = config_.vocab_size;
@@ -293,8 +298,9 @@ Model::WorkspacePtr Model::make_workspace(int64_t max_tokens, int64_t max_logits
   ws->cos_sin = floats(max_tokens * D);
   ws->last = floats(max_logits * C);
   ws->logits = floats(max_logits * V);
-  ws->act_codes = Buffer(static_cast<size_t>(rows * max_K), device_.get());
-  ws->act_scales = floats(rows * max_K / kActBlock);
+  const int64_t planes = has_outliers() ? 3 : 1;
+  ws->act_codes = Buffer(static_cast<size_t>(rows * planes * max_K), device_.get());
+  ws->act_scales = floats(rows * std::max<int64_t>(max_K / kActBlock, 2));
   ws->act_sums = floats(rows * max_K / kActBlock);
   if (device_ == nullptr) {
     ws->inv_freq = floats(D / 2);

@@ -95,6 +95,7 @@ class Model {
  private:
   void run_step(const Context& context, const Batch& batch, const KvCache& cache, Workspace& workspace) const;
   void begin_step(const Context& context, const Batch& batch, Workspace& workspace) const;
+  bool has_outliers() const;  // whether a linear takes activations of int8_outlier
   ModelConfig config_;
   ThreadPool& pool_;
   std::string isa_;

@@ -18,7 +18,7 @@ struct Model::Workspace {
   Buffer last;       // [max_logits, C] rows whose logits are wanted
   Buffer logits;     // [max_logits, V]
   Buffer act_f32;    // [T, max K] activations on their way into a linear, in one of two forms
-  Buffer act_codes;  // [T, max K padded]
+  Buffer act_codes;  // [T, planes, max K padded]
   Buffer act_scales, act_sums;  // [T, max K padded / 32]
   // A device's only.
   Buffer act_half;              // [T, max K padded] 16-bit activations

@@ -14,6 +14,7 @@ int Encoding::bits() const {
     case Packing::bf16_24: return 16;
     case Packing::q8_0:
     case Packing::int8_channel:
+    case Packing::llm_int8:
     case Packing::fp8_channel:
     case Packing::fp8_weight: return 8;
     case Packing::q4_0:
@@ -46,6 +47,7 @@ ActType Encoding::act_type() const {
     case Packing::fp4: return ActType::f32;
     case Packing::fp8_channel: return ActType::fp8_token;
     case Packing::int8_channel: return ActType::int8_token;
+    case Packing::llm_int8: return ActType::int8_outlier;
     default: return ActType::int8_block;
   }
 }
@@ -58,6 +60,7 @@ std::string Encoding::name() const {
     case Packing::q4_1: return "q4_1";
     case Packing::q8_0: return "q8_0";
     case Packing::int8_channel: return "int8 per channel";
+    case Packing::llm_int8: return "LLM.int8()";
     case Packing::int4_group: return group == 0 ? "int4" : fmt::format("int4 g{}", group);
     case Packing::fp8_channel: return "fp8 per channel";
     case Packing::fp8_weight: return "fp8 weight-only";
@@ -89,6 +92,7 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::q4_1: return k / 32 * 20;
     case Packing::q8_0: return k / 32 * 34;
     case Packing::int8_channel:
+    case Packing::llm_int8:
     case Packing::fp8_channel:
     case Packing::fp8_weight: return k;
     case Packing::nf4:
@@ -141,6 +145,7 @@ const char* act_type_name(ActType type) {
     case ActType::bf16: return "bf16";
     case ActType::f16: return "f16";
     case ActType::fp8_token: return "fp8 per token";
+    case ActType::int8_outlier: return "int8 per token, outliers in 16 bits";
   }
   return "?";
 }

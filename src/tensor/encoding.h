@@ -36,6 +36,8 @@ enum class Packing : uint8_t {
   // kept, in order, in the encoding of that name, then K/8 bytes of where they stand
   // (tensor/sparse.h). Groups of a scale count all K elements.
   bf16_24, f16_24, int4_group_24,
+  llm_int8,  // LLM.int8(), bitsandbytes: bytes as int8_channel, which meet activations whose outliers
+             // stand apart
 };
 
 enum class ScaleType : uint8_t { none, f32, f16, bf16 };
@@ -47,9 +49,17 @@ enum class ActType : uint8_t {
   int8_token,  // signed bytes, one f32 scale a token
   bf16, f16,   // CUDA's plain weights; bf16 also where a weight's codes stand for real numbers
   fp8_token,   // E4M3 bytes, one f32 scale a token
+  // int8_token for the elements below kOutlierThreshold; the others in 16 bits, in two planes of bytes,
+  // with a scale of their own. Decided for each token alone.
+  int8_outlier,
 };
 
 inline constexpr int64_t kActBlock = 32;
+inline constexpr float kOutlierThreshold = 6.0f;    // magnitude from which on an element is an outlier
+// An outlier's code is kOutlierRadix * high + low, both within +-127: kernels negate bytes.
+inline constexpr int kOutlierRadix = 254;
+inline constexpr float kLargestOutlierCode = 127 * kOutlierRadix + 126;
+constexpr int outlier_high(int code) { return (code + 127 + 128 * kOutlierRadix) / kOutlierRadix - 128; }
 
 struct Encoding {
   Packing packing = Packing::f32;
@@ -97,6 +107,7 @@ inline constexpr Encoding kQ4_K{Packing::q4_k, ScaleType::f16, 32};
 inline constexpr Encoding kQ5_K{Packing::q5_k, ScaleType::f16, 32};
 inline constexpr Encoding kQ6_K{Packing::q6_k, ScaleType::f16, 16};
 inline constexpr Encoding int8_channel(ScaleType scale) { return {Packing::int8_channel, scale, 0}; }
+inline constexpr Encoding kLlmInt8{Packing::llm_int8, ScaleType::f32, 0};
 inline constexpr Encoding int4_group(int64_t group, ScaleType scale) {
   return {Packing::int4_group, scale, group};
 }

@@ -81,6 +81,7 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::f16_24: return all_finite(p, w.K / 2, 2, kF16Exponent);
     case Packing::bf16_24: return all_finite(p, w.K / 2, 2, kBf16Exponent);
     case Packing::int8_channel:
+    case Packing::llm_int8:
     case Packing::nf4:
     case Packing::fp4:
     case Packing::int4_group:

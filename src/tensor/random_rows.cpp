@@ -72,6 +72,7 @@ bool header_of(const Encoding& encoding, float deviation, RandomRows& rows) {
 float deviation_of_codes(const Encoding& encoding) {
   switch (encoding.packing) {
     case Packing::int8_channel:
+    case Packing::llm_int8:
       return kBytes;
     case Packing::int4_group:
     case Packing::int4_group_24:

@@ -102,6 +102,7 @@ void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales,
       }
       return;
     case Packing::int8_channel:
+    case Packing::llm_int8:
       scales[0] = row_scale(w, n, 0);
       mins[0] = -128.0f * scales[0];
       for (int64_t k = 0; k < w.K; ++k) codes[k] = p[k] ^ 0x80;
@@ -162,7 +163,8 @@ void decode_row(const Weight& w, int64_t n, float* out) {
         for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(static_cast<int8_t>(p[2 + j])) * scale;
       }
       return;
-    case Packing::int8_channel: {
+    case Packing::int8_channel:
+    case Packing::llm_int8: {
       const float scale = row_scale(w, n, 0);
       for (int64_t k = 0; k < w.K; ++k) out[k] = static_cast<float>(static_cast<int8_t>(p[k])) * scale;
       return;

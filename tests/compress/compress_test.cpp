@@ -113,7 +113,7 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(recipe_from_name("fp8").encoding, fp8_channel(ScaleType::bf16));
   EXPECT_EQ(recipe_from_name("nf4").encoding, kNF4);
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int3"); }),
-            "recipe 'int3': unknown, expected one of bf16, int8, int4, fp8, nf4; for GGUF bf16, "
+            "recipe 'int3': unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4; for GGUF bf16, "
             "f16, q8_0, q6_k, q4_k, q4_1, q4_0");
   for (int64_t group : {1, 8, 48, -64}) {
     message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
@@ -147,6 +147,11 @@ TEST(Recipe, DescribesItselfToBitsandbytes) {
   EXPECT_EQ(nf4["quant_method"], "bitsandbytes");
   EXPECT_EQ(nf4["load_in_4bit"], true);
   EXPECT_EQ(nf4["bnb_4bit_quant_type"], "nf4");
+  const Json llm_int8 =
+      parse_json(quantization_config_json(recipe_from_name("llm-int8")), "llm-int8");
+  EXPECT_EQ(llm_int8["load_in_8bit"], true);
+  EXPECT_EQ(llm_int8["load_in_4bit"], false);
+  EXPECT_EQ(llm_int8["llm_int8_threshold"], 6.0);
 }
 
 TEST(Compress, Bf16UndoesTheInterleavingAndRoundsToEven) {

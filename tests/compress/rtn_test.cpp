@@ -155,5 +155,19 @@ TEST(Rtn, EqualsTheLibraryBitForBit) {
   }
 }
 
+// The largest magnitude has the code 127 or -127; half way between two codes the even one.
+TEST(Rtn, LlmInt8) {
+  const float row[] = {127.0f, -127.0f, 0.5f, 1.5f, -2.5f, 63.2f, 0.0f, -0.0f};
+  EXPECT_EQ(llm_int8_magnitude(row, 8), 127.0f);
+  std::byte codes[8];
+  llm_int8_codes(row, 8, codes);
+  const int8_t expected[] = {127, -127, 0, 2, -2, 63, 0, 0};
+  for (int k = 0; k < 8; ++k) EXPECT_EQ(static_cast<int8_t>(codes[k]), expected[k]) << k;
+  const float zeros[8] = {};
+  EXPECT_EQ(llm_int8_magnitude(zeros, 8), 0.0f);
+  llm_int8_codes(zeros, 8, codes);
+  for (const std::byte code : codes) EXPECT_EQ(code, std::byte{0});
+}
+
 }  // namespace
 }  // namespace tandem

@@ -59,7 +59,7 @@ std::string repeated(const std::string& bytes, int64_t count) {
 const std::string kOne = raw<uint16_t>(0x3F80);   // bf16 1.0
 const std::string kHalf = raw<uint16_t>(0x3F00);  // bf16 0.5
 
-enum class Kind { bf16, int8, int4, fp8, fp8_weight, nf4, nf4_nested };
+enum class Kind { bf16, int8, llm_int8, int4, fp8, fp8_weight, nf4, nf4_nested };
 
 bool is_nf4(Kind kind) { return kind == Kind::nf4 || kind == Kind::nf4_nested; }
 
@@ -102,6 +102,10 @@ std::vector<TensorSource> tensors_of(Kind kind) {
     } else if (kind == Kind::fp8 || kind == Kind::fp8_weight) {
       out.push_back(source(name, "F8_E4M3", {N, K}, repeated(raw<uint8_t>(0xB8), N * K)));  // -1
       out.push_back(source(module + ".weight_scale", "BF16", {N, 1}, repeated(kHalf, N)));
+    } else if (kind == Kind::llm_int8) {
+      out.push_back(source(name, "I8", {N, K}, repeated(raw<int8_t>(-3), N * K)));
+      out.push_back(source(module + ".SCB", "F32", {N}, repeated(raw(63.5f), N)));
+      out.push_back(source(module + ".weight_format", "U8", {}, raw<uint8_t>(0)));
     } else if (kind == Kind::int8) {
       out.push_back(source(name, "I8", {N, K}, repeated(raw<int8_t>(-3), N * K)));
       out.push_back(source(module + ".weight_scale", "BF16", {N, 1}, repeated(kHalf, N)));
@@ -133,6 +137,9 @@ Json quantization_of(Kind kind) {
             {"load_in_4bit", true},
             {"bnb_4bit_quant_type", "nf4"},
             {"llm_int8_skip_modules", nullptr}};
+  }
+  if (kind == Kind::llm_int8) {
+    return {{"quant_method", "bitsandbytes"}, {"load_in_8bit", true}, {"llm_int8_threshold", 6.0}};
   }
   const bool is_fp8 = kind == Kind::fp8 || kind == Kind::fp8_weight;
   if (is_fp8) weights["type"] = activations["type"] = "float";
@@ -249,6 +256,33 @@ TEST(HfFolder, ReadsNf4WithAndWithoutDoubleQuantization) {
     EXPECT_EQ(first_of(model, down, 0), absmax);
     EXPECT_EQ(first_of(model, down, 31), -absmax);
   }
+}
+
+TEST(HfFolder, ReadsLlmInt8) {
+  const TemporaryFolder folder;
+  const Checkpoint model = load_checkpoint(write(folder.path() / "m", Kind::llm_int8));
+  const char* down = "model.layers.0.mlp.down_proj.weight";
+  EXPECT_EQ(model.weight(down).encoding, kLlmInt8);
+  EXPECT_EQ(model.tensors.size(), expected_tensors(tiny_config()).size());
+  EXPECT_EQ(first_of(model, down), -1.5f);
+}
+
+TEST(HfFolder, RefusesLlmInt8ThatDoesNotFit) {
+  const auto spoiled = [](const std::string& suffix, const auto& spoil) {
+    const TemporaryFolder folder;
+    std::vector<TensorSource> tensors = tensors_of(Kind::llm_int8);
+    const auto it = std::ranges::find(tensors, "model.layers.0.mlp.up_proj" + suffix, &TensorSource::name);
+    spoil(tensors, it);
+    write_hf_folder(folder.path() / "m", tiny_config(), tiny_tokenizer(), tensors,
+                    dump_json(quantization_of(Kind::llm_int8)), "");
+    return error_of([&] { load_checkpoint(folder.path() / "m"); });
+  };
+  const auto erase = [](auto& tensors, auto it) { tensors.erase(it); };
+  EXPECT_NE(spoiled(".SCB", erase).find("companion"), std::string::npos);
+  const auto columns = [](auto&, auto it) { *it = source(it->name, "U8", {}, raw<uint8_t>(1)); };
+  EXPECT_NE(spoiled(".weight_format", columns).find("expected 0"), std::string::npos);
+  const auto one = [](auto&, auto it) { *it = source(it->name, "F32", {1}, raw(1.0f)); };
+  EXPECT_NE(spoiled(".SCB", one).find("SCB"), std::string::npos);
 }
 
 TEST(HfFolder, RefusesNf4ThatDoesNotFit) {

@@ -50,6 +50,8 @@ std::vector<Encoding> encodings_of(Packing packing) {
       return {kQ8_0};
     case Packing::int8_channel:
       return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32)};
+    case Packing::llm_int8:
+      return {kLlmInt8};
     case Packing::fp8_channel:
       return {fp8_channel(ScaleType::bf16), fp8_channel(ScaleType::f32)};
     case Packing::fp8_weight:
@@ -118,7 +120,7 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
   PackedWeight packed = kernel.prepack(context, parts, arena);
   packed.kernel = &kernel;
 
-  OnDevice<float> x(*device_, random_floats(shape.T * shape.K, 3));
+  OnDevice<float> x(*device_, random_inputs(kernel.act_type, shape.T * shape.K, 3));
   DeviceActivations act(*device_, kernel.act_type, shape.T, shape.K);
   find_ops(GetParam().isa).quantize(context, x.data(), shape.K, act.view);
   act.fetch();
@@ -190,7 +192,7 @@ TEST_P(CudaLinear, TokensDoNotDependOnTheirNeighbours) {
   RandomWeight owned(encoding, N, K, 1);
   PackedWeight packed = kernel.prepack(context, {owned.weight}, arena);
   packed.kernel = &kernel;
-  const std::vector<float> x = random_floats(most * K, 2);
+  const std::vector<float> x = random_inputs(kernel.act_type, most * K, 2);
   const auto run = [&](int64_t first, int64_t count) {
     OnDevice<float> some(*device_, {x.begin() + first * K, x.begin() + (first + count) * K});
     DeviceActivations act(*device_, kernel.act_type, count, K);

@@ -32,6 +32,7 @@ std::vector<Encoding> encodings_of(Packing packing) {
     case Packing::q8_0: return {kQ8_0};
     case Packing::int8_channel:
       return {int8_channel(ScaleType::bf16), int8_channel(ScaleType::f32), int8_channel(ScaleType::f16)};
+    case Packing::llm_int8: return {kLlmInt8};
     case Packing::fp8_channel: return {fp8_channel(ScaleType::bf16), fp8_channel(ScaleType::f32)};
     case Packing::fp8_weight: return {fp8_weight(ScaleType::bf16)};
     case Packing::nf4: return {kNF4, {Packing::nf4, ScaleType::f32, 32}};
@@ -71,7 +72,7 @@ void check_case(const LinearKernel& kernel, const Encoding& encoding, const Shap
   packed.kernel = &kernel;
   ASSERT_EQ(packed.N, shape.N);
 
-  const std::vector<float> x = random_floats(shape.T * shape.K, 3);
+  const std::vector<float> x = random_inputs(kernel.act_type, shape.T * shape.K, 3);
   OwnedActivations act(kernel.act_type, shape.T, shape.K);
   find_ops("ref").quantize(context, x.data(), shape.K, act.view);
   const int64_t ldy = shape.N + 3;
@@ -146,7 +147,7 @@ TEST_P(LinearRows, TokensDoNotDependOnTheirNeighbours) {
   RandomWeight owned(encoding, N, K, 1);
   PackedWeight packed = kernel.prepack(Context{&two}, {owned.weight}, arena);
   packed.kernel = &kernel;
-  const std::vector<float> x = random_floats(kMost * K, 3);
+  const std::vector<float> x = random_inputs(kernel.act_type, kMost * K, 3);
   const auto run = [&](ThreadPool& pool, int64_t first, int64_t T, bool accumulate) {
     OwnedActivations act(kernel.act_type, T, K);
     find_ops("ref").quantize(Context{&pool}, x.data() + first * K, K, act.view);

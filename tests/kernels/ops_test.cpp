@@ -26,9 +26,10 @@ class FastOps : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(FastOps, QuantizeGivesTheSameCodes) {
-  for (const ActType type : {ActType::int8_block, ActType::int8_token, ActType::fp8_token}) {
+  for (const ActType type :
+       {ActType::int8_block, ActType::int8_token, ActType::fp8_token, ActType::int8_outlier}) {
     for (const int64_t K : {1, 31, 32, 33, 172, 576}) {
-      std::vector<float> x = random_floats(9 * K, 1);
+      std::vector<float> x = random_inputs(type, 9 * K, 1);
       std::fill_n(x.begin(), K, 0.0f);  // a row of zeros
       OwnedActivations a(type, 9, K), b(type, 9, K);
       fast().quantize(context_, x.data(), K, a.view);
@@ -50,6 +51,29 @@ TEST_P(FastOps, NonFiniteActivationsAreSeen) {
     EXPECT_FALSE(std::isnan(act.scales[0]));
     EXPECT_TRUE(std::isnan(act.scales[1]));
   }
+}
+
+// Each token's outliers are its own: 16 bits of them, while the rest keeps the scale it has without.
+TEST_P(FastOps, OutliersStandApart) {
+  constexpr int64_t K = 64;
+  std::vector<float> x(3 * K, 0.5f);
+  x[3] = 5.75f, x[K + 3] = 6.0f, x[K + 9] = -700.0f, x[2 * K + 3] = INFINITY;
+  OwnedActivations act(ActType::int8_outlier, 3, K);
+  fast().quantize(context_, x.data(), K, act.view);
+  EXPECT_EQ(act.scales[0], 5.75f / 127);
+  EXPECT_EQ(act.scales[3], 0.0f) << "the first token has no outlier";
+  EXPECT_EQ(act.value(0, 3), 127 * double{act.scales[0]});
+  EXPECT_EQ(act.scales[1], 0.5f / 127);
+  EXPECT_EQ(act.outlier_code(1, 9), -kLargestOutlierCode);
+  EXPECT_EQ(act.outlier_code(1, 3), 278);
+  EXPECT_NEAR(act.value(1, 3), 6.0, 350.0 / kLargestOutlierCode);
+  // Kernels negate bytes, which -128 does not bear.
+  EXPECT_EQ(std::ranges::count(act.codes, -128), 0);
+  EXPECT_EQ(act.outlier_code(1, 4), 0);
+  EXPECT_TRUE(std::isnan(act.scales[5]));
+  double sum = 0;
+  for (int64_t k = 0; k < K; ++k) sum += act.value(1, k);
+  EXPECT_NEAR(act.sums[1], sum, 1e-4);
 }
 
 // 127 / max|x| would overflow: such a block is zero, not whatever infinity converts to.

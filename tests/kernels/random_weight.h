@@ -112,9 +112,9 @@ struct OwnedActivations {
     view.T = T;
     view.K = K;
     f32.resize(static_cast<size_t>(T * K), NAN);
-    codes.resize(static_cast<size_t>(T * view.K_padded()), 99);
-    scales.resize(static_cast<size_t>(T * view.groups()), NAN);
-    sums.resize(scales.size(), NAN);
+    codes.resize(static_cast<size_t>(view.num_codes()), 99);
+    scales.resize(static_cast<size_t>(view.num_scales()), NAN);
+    sums.resize(static_cast<size_t>(T * view.groups()), NAN);
     view.f32 = f32.data();
     view.codes = codes.data();
     view.scales = scales.data();
@@ -124,11 +124,21 @@ struct OwnedActivations {
   // The value that stands for x[t, k].
   double value(int64_t t, int64_t k) const {
     if (view.type == ActType::f32) return f32[static_cast<size_t>(t * view.K + k)];
+    if (view.type == ActType::int8_outlier) {
+      const int8_t* planes = &codes[static_cast<size_t>(t * 3 * view.K_padded() + k)];
+      return static_cast<double>(planes[0]) * scales[static_cast<size_t>(t)] +
+             static_cast<double>(outlier_code(t, k)) * scales[static_cast<size_t>(view.T + t)];
+    }
     const int8_t code = codes[static_cast<size_t>(t * view.K_padded() + k)];
     if (view.type == ActType::fp8_token) {
       return static_cast<double>(e4m3_to_float(static_cast<uint8_t>(code))) * scales[static_cast<size_t>(t)];
     }
     return static_cast<double>(code) * step(t, k);
+  }
+  // int8_outlier: of 16 bits, 0 where x[t, k] is none.
+  int outlier_code(int64_t t, int64_t k) const {
+    const int8_t* planes = &codes[static_cast<size_t>(t * 3 * view.K_padded() + k)];
+    return kOutlierRadix * planes[view.K_padded()] + planes[2 * view.K_padded()];
   }
   // The distance of two codes at x[t, k], of the larger two neighbours; 0 for f32.
   double step(int64_t t, int64_t k) const {
@@ -137,6 +147,7 @@ struct OwnedActivations {
       const double code = std::fabs(value(t, k)) / scales[static_cast<size_t>(t)];
       return scales[static_cast<size_t>(t)] * std::exp2(std::max(-9.0, std::floor(std::log2(code)) - 3));
     }
+    if (view.type == ActType::int8_outlier && outlier_code(t, k) != 0) return scales[static_cast<size_t>(view.T + t)];
     const int64_t group = view.type == ActType::int8_block ? k / kActBlock : 0;
     return scales[static_cast<size_t>(group * view.T + t)];
   }
@@ -146,6 +157,13 @@ inline std::vector<float> random_floats(int64_t n, uint64_t seed, double scale =
   Random random(seed);
   std::vector<float> values(static_cast<size_t>(n));
   for (float& v : values) v = static_cast<float>(scale * random.normal());
+  return values;
+}
+
+// What a linear of this type is to be tested with: outliers, where they are treated apart.
+inline std::vector<float> random_inputs(ActType type, int64_t n, uint64_t seed) {
+  std::vector<float> values = random_floats(n, seed);
+  for (size_t i = 5; type == ActType::int8_outlier && i < values.size(); i += 97) values[i] *= 25;
   return values;
 }
 

@@ -23,8 +23,8 @@ TEST(RandomRows, WordsAreSplitMix64ByPosition) {
 
 TEST(RandomRows, ARowIsAFunctionOfItsPlace) {
   for (const Encoding& encoding :
-       {kBF16, kF16, int8_channel(ScaleType::bf16), kQ4_0, kQ4_1, kQ8_0, kQ4_K, kQ6_K, kNF4, kFP4,
-        fp8_channel(ScaleType::bf16), fp8_weight(ScaleType::bf16), kBF16_24, kF16_24,
+       {kBF16, kF16, int8_channel(ScaleType::bf16), kLlmInt8, kQ4_0, kQ4_1, kQ8_0, kQ4_K, kQ6_K,
+        kNF4, kFP4, fp8_channel(ScaleType::bf16), fp8_weight(ScaleType::bf16), kBF16_24, kF16_24,
         int4_group(32, ScaleType::f16), int4_group(128, ScaleType::f32),
         int4_group_24(128, ScaleType::f16)}) {
     SCOPED_TRACE(encoding.name());

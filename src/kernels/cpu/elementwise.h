@@ -38,10 +38,47 @@ struct Elementwise {
     out.scales[t] = finite ? max_abs / kMaxE4M3 : NAN;
   }
 
+  static void quantize_padded_outliers(const float* row, const Activations& out, int64_t t) {
+    const int64_t K = out.K_padded();
+    const bool finite = std::isfinite(max_abs_span(row, K));
+    float max_below = 0, max_outlier = 0;
+    for (int64_t k = 0; k < K; ++k) {
+      const float magnitude = std::fabs(row[k]);
+      const bool is_outlier = !(magnitude < kOutlierThreshold);
+      max_below = std::max(max_below, is_outlier ? 0.0f : magnitude);
+      max_outlier = std::max(max_outlier, is_outlier ? magnitude : 0.0f);
+    }
+    const float inverse = max_below > kSmallestMaxAbs ? 127.0f / max_below : 0.0f;
+    int8_t* codes = out.codes + t * 3 * K;
+    std::fill_n(codes, 3 * K, int8_t{0});
+    int32_t sum = 0, outlier_sum = 0;
+    for (int64_t k = 0; k < K && finite; ++k) {
+      const bool is_outlier = !(std::fabs(row[k]) < kOutlierThreshold);
+      codes[k] = static_cast<int8_t>(std::nearbyintf(is_outlier ? 0.0f : row[k] * inverse));
+      sum += codes[k];
+    }
+    for (int64_t k = 0; k < K && finite && max_outlier > 0; ++k) {
+      if (std::fabs(row[k]) < kOutlierThreshold) continue;
+      const auto code = static_cast<int32_t>(std::nearbyintf(row[k] * (kLargestOutlierCode / max_outlier)));
+      codes[K + k] = static_cast<int8_t>(outlier_high(code));
+      codes[2 * K + k] = static_cast<int8_t>(code - kOutlierRadix * codes[K + k]);
+      outlier_sum += code;
+    }
+    const float scale = max_below / 127.0f;
+    const float outlier_scale = finite ? max_outlier / kLargestOutlierCode : NAN;
+    out.scales[t] = scale;
+    out.scales[out.T + t] = outlier_scale;
+    out.sums[t] = std::fma(outlier_scale, static_cast<float>(outlier_sum), scale * static_cast<float>(sum));
+  }
+
   // row[K_padded], zero beyond K, -> codes, scales and sums of token t.
   static void quantize_padded(const float* row, const Activations& out, int64_t t) {
     if (out.type == ActType::fp8_token) {
       quantize_padded_fp8(row, out, t);
+      return;
+    }
+    if (out.type == ActType::int8_outlier) {
+      quantize_padded_outliers(row, out, t);
       return;
     }
     const int64_t group = out.type == ActType::int8_block ? kActBlock : out.K_padded();

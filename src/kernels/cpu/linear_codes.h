@@ -3,7 +3,8 @@
 //   y[t,n] = sum over groups g of  s[n,g] * (sum over blocks b of g of  a[t,b] * (codes[n] . x[t])_b)
 //                                + m[n,g] * (sum over b of  a[t,b] * sum(x[t])_b)
 // where w = code * s + m (tensor/weight.h) and x = code * a. x.type int8_block: b is 32 channels;
-// int8_token: b is the whole row, so the inner sums stay integers to the end (K <= 65536).
+// int8_token: b is the whole row, so the inner sums stay integers to the end (K <= 65536); int8_outlier:
+// the same for each plane of the codes.
 //
 // Layout (prepack): panels of kLanes rows, one row a lane. A panel holds, for each group: the scales of
 // its rows [kLanes], the minimums [kLanes] when the encoding stores them, then for each 32 channels the
@@ -132,6 +133,28 @@ struct CodesLinear {
     }
   }
 
+  // The same with outliers apart: a token's three planes are three rows of codes, and most tokens'
+  // second and third are zero.
+  static F token_outliers(const std::byte* panel, const Activations& x, int64_t t) {
+    const int64_t blocks = x.K_padded() / kActBlock, ldx = x.K_padded();
+    const int8_t* codes = x.codes + t * x.planes() * ldx;
+    const float outlier_scale = x.scales[x.T + t];
+    const F s = load_scales(panel + blocks * kBlockBytes);
+    I dots[3] = {S::zero_int(), S::zero_int(), S::zero_int()};
+    F sum;
+    if (outlier_scale == 0) {
+      I dot[1] = {S::zero_int()};
+      for (int64_t b = 0; b < blocks; ++b) dot_block<1>(panel + b * kBlockBytes, codes + b * kActBlock, ldx, dot);
+      sum = S::mul(S::to_float(dot[0]), S::set(x.scales[t]));
+    } else {
+      for (int64_t b = 0; b < blocks; ++b) dot_block<3>(panel + b * kBlockBytes, codes + b * kActBlock, ldx, dots);
+      const F outliers = S::fma(S::to_float(dots[1]), S::set(float{kOutlierRadix}), S::to_float(dots[2]));
+      sum = S::fma(outliers, S::set(outlier_scale), S::mul(S::to_float(dots[0]), S::set(x.scales[t])));
+    }
+    if constexpr (kAddsMin) sum = S::fma(S::set(-Format::kZero), S::set(x.sums[t]), sum);
+    return S::mul(s, sum);
+  }
+
   template <int MB>
   static void tile(const std::byte* panel, int64_t group, const Activations& x, int64_t t, float* y,
                    int64_t ldy, int64_t lanes, bool accumulate) {
@@ -140,6 +163,8 @@ struct CodesLinear {
     for (int i = 0; i < MB; ++i) out[i] = S::zero();
     if (x.type == ActType::int8_token) {
       tile_channel<MB>(panel, x, t, out);
+    } else if (x.type == ActType::int8_outlier) {
+      for (int i = 0; i < MB; ++i) out[i] = token_outliers(panel, x, t + i);
     } else {
       tile_blocks<MB>(panel, group, x, t, out);
     }

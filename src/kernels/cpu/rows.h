@@ -18,6 +18,7 @@ constexpr LinearKernel kRows[] = {
     row<FloatLinear<Set, Packing::f16>>(KERNEL("f16"), Packing::f16, ActType::f32),
     row<FloatLinear<Set, Packing::bf16>>(KERNEL("bf16"), Packing::bf16, ActType::f32),
     row<ChannelCodes>(KERNEL("int8_channel"), Packing::int8_channel, ActType::int8_token),
+    row<ChannelCodes>(KERNEL("llm_int8"), Packing::llm_int8, ActType::int8_outlier),
     row<TableLinear<Set, Packing::fp8_channel>>(KERNEL("fp8_channel"), Packing::fp8_channel,
                                                 ActType::fp8_token),
     row<TableLinear<Set, Packing::fp8_weight>>(KERNEL("fp8_weight"), Packing::fp8_weight, ActType::f32),

@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/outlier_codes.cuh"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/rows.h"
 #include "tensor/dtype.h"
@@ -48,10 +49,12 @@ __device__ __forceinline__ void cluster_begin() {
 }
 
 // The largest of all blocks of the cluster, each of which has its own, after cluster_begin().
-__device__ __forceinline__ float cluster_max(float v, float* shared) {
+// `is_first`: of the kernel's calls, each with a `shared` of its own.
+__device__ __forceinline__ float cluster_max(float v, float* shared, bool is_first = true) {
   namespace cg = cooperative_groups;
   const auto cluster = cg::this_cluster();
-  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");  // every block has begun
+  if (is_first)
+    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");  // every block has begun
   const unsigned blocks = cluster.num_blocks();
   if (threadIdx.x < blocks)
     *cluster.map_shared_rank(shared + cluster.block_rank(), threadIdx.x) = v;
@@ -159,6 +162,9 @@ __device__ __forceinline__ uint32_t half_pair(float a, float b) {
 constexpr bool has_one_scale(ActType type) {
   return type == ActType::int8_token || type == ActType::fp8_token;
 }
+constexpr bool is_reduced(ActType type) {
+  return has_one_scale(type) || type == ActType::int8_outlier;
+}
 
 // Channels k ... k + 3 of token t; `factor` where the token has one scale.
 template <ActType kType>
@@ -184,8 +190,8 @@ __device__ __forceinline__ void write_chunk(const float4& v, const Activations& 
 template <typename Source, ActType kType, int kChunks>
 __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
     row_kernel(const Source source, const Activations out) {
-  __shared__ float shared[3][32];
-  constexpr bool kClusters = !Source::kNorms && has_one_scale(kType);
+  __shared__ float shared[5][32];
+  constexpr bool kClusters = !Source::kNorms && is_reduced(kType);
   launch_dependents();
   if (kClusters && gridDim.x > 1) cluster_begin();
   const int64_t t = blockIdx.y, padded = out.K_padded();
@@ -227,17 +233,36 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
     if (blockIdx.x == 0 && threadIdx.x == 0)
       out.scales[t] = isfinite(max_abs) ? max_abs / kLargest : NAN;
   }
+  OutlierFactors factors;
+  if constexpr (kType == ActType::int8_outlier) {
+    const auto warp_reduce = [](float x) { return warp_max(x); };
+    float2 largest{};
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) largest = larger_apart(largest, v[i]);
+    largest = {block_reduce(largest.x, shared[1], warp_reduce),
+               block_reduce(largest.y, shared[3], warp_reduce)};
+    if (kClusters && gridDim.x > 1) {
+      largest.x = cluster_max(largest.x, shared[2]);
+      largest.y = cluster_max(largest.y, shared[4], false);
+    }
+    factors = outlier_factors(out, t, largest, blockIdx.x == 0 && threadIdx.x == 0);
+  }
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const int64_t k = first + i * step;
-    if (k < padded) write_chunk<kType>(v[i], out, t, k, factor);
+    if (k >= padded) continue;
+    if constexpr (kType == ActType::int8_outlier) {
+      write_outliers(v[i], out, t, k, factors);
+    } else {
+      write_chunk<kType>(v[i], out, t, k, factor);
+    }
   }
 }
 
 template <typename Source, ActType kType, int kChunks>
 void launch_rows(const Context& context, const Source& source, const Activations& out,
                  unsigned blocks, int64_t threads) {
-  const bool clusters = !Source::kNorms && has_one_scale(kType);
+  const bool clusters = !Source::kNorms && is_reduced(kType);
   launch_clusters(context, row_kernel<Source, kType, kChunks>, clusters ? blocks : 1,
                   dim3(blocks, static_cast<unsigned>(out.T)), dim3(static_cast<unsigned>(threads)),
                   0, source, out);
@@ -246,7 +271,7 @@ void launch_rows(const Context& context, const Source& source, const Activations
 template <typename Source, ActType kType>
 void write_rows(const Context& context, const Source& source, const Activations& out) {
   const int64_t chunks = out.K_padded() / kEach, threads = (chunks + 31) / 32 * 32;
-  if constexpr (!Source::kNorms && !has_one_scale(kType)) {
+  if constexpr (!Source::kNorms && !is_reduced(kType)) {
     const int64_t some = std::min(kThreads, threads);
     return launch_rows<Source, kType, 1>(context, source, out, blocks_for(chunks, some), some);
   } else {
@@ -276,6 +301,8 @@ void write_rows(const Context& context, const Source& source, const Activations&
       return write_rows<Source, ActType::int8_token>(context, source, out);
     case ActType::fp8_token:
       return write_rows<Source, ActType::fp8_token>(context, source, out);
+    case ActType::int8_outlier:
+      return write_rows<Source, ActType::int8_outlier>(context, source, out);
     case ActType::bf16:
       return write_rows<Source, ActType::bf16>(context, source, out);
     case ActType::f16:

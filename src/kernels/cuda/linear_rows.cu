@@ -231,7 +231,7 @@ __global__ void gather_kernel(const uint8_t* w, int64_t ld, const float* scales,
   const uint8_t* row = w + n * ld;
   for (int k = threadIdx.x; k < K; k += blockDim.x) {
     float value;
-    if (packing == Packing::int8_channel) {
+    if (packing == Packing::int8_channel || packing == Packing::llm_int8) {
       value = static_cast<float>(reinterpret_cast<const int8_t*>(row)[k]) * scales[n];
     } else if (packing == Packing::fp8_channel || packing == Packing::fp8_weight) {
       value = fp8_to_float(row[k]) * scales[n];

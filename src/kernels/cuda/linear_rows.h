@@ -7,6 +7,8 @@ namespace tandem {
 
 // linear_rows.cu: bf16, f16, int8_channel, fp8_channel, fp8_weight.
 LinearKernel cuda_rows_row(const char* name, Packing packing, ActType act_type);
+// linear_outliers.cu: llm_int8.
+LinearKernel cuda_outliers_row(const char* name);
 // linear_lookup.cu: nf4, fp4.
 LinearKernel cuda_lookup_row(const char* name, Packing packing);
 // linear_blocks.cu: q4_0, q4_1, q8_0.

@@ -26,6 +26,7 @@ std::span<const LinearKernel> cuda_linear_kernels() {
       cuda_rows_row("linear_f16_cuda", Packing::f16, ActType::f16),
       cuda_rows_row("linear_bf16_cuda", Packing::bf16, ActType::bf16),
       cuda_rows_row("linear_int8_channel_cuda", Packing::int8_channel, ActType::int8_token),
+      cuda_outliers_row("linear_llm_int8_cuda"),
       cuda_rows_row("linear_fp8_channel_cuda", Packing::fp8_channel, ActType::fp8_token),
       cuda_rows_row("linear_fp8_weight_cuda", Packing::fp8_weight, ActType::bf16),
       cuda_lookup_row("linear_nf4_cuda", Packing::nf4),

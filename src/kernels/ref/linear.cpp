@@ -54,16 +54,27 @@ std::vector<float> decode_fp8(const Activations& x) {
   return out;
 }
 
+std::vector<float> decode_outliers(const Activations& x) {
+  const int64_t ld = x.K_padded();
+  std::vector<float> out(static_cast<size_t>(x.T * x.K));
+  for (int64_t t = 0; t < x.T; ++t) {
+    const int8_t* codes = x.codes + t * x.planes() * ld;
+    for (int64_t k = 0; k < x.K; ++k) {
+      const auto outlier = static_cast<float>(kOutlierRadix * codes[ld + k] + codes[2 * ld + k]);
+      out[t * x.K + k] = static_cast<float>(codes[k]) * x.scales[t] + outlier * x.scales[x.T + t];
+    }
+  }
+  return out;
+}
+
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
-  CHECK((x.type == ActType::f32 || x.type == ActType::fp8_token) && x.K == w.K && ldy >= w.N,
-        "{} K {} {} ldy {} N {}", act_type_name(x.type), x.K, w.K, ldy, w.N);
+  CHECK(x.type == w.kernel->act_type && x.K == w.K && ldy >= w.N, "{} K {} {} ldy {} N {}",
+        act_type_name(x.type), x.K, w.K, ldy, w.N);
   std::vector<float> decoded;
-  const float* in = x.f32;
-  if (x.type == ActType::fp8_token) {
-    decoded = decode_fp8(x);
-    in = decoded.data();
-  }
+  if (x.type == ActType::fp8_token) decoded = decode_fp8(x);
+  if (x.type == ActType::int8_outlier) decoded = decode_outliers(x);
+  const float* in = x.type == ActType::f32 ? x.f32 : decoded.data();
   context.pool->parallel_for(w.N, 32, [&](int64_t begin, int64_t end, int) {
     thread_local std::vector<float> row;
     row.resize(static_cast<size_t>(w.K));
@@ -92,6 +103,7 @@ constexpr LinearKernel kRows[] = {
     row("linear_int4_group_ref", Packing::int4_group),
     // With the activations of the encoding, which are part of what it does.
     row("linear_fp8_channel_ref", Packing::fp8_channel, ActType::fp8_token),
+    row("linear_llm_int8_ref", Packing::llm_int8, ActType::int8_outlier),
     row("linear_fp8_weight_ref", Packing::fp8_weight),
     row("linear_nf4_ref", Packing::nf4),
     row("linear_fp4_ref", Packing::fp4),

@@ -52,11 +52,43 @@ void quantize_row_fp8(const float* x, const Activations& out, int64_t t) {
   out.scales[t] = finite ? max_abs / kMaxE4M3 : NAN;
 }
 
+// int8_outlier: two codings of a row that share no element.
+void quantize_row_outliers(const float* x, const Activations& out, int64_t t) {
+  float max_below = 0, max_outlier = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < out.K; ++k) {
+    const float magnitude = std::fabs(x[k]);
+    finite = finite && std::isfinite(x[k]);
+    float& max = magnitude < kOutlierThreshold ? max_below : max_outlier;
+    max = std::max(max, magnitude);
+  }
+  const float inverse = max_below > kSmallestMaxAbs ? 127.0f / max_below : 0.0f;
+  const float outlier_inverse = max_outlier > 0 && finite ? kLargestOutlierCode / max_outlier : 0.0f;
+  int8_t* codes = out.codes + t * 3 * out.K_padded();
+  int32_t sum = 0, outlier_sum = 0;
+  for (int64_t k = 0; k < out.K_padded(); ++k) {
+    const bool is_outlier = k < out.K && !(std::fabs(x[k]) < kOutlierThreshold);
+    const float scaled = k < out.K && finite ? x[k] * (is_outlier ? outlier_inverse : inverse) : 0.0f;
+    const int32_t code = static_cast<int32_t>(std::nearbyintf(scaled));
+    const int high = outlier_high(code);
+    codes[k] = static_cast<int8_t>(is_outlier ? 0 : code);
+    codes[out.K_padded() + k] = static_cast<int8_t>(is_outlier ? high : 0);
+    codes[2 * out.K_padded() + k] = static_cast<int8_t>(is_outlier ? code - kOutlierRadix * high : 0);
+    (is_outlier ? outlier_sum : sum) += code;
+  }
+  out.scales[t] = max_below / 127.0f;
+  out.scales[out.T + t] = finite ? max_outlier / kLargestOutlierCode : NAN;
+  out.sums[t] = std::fma(out.scales[out.T + t], static_cast<float>(outlier_sum),
+                         out.scales[t] * static_cast<float>(sum));
+}
+
 void store_activations(const float* x, const Activations& out, int64_t t) {
   if (out.type == ActType::f32) {
     std::copy_n(x, out.K, out.f32 + t * out.K);
   } else if (out.type == ActType::fp8_token) {
     quantize_row_fp8(x, out, t);
+  } else if (out.type == ActType::int8_outlier) {
+    quantize_row_outliers(x, out, t);
   } else {
     quantize_row(x, out, t);
   }
