@@ -303,7 +303,7 @@ void add_eval(CLI::App& app, Action& action) {
                    "Model to compare with, on protocol B's windows")
       ->type_name("MODEL");
   verb->add_option("--baseline-isa", options->baseline_isa,
-                   "What runs the baseline: avx512, avx2, ref or cuda (what runs the model)")
+                   "Instruction set or cuda for the baseline (the model's)")
       ->needs("--baseline")
       ->type_name("NAME");
   verb->add_option("--task", options->tasks, "NAME=FILE; may be repeated")
