@@ -15,6 +15,7 @@ int Encoding::bits() const {
     case Packing::q8_0:
     case Packing::int8_channel:
     case Packing::llm_int8:
+    case Packing::int8_channel_24:
     case Packing::fp8_channel:
     case Packing::fp8_weight: return 8;
     case Packing::q4_0:
@@ -46,7 +47,8 @@ ActType Encoding::act_type() const {
     case Packing::nf4:
     case Packing::fp4: return ActType::f32;
     case Packing::fp8_channel: return ActType::fp8_token;
-    case Packing::int8_channel: return ActType::int8_token;
+    case Packing::int8_channel:
+    case Packing::int8_channel_24: return ActType::int8_token;
     case Packing::llm_int8: return ActType::int8_outlier;
     default: return ActType::int8_block;
   }
@@ -77,6 +79,7 @@ std::string Encoding::name() const {
     case Packing::q6_k: return "q6_k";
     case Packing::bf16_24: return "bf16 2:4";
     case Packing::f16_24: return "f16 2:4";
+    case Packing::int8_channel_24: return "int8 per channel 2:4";
     case Packing::int4_group_24: return group == 0 ? "int4 2:4" : fmt::format("int4 g{} 2:4", group);
   }
   return "?";
@@ -110,6 +113,7 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::f16_24:
     case Packing::bf16_24: return k + k / 8;
     case Packing::int4_group_24: return k / 4 + k / 8;
+    case Packing::int8_channel_24: return k / 2 + k / 8;
   }
   return 0;
 }

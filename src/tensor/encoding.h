@@ -35,7 +35,7 @@ enum class Packing : uint8_t {
   // 2:4, of each 4 neighbouring elements of a row at most 2 are not zero. A row is the K/2 values
   // kept, in order, in the encoding of that name, then K/8 bytes of where they stand
   // (tensor/sparse.h). Groups of a scale count all K elements.
-  bf16_24, f16_24, int4_group_24,
+  bf16_24, f16_24, int4_group_24, int8_channel_24,
   llm_int8,  // LLM.int8(), bitsandbytes: bytes as int8_channel, which meet activations whose outliers
              // stand apart
 };
@@ -70,7 +70,7 @@ struct Encoding {
 
   bool is_plain() const { return packing <= Packing::bf16; }
   bool is_super() const { return packing >= Packing::q2_k && packing <= Packing::q6_k; }
-  bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::int4_group_24; }
+  bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::int8_channel_24; }
   // w = code * scale + min: what decode_row_codes decodes.
   bool has_integer_codes() const {
     return !is_plain() && !is_fp8() && !is_lookup() && !is_sparse();
@@ -133,6 +133,9 @@ inline constexpr Encoding kBF16_24{Packing::bf16_24};
 inline constexpr Encoding kF16_24{Packing::f16_24};
 inline constexpr Encoding int4_group_24(int64_t group, ScaleType scale) {
   return {Packing::int4_group_24, scale, group};
+}
+inline constexpr Encoding int8_channel_24(ScaleType scale) {
+  return {Packing::int8_channel_24, scale, 0};
 }
 
 // What the codes of iq4_nl stand for, before the scale.

@@ -85,7 +85,8 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::nf4:
     case Packing::fp4:
     case Packing::int4_group:
-    case Packing::int4_group_24: return scales_are_finite(w, n);
+    case Packing::int4_group_24:
+    case Packing::int8_channel_24: return scales_are_finite(w, n);
     case Packing::fp8_channel:
     case Packing::fp8_weight: return scales_are_finite(w, n) && codes_are_finite(p, w.K);
     default: return blocks_are_finite(p, w.K, w.encoding.packing);

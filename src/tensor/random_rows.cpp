@@ -73,6 +73,7 @@ float deviation_of_codes(const Encoding& encoding) {
   switch (encoding.packing) {
     case Packing::int8_channel:
     case Packing::llm_int8:
+    case Packing::int8_channel_24:
       return kBytes;
     case Packing::int4_group:
     case Packing::int4_group_24:

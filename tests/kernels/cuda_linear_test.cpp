@@ -67,6 +67,8 @@ std::vector<Encoding> encodings_of(Packing packing) {
       return {kQ4_K};
     case Packing::q6_k:
       return {kQ6_K};
+    case Packing::int8_channel_24:
+      return {int8_channel_24(ScaleType::bf16), int8_channel_24(ScaleType::f32)};
     case Packing::int4_group_24:
       return {int4_group_24(128, ScaleType::f16), int4_group_24(64, ScaleType::bf16),
               int4_group_24(32, ScaleType::f16)};

@@ -60,7 +60,7 @@ struct RandomWeight {
       const size_t bytes = encoding.row_bytes(K), places = static_cast<size_t>(K / 8);
       const bool is_f16 = encoding.packing == Packing::f16_24;
       for (size_t row = 0; row < data.size(); row += bytes) {
-        for (size_t i = 0; encoding.group == 0 && i < static_cast<size_t>(K / 2); ++i) {
+        for (size_t i = 0; encoding.bits() == 16 && i < static_cast<size_t>(K / 2); ++i) {
           const float value = static_cast<float>(0.05 * random.normal());
           const uint16_t h = is_f16 ? float_to_f16(value) : float_to_bf16(value);
           std::memcpy(&data[row + 2 * i], &h, 2);

@@ -70,6 +70,24 @@ TEST(Sparse, Int4CodesStandInTheirPlacesUnderTheScaleOfTheirGroup) {
   EXPECT_EQ(out, expected);
 }
 
+TEST(Sparse, Int8CodesStandInTheirPlacesUnderTheScaleOfTheirRow) {
+  const Encoding encoding = int8_channel_24(ScaleType::f32);
+  std::vector<std::byte> data(encoding.row_bytes(16));
+  ASSERT_EQ(data.size(), 8u + 2u);
+  data[0] = std::byte{0x80}, data[1] = std::byte{127};  // group 0: -128 at 0, 127 at 3
+  data[7] = std::byte{3};                               // group 3: 0 at 1, 3 at 2
+  data[8] = std::byte{0x4C}, data[9] = std::byte{0x94};
+  const float scale = 0.5f;
+  Weight weight = view_of(encoding, 1, 16, data);
+  weight.scales = reinterpret_cast<const std::byte*>(&scale);
+  EXPECT_EQ(weight.total_bytes(), 10u + 4u);
+  EXPECT_EQ(first_bad_places(weight, 0), -1);
+  std::vector<float> out(16), expected(16);
+  decode_row(weight, 0, out.data());
+  expected[0] = -64, expected[3] = 63.5f, expected[14] = 1.5f;
+  EXPECT_EQ(out, expected);
+}
+
 TEST(Sparse, AValueThatIsNotFiniteIsSeen) {
   const std::vector<float> row(8, 1.0f);
   std::vector<std::byte> data(kF16_24.row_bytes(8));

@@ -1,14 +1,18 @@
-// 2:4 weights, bf16 and f16 against activations of the same type and int4 in groups against f16: the
-// sparse A operand of mma.sp m16n8k32, tokens on its other side. The stream is that of stream.cuh.
+// 2:4 weights, bf16 and f16 against activations of the same type, int4 in groups against f16, int8
+// with one scale a row against int8: the sparse A operand of mma.sp m16n8k32, of m16n8k64 for int8,
+// tokens on its other side. The stream is that of stream.cuh, or of stream_shared.cuh for 2 to 16
+// tokens.
 //
 // A piece: values, places [lane][2 words], and for int4 scales (PieceScales).
-// Mma j has the channels 32 j ... 32 j + 31 in their order. The values kept of lane 4 r + q are those
-// of the groups q and q + 4 of the mma's eight: 16-bit ones [j][lane][row r first, row r + 8 first, r
-// second, r + 8 second], int4 [lane][word j] as in nibbles.cuh. Mma 2 i takes the places from word i
-// of the lanes 0 and 1 of each four, mma 2 i + 1 from lanes 2 and 3: four groups of row r in the
-// lower half, of row r + 8 in the upper one.
+// Mma j has the channels 32 j ... 32 j + 31 in their order. The values kept of lane 4 r + q are
+// those of the groups q and q + 4 of the mma's eight: 16-bit ones [j][lane][row r first, row r + 8
+// first, r second, r + 8 second], int4 [lane][word j] as in nibbles.cuh. Mma 2 i takes the places
+// from word i of the lanes 0 and 1 of each four, mma 2 i + 1 from lanes 2 and 3: four groups of row
+// r in the lower half, of row r + 8 in the upper one.
 //
 // A prompt's tokens go through cuBLASLt, some rows of W spread to dense ones at a time.
+#include <type_traits>
+
 #include "kernels/cuda/linear_rows.h"
 #include "kernels/cuda/nibbles.cuh"
 #include "kernels/cuda/stream_shared.cuh"
@@ -72,6 +76,16 @@ struct SparseTokens {
     }
   }
 };
+
+__device__ __forceinline__ void mma_sparse(int* c, const uint4& a, const uint4& b,
+                                           uint32_t places) {
+  asm volatile(
+      "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, "
+      "{%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, 0;"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(b.z), "r"(b.w),
+        "r"(places));
+}
 
 // Where the places of 16 channels of one row lie: the half `upper` of the channels of mma j.
 __device__ __forceinline__ int places_offset(int row, int j, int upper) {
@@ -167,7 +181,8 @@ struct HalfPiece {
     }
   }
   static __device__ float value(const uint8_t* piece, int row, int k, bool) {
-    const uint32_t places = packed_places(piece + kPlacesAt, row, k / 4), two = pair(piece, row, k / 4);
+    const uint32_t places = packed_places(piece + kPlacesAt, row, k / 4);
+    const uint32_t two = pair(piece, row, k / 4);
     const uint32_t place = k % 4;
     if (place != (places & 3) && place != places >> 2) return 0.0f;
     return scale_to_float(place == (places & 3) ? two & 0xFFFF : two >> 16, kIsBf16);
@@ -322,11 +337,85 @@ struct Int4SparsePiece {
   }
 };
 
+// Sums are exact in int32. 256 channels: values [4 mma of 64][lane][16 bytes], as in an A fragment
+// of dense bytes; places [lane][word of the mma]: lane 4 r + q has those of the channels 16 q ... of
+// row r in the lower half, of row r + 8 in the upper one.
+struct Int8SparsePiece {
+  using Sum = int;
+  static constexpr int kChannels = 2 * kPieceChannels;
+  static constexpr int kPlacesAt = 2048;
+  static constexpr int kBytes = kPlacesAt + 512;
+  static constexpr int kStagePieces = 8, kEach = 1;
+  static constexpr ActType kType = ActType::int8_token;
+  using Tokens = SparseTokens<16>;
+
+  struct Weights {
+    uint4 values[4], places;
+    __device__ __forceinline__ void load(const uint8_t* piece, int lane) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        values[j] = *reinterpret_cast<const uint4*>(piece + j * 512 + lane * 16);
+      places = *reinterpret_cast<const uint4*>(piece + kPlacesAt + lane * 16);
+    }
+  };
+
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(const Weights& w, bool, const Tokens (&x)[kTiles],
+                                                  int (&sums)[kTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t)
+        mma_sparse(sums[t], w.values[j], x[t].v[j], word(w.places, j));
+    }
+  }
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool is_bf16,
+                                                  const Tokens (&x)[kTiles],
+                                                  int (&sums)[kTiles][4]) {
+    Weights w;
+    w.load(piece, lane);
+    multiply(w, is_bf16, x, sums);
+  }
+
+  // Where value i of the 32 kept of a row and mma stands.
+  static __device__ __forceinline__ int value_offset(int row, int j, int i) {
+    return j * 512 + (row % 8 * 4 + i % 16 / 4) * 16 + i / 16 * 8 + row / 8 * 4 + i % 4;
+  }
+  // Where the places of the groups 2 b and 2 b + 1 of its 16 stand.
+  static __device__ __forceinline__ int places_byte(int row, int j, int b) {
+    const int lane = b / 4 * 2 + row / 8, byte = b % 4;
+    return kPlacesAt + (row % 8 * 4 + lane) * 16 + j * 4 + byte;
+  }
+  static __device__ float value(const uint8_t* piece, int row, int k, bool) {
+    const int j = k / 64, group = k % 64 / 4, place = k % 4;
+    const int places = piece[places_byte(row, j, group / 2)] >> (group % 2 * 4) & 15;
+    if (place != (places & 3) && place != places >> 2) return 0.0f;
+    const int i = group * 2 + (place == (places & 3) ? 0 : 1);
+    return static_cast<float>(static_cast<int8_t>(piece[value_offset(row, j, i)]));
+  }
+  static __device__ void pack(const StreamSource& p, int64_t stored, int row, int64_t piece, int j,
+                              int q, uint8_t* to) {
+    const uint8_t* from = p.data + max(stored, int64_t{0}) * p.row_bytes;
+    const int64_t first = piece * kChannels + j * 64 + q * 16;  // eight values, four groups
+    for (int i = 0; i < 8; ++i) {
+      const int64_t kept = first / 2 + i;
+      to[value_offset(row, j, q * 8 + i)] = stored >= 0 && 2 * kept < p.K ? from[kept] : 0;
+    }
+    for (int i = 0; i < 2; ++i) {
+      const int64_t pair = first / 8 + i;
+      to[places_byte(row, j, q * 2 + i)] =
+          stored >= 0 && 8 * pair < p.K ? from[p.K / 2 + pair] : 0x44;
+    }
+  }
+};
+
 // Calls `of` with the piece of the encoding.
 template <typename Of>
 auto with_piece(const Encoding& encoding, Of of) {
   if (encoding.packing == Packing::bf16_24) return of(HalfPiece<true>{});
   if (encoding.packing == Packing::f16_24) return of(HalfPiece<false>{});
+  if (encoding.packing == Packing::int8_channel_24) return of(Int8SparsePiece{});
   if (encoding.group != 32 && encoding.group != 64 && encoding.group != 128) {
     cuda_refuse("cuda runs int4 2:4 in groups of 32, 64 and 128; found groups of", encoding.group);
   }
@@ -351,7 +440,11 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
     const Stream p = stream_of<Piece>(w, x, y, ldy, accumulate);
     if (x.T > 1 && x.T <= 8 && launch_shared<Piece, 1>(context, p)) return;
     if (x.T > 8 && x.T <= 16 && launch_shared<Piece, 2>(context, p)) return;
-    run_stream<Piece>(context, w, x, y, ldy, accumulate, kDenseFrom);
+    if constexpr (std::is_same_v<Piece, Int8SparsePiece>) {
+      if (x.T > 0) launch_stream<Piece>(context, p);  // prompts too, in passes of 32 tokens
+    } else {
+      run_stream<Piece>(context, w, x, y, ldy, accumulate, kDenseFrom);
+    }
   });
 }
 
@@ -365,9 +458,14 @@ void gather_rows(const Context& context, const PackedWeight& w, const int32_t* r
 }  // namespace
 
 LinearKernel cuda_sparse_row(const char* name, Packing packing) {
-  const ActType type = packing == Packing::bf16_24 ? ActType::bf16 : ActType::f16;
-  return {name,    "cuda",      packing, type, prepack, run,
-          nullptr, gather_rows, "from 129 on dense weights through cuBLASLt", true};
+  const bool is_int8 = packing == Packing::int8_channel_24;
+  const ActType type = is_int8                       ? ActType::int8_token
+                       : packing == Packing::bf16_24 ? ActType::bf16
+                                                     : ActType::f16;
+  return {name,    "cuda",      packing,
+          type,    prepack,     run,
+          nullptr, gather_rows, is_int8 ? nullptr : "from 129 on dense weights through cuBLASLt",
+          true};
 }
 
 }  // namespace tandem

@@ -40,6 +40,7 @@ std::span<const LinearKernel> cuda_linear_kernels() {
       cuda_sparse_row("linear_bf16_24_cuda", Packing::bf16_24),
       cuda_sparse_row("linear_f16_24_cuda", Packing::f16_24),
       cuda_sparse_row("linear_int4_group_24_cuda", Packing::int4_group_24),
+      cuda_sparse_row("linear_int8_channel_24_cuda", Packing::int8_channel_24),
   };
   return rows;
 }

@@ -119,6 +119,7 @@ constexpr LinearKernel kRows[] = {
     row("linear_bf16_24_ref", Packing::bf16_24),
     row("linear_f16_24_ref", Packing::f16_24),
     row("linear_int4_group_24_ref", Packing::int4_group_24),
+    row("linear_int8_channel_24_ref", Packing::int8_channel_24),
 };
 
 }  // namespace
