@@ -118,7 +118,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16 int8 llm-int8 int4 fp8 nf4; GGUF bf16 f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "bf16; int8 llm-int8 int4 fp8 nf4; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
       ->type_name("NAME");
   verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
