@@ -1,5 +1,6 @@
 #include "tensor/random_rows.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -101,6 +102,18 @@ void put_number(const RandomRows& rows, uint64_t word, int64_t k, std::byte* dat
   std::memcpy(data + 2 * k, &half, sizeof half);
 }
 
+// The bytes that random_code gives one by one.
+void put_codes(const RandomRows& rows, uint64_t key, std::byte* data) {
+  for (int64_t at = 0; at < rows.code_bytes; at += 8) {
+    const uint64_t word = random_word(key, at / 8);
+    std::memcpy(data + at, &word, static_cast<size_t>(std::min<int64_t>(8, rows.code_bytes - at)));
+  }
+  if (rows.block_bytes == 0) return;
+  for (int64_t at = rows.header_at; at < rows.code_bytes; at += rows.block_bytes) {
+    std::memcpy(data + at, rows.header, static_cast<size_t>(rows.header_bytes));
+  }
+}
+
 }  // namespace
 
 bool random_rows_of(const Encoding& encoding, int64_t K, uint64_t seed, RandomRows& rows) {
@@ -137,9 +150,7 @@ bool random_rows_of(const Encoding& encoding, int64_t K, uint64_t seed, RandomRo
 void make_random_row(const RandomRows& rows, int64_t n, std::byte* data, std::byte* scales) {
   const uint64_t key = random_row_key(rows.seed, rows.K, n);
   for (int64_t k = 0; k < rows.count; ++k) put_number(rows, random_word(key, k), k, data);
-  for (int64_t at = 0; at < rows.code_bytes; ++at) {
-    data[at] = static_cast<std::byte>(random_code(rows, key, at));
-  }
+  put_codes(rows, key, data);
   std::byte* places = data + rows.row_bytes - rows.place_bytes;
   for (int64_t i = 0; i < rows.place_bytes; ++i) {
     places[i] = static_cast<std::byte>(random_places(rows, key, i));

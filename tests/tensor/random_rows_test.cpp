@@ -43,7 +43,9 @@ TEST(RandomRows, ARowIsAFunctionOfItsPlace) {
 
     const Weight weight{encoding, 1, kK, data.data(), scales.empty() ? nullptr : scales.data()};
     EXPECT_TRUE(row_is_finite(weight, 0));
-    if (encoding.is_sparse()) EXPECT_EQ(first_bad_places(weight, 0), -1);
+    if (encoding.is_sparse()) {
+      EXPECT_EQ(first_bad_places(weight, 0), -1);
+    }
     std::vector<float> values(kK);
     decode_row(weight, 0, values.data());
     double squares = 0;
@@ -61,6 +63,21 @@ TEST(RandomRows, PlainNumbersAreTheWordsOfTheirPlace) {
   for (int64_t k = 0; k < 64; ++k) {
     EXPECT_EQ(row[static_cast<size_t>(k)],
               float_to_bf16(near_normal(random_word(key, k)) * rows.deviation));
+  }
+}
+
+TEST(RandomRows, CodesAreThoseOfTheirPlace) {
+  for (const Encoding& encoding :
+       {kQ4_0, kQ4_1, kQ8_0, kQ4_K, kQ6_K, int4_group(32, ScaleType::f16)}) {
+    RandomRows rows;
+    ASSERT_TRUE(random_rows_of(encoding, 768, 4, rows));
+    std::vector<std::byte> row(static_cast<size_t>(rows.row_bytes)), scales(1024);
+    make_random_row(rows, 9, row.data(), scales.data());
+    const uint64_t key = random_row_key(4, 768, 9);
+    for (int64_t at = 0; at < rows.code_bytes; ++at) {
+      ASSERT_EQ(row[static_cast<size_t>(at)], static_cast<std::byte>(random_code(rows, key, at)))
+          << encoding.name() << " byte " << at;
+    }
   }
 }
 
