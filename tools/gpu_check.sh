@@ -35,9 +35,25 @@ smoke() {
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv,noheader
   "$bin/tandem" info --device cuda --measure
 }
+# tests PROGRAM FILTER: in eight processes, since most of the time goes to the scalar code they compare with
+tests() {
+  local program=$1 filter=$2 shard bad=0 running=()
+  for shard in 0 1 2 3 4 5 6 7; do
+    GTEST_TOTAL_SHARDS=8 GTEST_SHARD_INDEX=$shard "$bin/$program" --gtest_brief=1 --gtest_filter="$filter" \
+      >"$out/$program.$shard" 2>&1 &
+    running+=($!)
+  done
+  for shard in 0 1 2 3 4 5 6 7; do
+    wait "${running[$shard]}" || bad=1
+    cat "$out/$program.$shard"
+    rm -f "$out/$program.$shard"
+  done
+  return $bad
+}
 parity() {
   for room in device ops attention linear; do
-    "$bin/kernels_cuda_${room}_test" --gtest_brief=1 --gtest_filter='-*sm_*' || return 1
+    echo "$room:"
+    tests "kernels_cuda_${room}_test" '-*sm_*' || return 1
   done
 }
 # perplexity NAME OPTION...: of the model over a few windows, printed with the name and left in $found
@@ -53,7 +69,8 @@ archs() {
   local bad=0 cap room truth
   for cap in sm_75 sm_80 sm_89; do
     for room in ops attention linear; do
-      "$bin/kernels_cuda_${room}_test" --gtest_brief=1 --gtest_filter="*$cap*" || bad=1
+      echo "$cap $room:"
+      tests "kernels_cuda_${room}_test" "*$cap*" || bad=1
     done
   done
   [ -n "$model" ] && [ -n "$text" ] || return $bad
