@@ -1,5 +1,6 @@
 # Two commands, each enough from a clean clone on a bare Debian 12 (git, make, and root or sudo):
 #   make study [PROFILE=smoke|quick|full] [MODEL=FILE|FOLDER] [TEXT=FILE] [DEVICE=cuda]
+#   make study SHAPE=data/models/NAME.json [ENCODINGS=bf16,int8,...] ...: random weights of a shape
 #   make test
 # tools/setup.sh installs what is missing; with everything in place nothing touches the network.
 PROFILE ?= quick
@@ -19,9 +20,10 @@ dev_is_on := && grep -qs '^TANDEM_DEV:BOOL=ON' $(BUILD)/CMakeCache.txt
 .PHONY: study test bench oracles fuzz clean
 
 study:
-	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text)
+	@tools/setup.sh build $(if $(MODEL)$(SHAPE),,model) $(if $(TEXT)$(SHAPE),,text)
 	$(call build,tandem,,-DTANDEM_DEV=OFF)
-	@$(BUILD)/tandem study $(if $(MODEL),'$(MODEL)') --profile '$(PROFILE)' $(if $(TEXT),--text '$(TEXT)') \
+	@$(BUILD)/tandem study $(if $(MODEL),'$(MODEL)') $(if $(SHAPE),--random-weights '$(SHAPE)') \
+	  $(if $(ENCODINGS),--encodings '$(ENCODINGS)') --profile '$(PROFILE)' $(if $(TEXT),--text '$(TEXT)') \
 	  $(if $(DEVICE),--device '$(DEVICE)')
 
 test:

@@ -193,6 +193,13 @@ std::string below_floor(const Record& record, std::optional<double> baseline_per
 
 Ranking rank(const std::vector<Record>& records, const QualityFloor& floor) {
   Ranking ranking;
+  if (std::ranges::any_of(records, has_random_weights)) {
+    for (const Goal goal : all_goals()) {
+      ranking.advice.push_back({goal, {}, {}, "the weights are random and have no quality, so "
+                                              "nothing is recommended"});
+    }
+    return ranking;
+  }
   const std::optional<double> baseline_perplexity = find_baseline_perplexity(records);
   for (const Record& record : records) {
     const std::string reason = below_floor(record, baseline_perplexity, floor);

@@ -17,11 +17,11 @@
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "formats/random_checkpoint.h"
 #include "kernels/table.h"
 #include "model/model.h"
 #include "study/device_sheet.h"
 #include "study/hardware.h"
+#include "study/random_model.h"
 #include "study/task.h"
 
 namespace tandem {
@@ -184,14 +184,8 @@ void bench_tests(const BenchOptions& options, const Grid& grid, const Place& pla
 
 Checkpoint random_model(const BenchOptions& options, const Place& place) {
   ThreadPool pool(usable_cpus());
-  const Encoding layers = encoding_of(options.encoding);
-  const Encoding lm_head = options.lm_head.empty() ? kBF16 : encoding_of(options.lm_head);
-  const RowMaker maker{place.device.get(),
-                       [&](const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) {
-                         place.device->random_rows(rows, N, data, scales);
-                       }};
-  return random_checkpoint(read_model_shape(options.random_weights), layers, lm_head, 1, pool,
-                           place.device != nullptr ? &maker : nullptr);
+  const RandomWeights weights{options.encoding, options.lm_head.empty() ? "bf16" : options.lm_head};
+  return make_random_model(options.random_weights, weights, place.device.get(), pool);
 }
 
 // Opens the meter and the GPU, in the order in which the GPU's idle power can be taken.

@@ -20,6 +20,7 @@
 #include "cli/study_variants.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "formats/random_checkpoint.h"
 #include "kernels/table.h"
 #include "study/child.h"
 #include "study/device_sheet.h"
@@ -32,10 +33,13 @@ namespace tandem {
 namespace {
 
 constexpr double kMeasureSeconds = 300;  // for what takes ten
+constexpr uint64_t kRandomReadBytes = uint64_t{1} << 30;  // beyond the caches, as a model is
 
 struct StudyFlags {
   std::string model, profile = "quick", text, out, isa, quality_floor, power_command, cell_json;
   std::vector<std::string> variants, kv;
+  std::string random_weights;  // a shape in the place of a model
+  std::vector<std::string> encodings = {"bf16", "int8", "fp8", "int4-g128+q8_0"};
   std::vector<int64_t> batches;
   int threads = 0;
   uint64_t seed = 1;
@@ -44,6 +48,7 @@ struct StudyFlags {
 
 Profile chosen_profile(const StudyFlags& flags) {
   Profile profile = find_profile(flags.profile);
+  if (!flags.random_weights.empty()) profile.variants = flags.encodings;
   if (!flags.variants.empty()) {
     profile.variants.clear();
     for (std::string name : flags.variants) {
@@ -118,9 +123,9 @@ std::string shipped_encoding(const Checkpoint& checkpoint) {
 
 // The processor's limits, measured now, because a shared machine's differ from hour to hour. The
 // read limit is the bandwidth beyond the caches.
-void add_cpu_limits(const Checkpoint& source, ThreadPool& pool, Json& facts) {
+void add_cpu_limits(uint64_t model_bytes, ThreadPool& pool, Json& facts) {
   if (!cpu_features().avx2) return;
-  const HardwareSheet sheet = measure_hardware(describe_hardware(), pool, source.file_bytes);
+  const HardwareSheet sheet = measure_hardware(describe_hardware(), pool, model_bytes);
   if (!sheet.bandwidth.empty()) {
     facts["read_gbps_limit"] = sheet.bandwidth.back().bytes_per_second * 1e-9;
   }
@@ -146,15 +151,12 @@ DeviceSheet device_sheet(const std::string& device) {
   return describe_device_sheet(device, cache_folder());
 }
 
-// What every Record of this session says beside its numbers.
-Json study_facts(const Checkpoint& source, ThreadPool& pool,
-                 const std::optional<DeviceSheet>& sheet) {
+// What every Record of this session says beside its numbers; model_bytes: about as much as a step
+// reads.
+Json study_facts(uint64_t model_bytes, ThreadPool& pool, const std::optional<DeviceSheet>& sheet) {
   Json facts = {{"command", typed_command()}};
-  if (const std::string encoding = shipped_encoding(source); !encoding.empty()) {
-    facts["shipped_encoding"] = encoding;
-  }
   if (!sheet) {
-    add_cpu_limits(source, pool, facts);
+    add_cpu_limits(model_bytes, pool, facts);
     return facts;
   }
   const ReadLimit limit = read_limit_of(*sheet);
@@ -164,9 +166,9 @@ Json study_facts(const Checkpoint& source, ThreadPool& pool,
   return facts;
 }
 
-StudySettings make_settings(const StudyFlags& flags) {
-  StudySettings settings;
-  settings.profile = chosen_profile(flags);
+// A real model: its checkpoint, its variants on disk and the text.
+void add_model(const StudyFlags& flags, const std::optional<DeviceSheet>& sheet,
+               StudySettings& settings) {
   const std::filesystem::path cache = cache_folder();
   settings.model_path = resolve_model_path(flags.model);
   settings.text_path = flags.text.empty() ? cache / "texts/developers-reference.txt"
@@ -175,6 +177,43 @@ StudySettings make_settings(const StudyFlags& flags) {
     fail(ErrorKind::usage, "{}: no such text; give one with --text FILE (some 50 kB of prose)",
          settings.text_path.string());
   }
+  settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
+  const Checkpoint source = load_checkpoint(settings.model_path);
+  settings.model_hash = checkpoint_hash(source);
+  ThreadPool pool(settings.threads);
+  const auto say = [](const std::string& line) { write_stderr(line + "\n"); };
+  settings.variants =
+      prepare_variants(settings.profile.variants, source, settings.model_hash, cache, pool, say);
+  settings.baseline_path =
+      prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, say)
+          .front()
+          .path;
+  settings.facts = study_facts(source.file_bytes, pool, sheet);
+  if (const std::string encoding = shipped_encoding(source); !encoding.empty()) {
+    settings.facts["shipped_encoding"] = encoding;
+  }
+}
+
+// A shape whose weights are drawn: speed, memory and energy, and no quality.
+void add_random_weights(const StudyFlags& flags, const std::optional<DeviceSheet>& sheet,
+                        StudySettings& settings) {
+  const ModelConfig config = read_model_shape(flags.random_weights);
+  settings.model_path = flags.random_weights;
+  settings.model_hash = hash_hex(std::as_bytes(MappedFile(settings.model_path).bytes()));
+  settings.text_path = "random token ids";
+  settings.text_hash = "none";
+  settings.random_vocabulary = config.vocab_size;
+  for (const std::string& name : settings.profile.variants) {
+    settings.variants.push_back({name, settings.model_path, parse_random_weights(name)});
+  }
+  ThreadPool pool(settings.threads);
+  settings.facts = study_facts(kRandomReadBytes, pool, sheet);
+  settings.facts["random_weights"] = true;
+}
+
+StudySettings make_settings(const StudyFlags& flags) {
+  StudySettings settings;
+  settings.profile = chosen_profile(flags);
   settings.isa = chosen_isa(flags.isa);
   settings.threads = chosen_threads(flags.threads);
   settings.seed = flags.seed;
@@ -187,19 +226,7 @@ StudySettings make_settings(const StudyFlags& flags) {
     // Time on a GPU is short: one type of cache unless others are asked for.
     if (flags.kv.empty()) settings.profile.kv = {"bf16"};
   }
-  settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
-
-  const Checkpoint source = load_checkpoint(settings.model_path);
-  settings.model_hash = checkpoint_hash(source);
-  ThreadPool pool(settings.threads);
-  const auto say = [](const std::string& line) { write_stderr(line + "\n"); };
-  settings.variants =
-      prepare_variants(settings.profile.variants, source, settings.model_hash, cache, pool, say);
-  settings.baseline_path =
-      prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, say)
-          .front()
-          .path;
-  settings.facts = study_facts(source, pool, sheet);
+  (flags.random_weights.empty() ? add_model : add_random_weights)(flags, sheet, settings);
   return settings;
 }
 
@@ -278,6 +305,17 @@ void add_study(CLI::App& app, Action& action) {
   verb->add_option("--variants", flags->variants, "Some of as-shipped,bf16,int8,int4-g64")
       ->delimiter(',')
       ->type_name("LIST");
+  verb->add_option("--random-weights", flags->random_weights,
+                   "A shape of data/models with random weights: no quality is measured")
+      ->excludes(verb->get_option("MODEL"))
+      ->excludes(verb->get_option("--text"))
+      ->excludes(verb->get_option("--variants"))
+      ->type_name("FILE");
+  verb->add_option("--encodings", flags->encodings,
+                   "Of random weights, layers+output matrix (bf16,int8,fp8,int4-g128+q8_0)")
+      ->needs("--random-weights")
+      ->delimiter(',')
+      ->type_name("LIST");
   verb->add_option("--kv", flags->kv, "Some of bf16,int8,fp8,int4")->delimiter(',')->type_name("LIST");
   verb->add_option("--batches", flags->batches, "Sequences at once, such as 1,2,4,8")
       ->delimiter(',')
@@ -300,6 +338,7 @@ void add_study(CLI::App& app, Action& action) {
       "Examples:\n  tandem study --profile smoke\n"
       "  tandem study model.gguf --text book.txt --batches 1,8 --out results\n"
       "  tandem study --power-command 'cat /run/watts'\n"
+      "  tandem study --random-weights data/models/Llama-3.1-8B.json --device cuda\n"
       "Stop it at any time: the same command goes on where it was.");
   verb->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }

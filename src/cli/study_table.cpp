@@ -37,9 +37,12 @@ std::optional<double> baseline_decode(const std::vector<Record>& records, int64_
 std::string study_table(std::vector<Record> records) {
   std::sort(records.begin(), records.end(),
             [](const Record& a, const Record& b) { return place(a) < place(b); });
+  size_t name_width = 10;
+  for (const Record& r : records) name_width = std::max(name_width, r.cell.variant.size());
+  ++name_width;
   std::string text =
-      fmt::format("{:<11}{:<5}{:>5} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>13} {:>9} {:>8} {:>7}\n",
-                  "variant", "KV", "batch", "prefill", "decode", "speed-up", "TTFT ms", "weights",
+      fmt::format("{:<{}}{:<5}{:>5} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>13} {:>9} {:>8} {:>7}\n",
+                  "variant", name_width, "KV", "batch", "prefill", "decode", "speed-up", "TTFT ms", "weights",
                   "peak MB", "J/token", "PPL", "KL", "top-1 %");
   bool any_noisy = false;
   for (const Record& r : records) {
@@ -50,8 +53,8 @@ std::string study_table(std::vector<Record> records) {
     const auto percent = q.top1_agreement ? std::optional(100 * *q.top1_agreement) : std::nullopt;
     any_noisy |= r.noisy;
     text += fmt::format(
-        "{:<11}{:<5}{:>5} {:>9} {:>8}{} {:>8} {:>8} {:>8} {:>8} {:>13} {:>9} {:>8} {:>7}\n",
-        r.cell.variant, r.cell.kv, r.cell.batch, number(r.prefill_tokens_per_second.median(), 1),
+        "{:<{}}{:<5}{:>5} {:>9} {:>8}{} {:>8} {:>8} {:>8} {:>8} {:>13} {:>9} {:>8} {:>7}\n",
+        r.cell.variant, name_width, r.cell.kv, r.cell.batch, number(r.prefill_tokens_per_second.median(), 1),
         number(decode, 1), r.noisy ? "*" : " ", speedup,
         number(1e3 * r.first_token_seconds.median(), 1),
         number(static_cast<double>(r.weight_bytes) * 1e-6, 1),

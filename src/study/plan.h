@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "study/meters/energy_point.h"
+#include "study/random_model.h"
 #include "study/record.h"
 
 namespace tandem {
@@ -32,16 +34,19 @@ Profile find_profile(const std::string& name);
 const std::vector<std::string>& all_variants();
 inline constexpr const char* kBaselineVariant = "bf16";
 
-// A variant of the model: a checkpoint on disk.
+// A variant of the model: a checkpoint on disk, or random weights of the shape at `path`.
 struct Variant {
   std::string name;
   std::filesystem::path path;
+  std::optional<RandomWeights> random = {};
 };
 
 struct StudySettings {
   Profile profile;
   std::vector<Variant> variants;        // those of the profile; the baseline may be an extra one
   std::filesystem::path baseline_path;  // the bf16 variant, which quality compares with
+  // Weights are random: nothing has quality, and prompts are random token ids of this vocabulary.
+  int64_t random_vocabulary = 0;
   std::filesystem::path model_path;
   std::string model_hash;
   std::filesystem::path text_path;

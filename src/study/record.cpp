@@ -199,4 +199,8 @@ Record record_from_json(const Json& json) {
   }
 }
 
+bool has_random_weights(const Record& record) {
+  return record.extra.is_object() && record.extra.contains("random_weights");
+}
+
 }  // namespace tandem

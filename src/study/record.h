@@ -73,6 +73,9 @@ struct Record {
   Json extra;  // further facts, printed in the manifest
 };
 
+// Whether the model was a shape with random weights: such a record has no quality.
+bool has_random_weights(const Record& record);
+
 // Both ways exact: numbers that JSON cannot hold become the strings "nan", "inf" and "-inf".
 // Reading throws bad_file.
 Json to_json(const Record& record);

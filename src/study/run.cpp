@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/random.h"
 #include "base/version.h"
 #include "formats/checkpoint.h"
 #include "study/child.h"
@@ -29,6 +30,7 @@ namespace {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{64} << 20;
 constexpr double kIdleSeconds = 2.2;
+constexpr int64_t kRandomStarts = 64;  // of a sequence's prompts among the random ids
 
 // One study at a time writes in a folder; the lock goes with the process.
 class FolderLock {
@@ -59,6 +61,25 @@ struct PlannedTask {
   double weight = 0;  // expected cost, any unit
 };
 
+int64_t most_batch(const Profile& profile) {
+  return *std::max_element(profile.batches.begin(), profile.batches.end());
+}
+
+// Prompts for a model that knows no language: what the token ids are does not change its speed.
+std::filesystem::path draw_tokens(const StudySettings& settings,
+                                  const std::filesystem::path& out_dir) {
+  const std::filesystem::path path =
+      out_dir / fmt::format("tokens-random-{}-{}.i32", settings.random_vocabulary, settings.seed);
+  Random random(settings.seed);
+  std::vector<int32_t> tokens(static_cast<size_t>(settings.profile.prompt_tokens +
+                                                  kRandomStarts * most_batch(settings.profile)));
+  for (int32_t& token : tokens) {
+    token = static_cast<int32_t>(random.below(static_cast<uint64_t>(settings.random_vocabulary)));
+  }
+  write_tokens(path, tokens);
+  return path;
+}
+
 std::filesystem::path tokenize_text(const StudySettings& settings,
                                     const std::filesystem::path& out_dir) {
   const std::filesystem::path path = out_dir / ("tokens-" + settings.text_hash.substr(0, 16) + "-" +
@@ -67,10 +88,9 @@ std::filesystem::path tokenize_text(const StudySettings& settings,
   if (text.ends_with('\n')) text.pop_back();  // as llama.cpp's perplexity tool reads its file
   const Tokenizer tokenizer(load_checkpoint(settings.model_path).tokenizer);
   const std::vector<int32_t> tokens = tokenizer.encode(text);
-  const int64_t most =
-      *std::max_element(settings.profile.batches.begin(), settings.profile.batches.end());
-  const int64_t needed = std::max(settings.profile.num_windows * kWindowTokens,
-                                  settings.profile.prompt_tokens + 2 * most);
+  const int64_t needed =
+      std::max(settings.profile.num_windows * kWindowTokens,
+               settings.profile.prompt_tokens + 2 * most_batch(settings.profile));
   if (static_cast<int64_t>(tokens.size()) < needed) {
     fail(ErrorKind::usage, "{}: {} tokens, profile {} needs {}; give a longer --text",
          settings.text_path.string(), tokens.size(), settings.profile.name, needed);
@@ -115,12 +135,21 @@ Record record_template(const StudySettings& settings, const std::string& id) {
   return record;
 }
 
-const std::filesystem::path& variant_path(const StudySettings& settings, const std::string& name) {
+Variant find_variant(const StudySettings& settings, const std::string& name) {
   for (const Variant& variant : settings.variants) {
-    if (variant.name == name) return variant.path;
+    if (variant.name == name) return variant;
   }
   CHECK(name == kBaselineVariant, "no path for variant {}", name);
-  return settings.baseline_path;
+  return {name, settings.baseline_path};
+}
+
+// The variants whose quality is measured, the baseline before all.
+std::vector<std::string> judged_variants(const StudySettings& settings) {
+  if (settings.random_vocabulary != 0) return {};
+  std::vector<std::string> names = settings.profile.variants;
+  std::erase(names, kBaselineVariant);
+  names.insert(names.begin(), kBaselineVariant);
+  return names;
 }
 
 // Quality first, the baseline's before all: then each cell's record is stored whole.
@@ -140,13 +169,11 @@ std::vector<PlannedTask> plan_tasks(const StudySettings& settings, const Record&
   common.record = base;
 
   std::vector<PlannedTask> tasks;
-  std::vector<std::string> names = profile.variants;
-  std::erase(names, kBaselineVariant);
-  names.insert(names.begin(), kBaselineVariant);
+  const std::vector<std::string> names = judged_variants(settings);
   for (const std::string& name : names) {
     Task task = common;
     task.is_quality = true;
-    task.checkpoint = variant_path(settings, name);
+    task.checkpoint = find_variant(settings, name).path;
     task.is_baseline = name == kBaselineVariant;
     task.kv = profile.kv;
     if (task.is_baseline && std::ranges::find(task.kv, "bf16") == task.kv.end()) {
@@ -159,7 +186,9 @@ std::vector<PlannedTask> plan_tasks(const StudySettings& settings, const Record&
   }
   for (const CellKey& cell : ordered_cells(profile, settings.seed)) {
     Task task = common;
-    task.checkpoint = variant_path(settings, cell.variant);
+    const Variant variant = find_variant(settings, cell.variant);
+    task.checkpoint = variant.path;
+    task.random = variant.random;
     task.record.cell = cell;
     task.record.extra["order"] = tasks.size() - names.size();
     const auto runs = static_cast<double>(profile.num_warmups + profile.num_runs);
@@ -228,7 +257,9 @@ StudyResult run_study(const StudySettings& settings, const StudyOptions& options
   result.study_id = study_id(settings);
   if (options.fresh) store.erase(result.study_id);
 
-  const std::filesystem::path tokens_path = tokenize_text(settings, options.out_dir);
+  const std::filesystem::path tokens_path = settings.random_vocabulary != 0
+                                                ? draw_tokens(settings, options.out_dir)
+                                                : tokenize_text(settings, options.out_dir);
   std::vector<PlannedTask> tasks =
       plan_tasks(settings, record_template(settings, result.study_id), tokens_path);
   StudyProgress progress;

@@ -172,8 +172,13 @@ Record measure_speed(const Task& task) {
   const auto meter = open_energy_meter(task.meter, reason);
 
   const int64_t load_start_ns = now_ns();
-  const Checkpoint checkpoint = load_checkpoint(task.checkpoint);
   ThreadPool pool(record.threads);
+  // Random matrices lie in the device's memory, which outlives them.
+  const std::shared_ptr<Device> device =
+      task.random && names_device(record.isa) ? open_device(record.isa) : nullptr;
+  const Checkpoint checkpoint =
+      task.random ? make_random_model(task.checkpoint, *task.random, device.get(), pool)
+                  : load_checkpoint(task.checkpoint);
   const Model model(checkpoint, pool, record.isa);
   Bench bench(task, model, meter != nullptr);
   record.extra["load_seconds"] = seconds_since(load_start_ns);

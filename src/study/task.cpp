@@ -8,7 +8,12 @@
 namespace tandem {
 
 Json to_json(const Task& task) {
+  Json random;  // null: a checkpoint on disk
+  if (task.random) {
+    random = {{"encoding", task.random->encoding}, {"lm_head", task.random->lm_head}};
+  }
   return {{"is_quality", task.is_quality},
+          {"random", random},
           {"checkpoint", task.checkpoint.string()},
           {"baseline", task.baseline.string()},
           {"is_baseline", task.is_baseline},
@@ -30,6 +35,10 @@ Task task_from_json(const Json& json) {
   try {
     Task task;
     json.at("is_quality").get_to(task.is_quality);
+    if (const Json& random = json.at("random"); !random.is_null()) {
+      task.random = {random.at("encoding").get<std::string>(),
+                     random.at("lm_head").get<std::string>()};
+    }
     task.checkpoint = json.at("checkpoint").get<std::string>();
     task.baseline = json.at("baseline").get<std::string>();
     json.at("is_baseline").get_to(task.is_baseline);

@@ -9,13 +9,15 @@
 
 #include "kernels/ops.h"
 #include "study/meters/energy_point.h"
+#include "study/random_model.h"
 #include "study/record.h"
 
 namespace tandem {
 
 struct Task {
   bool is_quality = false;            // else speed, memory and energy of one cell
-  std::filesystem::path checkpoint;   // the variant
+  std::filesystem::path checkpoint;   // the variant; its shape where weights are random
+  std::optional<RandomWeights> random;
   std::filesystem::path baseline;     // quality: what it is compared with
   bool is_baseline = false;           // quality: the variant is the baseline itself
   std::filesystem::path tokens_path;  // int32 ids of the study's text

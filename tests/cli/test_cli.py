@@ -262,6 +262,22 @@ def test_scale_that_is_not_finite_exits_3(tmp_path):
     assert_error(tandem("run", path, "-p", "hi"), 3, "'model.layers.9.self_attn.v_proj.weight'", "row 191")
 
 
+def test_study_of_random_weights(tmp_path):
+    shape = pathlib.Path(__file__).parents[2] / "data" / "models" / "SmolLM2-135M.json"
+    small = tmp_path / "small.json"
+    config = json.loads(shape.read_text()) | {"num_layers": 1}
+    small.write_text(json.dumps(config))
+    result = tandem("study", "--random-weights", small, "--encodings", "bf16,int4-g64+q8_0", "--profile", "smoke",
+                    "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "the weights are random" in result.stdout
+    records = [json.loads(line) for line in (tmp_path / "out/records.jsonl").read_text().splitlines()]
+    assert {record["cell"]["variant"] for record in records} == {"bf16", "int4-g64+q8_0"}
+    assert all(record["extra"]["random_weights"] for record in records)
+    assert_error(tandem("study", "--random-weights", small, "--encodings", "int5", "-o", tmp_path / "x"), 2, "int5")
+    assert_error(tandem("study", "--encodings", "int8", "-o", tmp_path / "x"), 2, "--random-weights")
+
+
 @pytest.mark.parametrize("model", [["/no/such/model"], ["--model", "/no/such/model"]])
 def test_study_takes_its_model_both_ways(model):
     assert_error(tandem("study", *model), 3, "/no/such/model")
