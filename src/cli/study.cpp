@@ -32,7 +32,7 @@
 namespace tandem {
 namespace {
 
-constexpr double kMeasureSeconds = 300;  // for what takes ten
+constexpr double kMeasureSeconds = 300;                   // for what takes ten
 constexpr uint64_t kRandomReadBytes = uint64_t{1} << 30;  // beyond the caches, as a model is
 
 struct StudyFlags {
@@ -142,8 +142,8 @@ DeviceSheet device_sheet(const std::string& device) {
   DeviceSheet sheet = describe_device_sheet(device, cache_folder());
   if (sheet.measured) return sheet;
   write_stderr("measuring the limits of " + sheet.facts.model + "\n");
-  const ChildResult child =
-      run_child({program_path(), "info", "--device", sheet.facts.name, "--measure"}, kMeasureSeconds);
+  const ChildResult child = run_child(
+      {program_path(), "info", "--device", sheet.facts.name, "--measure"}, kMeasureSeconds);
   if (!child.ok()) {
     fail(ErrorKind::system, "info --device {} --measure {}: {}", sheet.facts.name, child.outcome(),
          quote(child.messages, 400));
@@ -316,7 +316,9 @@ void add_study(CLI::App& app, Action& action) {
       ->needs("--random-weights")
       ->delimiter(',')
       ->type_name("LIST");
-  verb->add_option("--kv", flags->kv, "Some of bf16,int8,fp8,int4")->delimiter(',')->type_name("LIST");
+  verb->add_option("--kv", flags->kv, "Some of bf16,int8,fp8,int4")
+      ->delimiter(',')
+      ->type_name("LIST");
   verb->add_option("--batches", flags->batches, "Sequences at once, such as 1,2,4,8")
       ->delimiter(',')
       ->type_name("LIST");

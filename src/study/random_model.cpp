@@ -21,10 +21,10 @@ RandomWeights parse_random_weights(const std::string& name) {
 
 Checkpoint make_random_model(const std::filesystem::path& shape, const RandomWeights& weights,
                              Device* device, ThreadPool& pool) {
-  const RowMaker maker{device, [device](const RandomRows& rows, int64_t N, std::byte* data,
-                                        std::byte* scales) {
-                         device->random_rows(rows, N, data, scales);
-                       }};
+  const RowMaker maker{
+      device, [device](const RandomRows& rows, int64_t N, std::byte* data, std::byte* scales) {
+        device->random_rows(rows, N, data, scales);
+      }};
   return random_checkpoint(read_model_shape(shape), encoding_of(weights.encoding),
                            encoding_of(weights.lm_head), kSeed, pool,
                            device != nullptr ? &maker : nullptr);

@@ -15,8 +15,8 @@ struct RandomWeights {
   std::string lm_head = "bf16";  // of the output matrix
 };
 
-// "int8" or "int4-g128+q8_0": the layers' encoding and, behind the plus, the output matrix's. Throws
-// usage.
+// "int8" or "int4-g128+q8_0": the layers' encoding and, behind the plus, the output matrix's.
+// Throws usage.
 RandomWeights parse_random_weights(const std::string& name);
 
 // With a device the matrices lie in its memory; it must outlive the checkpoint. Throws bad_file for
