@@ -165,7 +165,7 @@ std::map<std::string, GridMatrix> write_folder(
   }
   if (spoil) spoil(tensors);
   write_hf_folder(dir, small_config(), small_tokenizer(), tensors,
-                  grid_config_json(c.layout, grid, c.act_order, {"lm_head"}), "");
+                  grid_config_json(c.layout, {{grid, c.act_order}}, {"lm_head"}), "");
   return matrices;
 }
 
@@ -332,6 +332,50 @@ TEST(GridFiles, ConfigsThatThisVersionDoesNotKnowAreRefusedByName) {
   EXPECT_NE(config_refusal(awq, "bits", 8).find("'bits'"), std::string::npos);
   EXPECT_NE(config_refusal(awq, "modules_to_not_convert", {"up_proj"}).find("says it is not"),
             std::string::npos);
+}
+
+// Bits of a module by its name, by a pattern and by "Linear", in this order; "re:" in ignore.
+TEST(GridFiles, ModulesMayBeOfSeveralGrids) {
+  const TemporaryFolder folder;
+  const Case four{GridLayout::pack_quantized, 4, 32, true, false};
+  const Case eight{GridLayout::pack_quantized, 8, 32, true, false};
+  const Case three{GridLayout::pack_quantized, 3, 32, false, false};
+  std::vector<TensorSource> tensors;
+  const auto case_of = [&](const std::string& name) {
+    return name.find("o_proj") != std::string::npos ? eight
+           : name.find("mlp") != std::string::npos  ? three
+                                                    : four;
+  };
+  for (const ExpectedTensor& want : expected_tensors(small_config())) {
+    if (!want.name.ends_with("_proj.weight") || want.name.find("down") != std::string::npos) {
+      tensors.push_back(plain_tensor(want, tensors.size()));
+      continue;
+    }
+    const GridMatrix m = random_matrix(case_of(want.name), want.N, want.K, tensors.size());
+    const std::string module = want.name.substr(0, want.name.rfind('.'));
+    for (TensorSource& made : grid_tensors(GridLayout::pack_quantized, module,
+                                           {m.grid, want.N, want.K}, [m] { return m; })) {
+      tensors.push_back(std::move(made));
+    }
+  }
+  const auto grid = [](int bits, bool symmetric) {
+    return IntegerGrid{bits, 32, symmetric, ScaleType::bf16};
+  };
+  const std::vector<GridGroup> groups = {
+      {grid(4, true)},
+      {grid(3, false), false, {"re:.*mlp.*"}},
+      {grid(8, true), false, {"model.layers.0.self_attn.o_proj"}}};
+  write_hf_folder(
+      folder.path() / "m", small_config(), small_tokenizer(), tensors,
+      grid_config_json(GridLayout::pack_quantized, groups, {"lm_head", "re:.*down_proj$"}), "");
+  const Checkpoint model = load_checkpoint(folder.path() / "m");
+  const auto packing = [&](const std::string& name) {
+    return model.find("model.layers.0." + name + "_proj.weight")->weight.encoding.packing;
+  };
+  EXPECT_EQ(packing("self_attn.q"), Packing::int4_group);
+  EXPECT_EQ(packing("self_attn.o"), Packing::int8_zero);
+  EXPECT_EQ(packing("mlp.up"), Packing::int3_zero);
+  EXPECT_EQ(packing("mlp.down"), Packing::bf16);
 }
 
 // A symmetric model's zero points are known: a wrong checkpoint_format shifts nothing.
