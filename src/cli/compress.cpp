@@ -137,6 +137,7 @@ void add_compress(CLI::App& app, Action& action) {
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
+      "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/version.h"
 #include "compress/nearest_of_table.h"
+#include "compress/prune.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
 
@@ -157,6 +158,8 @@ std::string manifest_json(const Checkpoint& source, const Recipe& recipe) {
                    {"source_hash", checkpoint_hash(source)},
                    {"recipe", recipe.name}};
   if (recipe.group != 0) manifest["group"] = recipe.group;
+  if (recipe.pruning != Pruning::none) manifest["stored"] = "2:4 as dense bf16 with zeros";
+  if (recipe.pruning == Pruning::random) manifest["seed"] = recipe.seed;
   manifest["version"] = version();
   manifest["commit"] = commit();
   return dump_json(manifest, 2) + "\n";
@@ -191,6 +194,8 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
     const size_t first = sources.size();
     if (in_layer && recipe.quantizes()) {
       add_quantized_sources(stream, tensor, recipe.encoding, sources);
+    } else if (in_layer && recipe.pruning != Pruning::none) {
+      sources.push_back(pruned_source(stream, tensor, recipe));
     } else {
       sources.push_back(bf16_source(stream, tensor));
     }

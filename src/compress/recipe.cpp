@@ -46,6 +46,12 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
     refuse_group(name, group);
     return recipe;
   }
+  if (name == "random-24" || name == "magnitude-24") {
+    refuse_group(name, group);
+    Recipe recipe{name, kBF16};
+    recipe.pruning = name == "random-24" ? Pruning::random : Pruning::magnitude;
+    return recipe;
+  }
   if (name == "int4") {
     if (group == 0) group = kDefaultGroup;
     // A kernel reads a group as whole blocks of activations, which hold 32 channels.
@@ -70,7 +76,8 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
            name);
     }
     fail(ErrorKind::usage,
-         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4; for GGUF {}",
+         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4, magnitude-24, "
+         "random-24; for GGUF {}",
          quote(name), gguf_names());
   }
   refuse_group(name, group);

@@ -11,11 +11,16 @@ namespace tandem {
 // What a model is written as.
 enum class Container : uint8_t { hf_folder, gguf };
 
+// Which two of each four neighbouring weights of a row are kept (mask24.h), before they are encoded.
+enum class Pruning : uint8_t { none, random, magnitude };
+
 struct Recipe {
   std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
+  Pruning pruning = Pruning::none;  // of the layers' matrices
+  uint64_t seed = 0;                // of random pruning
 
   bool quantizes() const { return !encoding.is_plain(); }
 };
