@@ -20,7 +20,7 @@ namespace {
 
 struct CompressOptions {
   std::string model, recipe, out, format, device;
-  int64_t group = 0;
+  int64_t group = 0, kv_heads = 0;
   int threads = 0;
 };
 
@@ -88,7 +88,8 @@ int run_compress(const CompressOptions& options) {
          options.device);
   }
   // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options),
+                                         options.kv_heads);
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
@@ -124,6 +125,9 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
+  verb->add_option("--kv-heads", options->kv_heads, "gqa-mean, gqa-aligned: KV heads to leave")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
@@ -138,6 +142,7 @@ void add_compress(CLI::App& app, Action& action) {
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"
+      "  tandem compress model-folder --recipe gqa-aligned --kv-heads 4 -o model-gqa\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }

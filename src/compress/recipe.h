@@ -20,15 +20,17 @@ struct Recipe {
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
   Pruning pruning = Pruning::none;  // of the layers' matrices
-  uint64_t seed = 0;                // of random pruning
+  int64_t kv_heads = 0;             // KV heads that a layer is left with; 0: those it has
+  bool aligns_heads = false;        // heads that become one are turned towards one another first
+  uint64_t seed = 0;                // of random pruning and the search for groups of heads
 
   bool quantizes() const { return !encoding.is_plain(); }
 };
 
-// group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
+// The GQA recipes want kv_heads, the others refuse it. group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
 // container cannot hold, naming those there are, and for a group the recipe has no use for.
 Recipe recipe_from_name(const std::string& name, int64_t group = 0,
-                        Container container = Container::hf_folder);
+                        Container container = Container::hf_folder, int64_t kv_heads = 0);
 
 // compressed-tensors' description of the recipe, the "quantization_config" of config.json; empty
 // when the recipe does not quantize.
