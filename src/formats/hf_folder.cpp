@@ -8,6 +8,7 @@
 #include "formats/bitsandbytes.h"
 #include "formats/compressed_tensors.h"
 #include "formats/families.h"
+#include "formats/qweight.h"
 #include "formats/shards.h"
 #include "formats/tokenizer_file.h"
 #include "formats/validate.h"
@@ -278,22 +279,31 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   }
   std::optional<QuantizationConfig> quantization;
   std::optional<BitsandbytesConfig> bitsandbytes;
+  std::optional<QweightConfig> qweight;
   if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
     const Json& config = json["quantization_config"];
     if (is_bitsandbytes(config)) {
       bitsandbytes = read_bitsandbytes_config(config, where);
+    } else if (is_qweight(config)) {
+      qweight = read_qweight_config(config, where);
     } else {
       quantization = read_quantization_config(config, where);
     }
   }
   FolderWeights weights = open_folder_weights(dir);
-  checkpoint.tensors =
-      bitsandbytes ? read_bitsandbytes_weights(weights.tensors, *bitsandbytes, weights.where,
-                                               &checkpoint.memory)
-                   : read_weights(weights.tensors, quantization, weights.where);
+  checkpoint.warnings = std::move(weights.warnings);
+  if (bitsandbytes) {
+    checkpoint.tensors = read_bitsandbytes_weights(weights.tensors, *bitsandbytes, weights.where,
+                                                   &checkpoint.memory);
+  } else if (qweight) {
+    checkpoint.tensors = read_qweights(weights.tensors, *qweight, weights.where,
+                                       &checkpoint.repacked, &checkpoint.warnings);
+  } else {
+    checkpoint.tensors =
+        read_weights(weights.tensors, quantization, weights.where, &checkpoint.repacked);
+  }
   checkpoint.file_bytes = weights.file_bytes;
   checkpoint.files = std::move(weights.files);
-  checkpoint.warnings = std::move(weights.warnings);
   drop_copies(&checkpoint);
   checkpoint.tokenizer = read_folder_tokenizer(dir);
   pad_tokenizer(checkpoint.config.vocab_size, &checkpoint.tokenizer);
