@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "compress/attention_heads.h"
+#include "compress/attention_refit.h"
 #include "compress/compress.h"
 #include "compress/head_alignment.h"
 #include "compress/head_grouping.h"
@@ -31,6 +32,18 @@ void check_merge(const Checkpoint& source, const HeadMerge& options) {
   check_not_compressed(source);
 }
 
+// The layer with these heads' matrices.
+LayerWeights with_heads(LayerWeights weights, const AttentionHeads& heads) {
+  weights[Linear::q].weight = heads.q;
+  weights[Linear::k].weight = heads.k;
+  weights[Linear::v].weight = heads.v;
+  weights[Linear::o].weight = heads.o;
+  weights[Linear::q].bias = heads.q_bias;
+  weights[Linear::k].bias = heads.k_bias;
+  weights[Linear::v].bias = heads.v_bias;
+  return weights;
+}
+
 AttentionHeads take_heads(LayerWeights weights, const ModelConfig& config) {
   AttentionHeads heads;
   heads.num_heads = config.num_heads;
@@ -53,26 +66,6 @@ HeadRotations no_rotations(const AttentionHeads& heads) {
   none.orthogonal.resize(static_cast<size_t>(G * D * D));
   for (int64_t i = 0; i < G * D; ++i) none.orthogonal[static_cast<size_t>(i * D + i % D)] = 1;
   return none;
-}
-
-LayerMerge merge_layer(AttentionHeads* heads, const HeadMerge& options) {
-  LayerMerge merge;
-  merge.order.resize(static_cast<size_t>(heads->num_kv_heads));
-  std::iota(merge.order.begin(), merge.order.end(), int64_t{0});
-  if (options.aligned) {
-    merge.order = group_heads(head_similarity(covariance_of_heads(*heads, nullptr)),
-                              heads->num_kv_heads, options.num_kv_heads, options.seed);
-    reorder_heads(heads, merge.order);
-  }
-  const HeadCovariance covariance = covariance_of_heads(*heads, nullptr);
-  HeadRotations rotations = no_rotations(*heads);
-  if (options.aligned) {
-    rotations = align_heads(covariance, options.num_kv_heads);
-    rotate_heads(heads, rotations);
-  }
-  pool_heads(heads, options.num_kv_heads);
-  merge.kept_power = kept_power(covariance, rotations, options.num_kv_heads);
-  return merge;
 }
 
 // Points the tensor at a copy of these numbers that the checkpoint owns.
@@ -100,12 +93,9 @@ void replace_layer(Checkpoint* checkpoint, int64_t layer, const AttentionHeads& 
   put(Linear::o, heads.o, {});  // its bias, if any, belongs to no head
 }
 
-}  // namespace
-
-MergedHeads merge_kv_heads(const Checkpoint& source, const HeadMerge& options, ThreadPool& pool) {
-  check_merge(source, options);
-  MergedHeads merged{source, std::vector<LayerMerge>(static_cast<size_t>(source.config.num_layers))};
-  merged.checkpoint.config.num_kv_heads = options.num_kv_heads;
+// By the weights alone.
+void merge_by_weights(const Checkpoint& source, const HeadMerge& options, ThreadPool& pool,
+                      MergedHeads* merged) {
   // As many layers at a time as there are threads: the algebra of one runs on one thread.
   const int64_t L = source.config.num_layers;
   for (int64_t first = 0; first < L; first += pool.size()) {
@@ -116,13 +106,62 @@ MergedHeads merge_kv_heads(const Checkpoint& source, const HeadMerge& options, T
     }
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        merged.layers[static_cast<size_t>(first + i)] =
-            merge_layer(&heads[static_cast<size_t>(i)], options);
+        merged->layers[static_cast<size_t>(first + i)] =
+            merge_layer(&heads[static_cast<size_t>(i)], options, nullptr);
       }
     });
     for (int64_t i = 0; i < count; ++i) {
-      replace_layer(&merged.checkpoint, first + i, heads[static_cast<size_t>(i)]);
+      replace_layer(&merged->checkpoint, first + i, heads[static_cast<size_t>(i)]);
     }
+  }
+}
+
+// Over calibration rows, each layer behind the merged ones.
+void merge_by_outputs(const Checkpoint& source, const HeadMerge& options,
+                      const CalibrationRows& rows, ThreadPool& pool, MergedHeads* merged) {
+  AttentionRefit refit(source, merged->checkpoint.config, rows, pool);
+  for (int64_t l = 0; l < source.config.num_layers; ++l) {
+    const LayerWeights before = load_layer(source, l, pool);
+    const InputStatistics inputs = refit.begin_layer(before, l);
+    AttentionHeads heads = take_heads(before, source.config);
+    merged->layers[static_cast<size_t>(l)] = merge_layer(&heads, options, &inputs);
+    heads.o = refit.finish_layer(with_heads(before, heads));
+    replace_layer(&merged->checkpoint, l, heads);
+  }
+}
+
+}  // namespace
+
+LayerMerge merge_layer(AttentionHeads* heads, const HeadMerge& options,
+                       const InputStatistics* inputs) {
+  LayerMerge merge;
+  merge.order.resize(static_cast<size_t>(heads->num_kv_heads));
+  std::iota(merge.order.begin(), merge.order.end(), int64_t{0});
+  if (options.aligned) {
+    merge.order = group_heads(head_similarity(covariance_of_heads(*heads, inputs)),
+                              heads->num_kv_heads, options.num_kv_heads, options.seed);
+    reorder_heads(heads, merge.order);
+  }
+  const HeadCovariance covariance = covariance_of_heads(*heads, inputs);
+  HeadRotations rotations = no_rotations(*heads);
+  if (options.aligned) {
+    rotations = align_heads(covariance, options.num_kv_heads);
+    rotate_heads(heads, rotations);
+  }
+  pool_heads(heads, options.num_kv_heads);
+  merge.kept_power = kept_power(covariance, rotations, options.num_kv_heads);
+  return merge;
+}
+
+MergedHeads merge_kv_heads(const Checkpoint& source, const HeadMerge& options,
+                           const CalibrationRows* rows, ThreadPool& pool) {
+  check_merge(source, options);
+  MergedHeads merged{source, std::vector<LayerMerge>(static_cast<size_t>(source.config.num_layers))};
+  merged.checkpoint.config.num_kv_heads = options.num_kv_heads;
+  if (rows == nullptr) {
+    merge_by_weights(source, options, pool, &merged);
+  } else {
+    merge_by_outputs(source, options, *rows, pool, &merged);
   }
   merged.checkpoint.index_tensors();
   return merged;

@@ -6,6 +6,9 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "compress/attention_heads.h"
+#include "compress/calibration_rows.h"
+#include "compress/input_statistics.h"
 #include "formats/checkpoint.h"
 
 namespace tandem {
@@ -28,9 +31,19 @@ struct MergedHeads {
   std::vector<LayerMerge> layers;  // [L]
 };
 
+// One layer's heads become groups' means. `inputs`, of q, k and v, tell which heads are alike; null:
+// their weights alone do.
+LayerMerge merge_layer(AttentionHeads* heads, const HeadMerge& options,
+                       const InputStatistics* inputs);
+
+// With calibration rows heads are compared by what they make of these, layer by layer behind the
+// merged ones, and each layer's o is refitted in closed form: least squares of the outputs that the
+// unmerged attention gives for the same inputs. `rows` may be null.
+//
 // Throws usage when num_kv_heads is no divisor of the source's KV heads or is all of them, when
 // the source is compressed, and when heads are to be turned that norms of q and k hold in place;
 // bad_file naming a tensor that holds NaN or infinity.
-MergedHeads merge_kv_heads(const Checkpoint& source, const HeadMerge& options, ThreadPool& pool);
+MergedHeads merge_kv_heads(const Checkpoint& source, const HeadMerge& options,
+                           const CalibrationRows* rows, ThreadPool& pool);
 
 }  // namespace tandem

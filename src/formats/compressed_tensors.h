@@ -2,10 +2,11 @@
 // tensor groups it stands for become Weights.
 //   int-quantized:   NAME.weight int8 [N,K], NAME.weight_scale [N,1] ([N,K/g] in groups, [1])
 //   float-quantized: NAME.weight E4M3 [N,K], NAME.weight_scale [N,1]
-//   pack-quantized:  NAME.weight_packed int32 [N, K bits/32], fields along K, code = q + 2^(bits-1);
-//   NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
-// Asymmetric: NAME.weight_zero_point, int8 of the scales' shape; packed: int32 [N bits/32, K/g], fields along
-// N, zero = z + 2^(bits-1). NAME.weight_g_idx int32 [K], the group of each channel: act-order.
+//   pack-quantized:  NAME.weight_packed int32 [N, K bits/32], fields along K, code = q +
+//   2^(bits-1); NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
+// Asymmetric: NAME.weight_zero_point, int8 of the scales' shape; packed: int32 [N bits/32, K/g],
+// fields along N, zero = z + 2^(bits-1). NAME.weight_g_idx int32 [K], the group of each channel:
+// act-order.
 #pragma once
 
 #include <optional>
@@ -24,7 +25,8 @@ struct WeightScheme {
   enum class Kind : uint8_t {
     int8_channel,  // bytes that meet bytes, a scale a row
     integers,      // bits, groups and zero points as below, in bytes or in words
-    fp8_channel, fp8_weight,  // E4M3, with and without quantized activations
+    fp8_channel,
+    fp8_weight,  // E4M3, with and without quantized activations
   };
   enum class Scales : uint8_t { tensor, channel, group };
 
@@ -43,7 +45,8 @@ struct QuantizationConfig {
   std::vector<WeightScheme> schemes;
   std::vector<ModulePattern> ignored;  // modules left in plain numbers: "lm_head"
 
-  // Of names before patterns before "Linear", and of equals the first; nullptr: left in plain numbers.
+  // Of names before patterns before "Linear", and of equals the first; nullptr: left in plain
+  // numbers.
   const WeightScheme* scheme_of(std::string_view module) const;
 };
 

@@ -1,4 +1,6 @@
-#include "compress/prune_steps.h"
+// The steps that prune a model to 2:4: random-24, magnitude-24, wanda, sparsegpt, mask-file and
+// learned-mask. They mark what is pruned in LinearWork::keep and give no result, so that a step
+// behind them may quantize the survivors; without one the matrices are written in bf16 with zeros.
 
 #include <memory>
 #include <optional>
@@ -11,6 +13,7 @@
 #include "compress/mask_file.h"
 #include "compress/mask_learning.h"
 #include "compress/masked_refit.h"
+#include "compress/methods.h"
 #include "compress/prune.h"
 #include "compress/sparse_gpt.h"
 
@@ -46,14 +49,6 @@ bool wants_factor(MaskChoice choice) {
   return choice == MaskChoice::sparse_gpt || choice == MaskChoice::learned;
 }
 
-int64_t width_of(const ModelConfig& config, Linear linear) {
-  switch (linear) {
-    case Linear::o: return config.num_heads * config.head_dim;
-    case Linear::down: return config.ffn_width;
-    default: return config.width;
-  }
-}
-
 // A row's bytes of Mask24 as one byte an element.
 void expand_row(std::span<const uint8_t> kept, uint8_t* keep) {
   for (size_t k = 0; k < 4 * kept.size(); ++k) keep[k] = kept[k / 4] >> (k % 4) & 1;
@@ -67,12 +62,6 @@ class PruneStep : public Step {
         options_(read_options<PruneOptions>(
             spec, config, [this](OptionReader& reader) { return read(reader); })) {
     if (choice_ == MaskChoice::file) file_.emplace(path_);
-    for (int64_t l = 0; l < config.num_layers; ++l) {
-      for (int i = 0; i < kNumLinears; ++i) {
-        const auto linear = static_cast<Linear>(i);
-        if (options_.at(l, linear)) check_prunable(module_name(l, linear), width_of(config, linear));
-      }
-    }
   }
 
   StepNeeds needs() const override {
@@ -102,6 +91,7 @@ class PruneStep : public Step {
 
  private:
   PruneOptions read(OptionReader& reader) {
+    check_prunable(reader.module(), reader.width());
     PruneOptions options;
     options.refit = reader.boolean("refit", choice_ == MaskChoice::learned);
     refits_ |= options.refit;
@@ -178,16 +168,10 @@ class PruneStep : public Step {
   std::optional<NpzFile> file_;
 };
 
+}  // namespace
+
 std::unique_ptr<Step> make_prune(const StepSpec& spec, const ModelConfig& config) {
   return std::make_unique<PruneStep>(spec, config);
 }
-
-constexpr Method kMethods[] = {{"random-24", make_prune}, {"magnitude-24", make_prune},
-                               {"wanda", make_prune},     {"sparsegpt", make_prune},
-                               {"mask-file", make_prune}, {"learned-mask", make_prune}};
-
-}  // namespace
-
-std::span<const Method> prune_methods() { return kMethods; }
 
 }  // namespace tandem
