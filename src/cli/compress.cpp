@@ -23,7 +23,7 @@ namespace {
 
 struct CompressOptions {
   std::string model, recipe, out, format, device;
-  int64_t group = 0;
+  int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
   CalibrationOptions calibration;
@@ -97,13 +97,17 @@ Recipe recipe_of(const CompressOptions& options) {
   const GridOptions grid{options.format, options.group, options.asymmetric, options.per_channel};
   const Container container = container_of(options);
   if (container == Container::hf_folder && is_grid_recipe(options.recipe, grid)) {
+    if (options.kv_heads != 0) {
+      fail(ErrorKind::usage, "recipe {}: leaves KV heads as they are, found --kv-heads {}",
+           quote(options.recipe), options.kv_heads);
+    }
     return grid_recipe(options.recipe, grid);
   }
   if (options.asymmetric || options.per_channel) {
     fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
          quote(options.recipe));
   }
-  return recipe_from_name(options.recipe, options.group, container);
+  return recipe_from_name(options.recipe, options.group, container, options.kv_heads);
 }
 
 // As tools/setup.sh installs it.
@@ -114,6 +118,17 @@ std::filesystem::path default_calibration_text() {
        "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` installs "
        "it, or name a text with --calibration FILE",
        file.string());
+}
+
+CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& source) {
+  CalibrationOptions calibration = options.calibration;
+  if (calibration.file.empty()) calibration.file = default_calibration_text();
+  CalibrationRows rows = read_calibration(calibration, Tokenizer(source.tokenizer));
+  fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
+             rows.source, rows.num(), rows.length, rows.seed,
+             mib(calibration_bytes(source.config, rows)));
+  std::fflush(stdout);
+  return rows;
 }
 
 int run_steps(const CompressOptions& options) {
@@ -133,13 +148,7 @@ int run_steps(const CompressOptions& options) {
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
   if (needs_inputs(make_steps(recipe, source.config))) {
-    CalibrationOptions calibration = options.calibration;
-    if (calibration.file.empty()) calibration.file = default_calibration_text();
-    rows = read_calibration(calibration, Tokenizer(source.tokenizer));
-    fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
-               rows->source, rows->num(), rows->length, rows->seed,
-               mib(calibration_bytes(source.config, *rows)));
-    std::fflush(stdout);
+    rows = read_rows(options, source);
   }
   ProgressLine line;
   const InterruptGuard guard;
@@ -150,6 +159,44 @@ int run_steps(const CompressOptions& options) {
                             if (InterruptGuard::interrupted()) throw Interrupted{};
                             line.update(progress.share);
                           });
+    line.finish();
+    print_result(options, recipe.name, result, seconds_since(start_ns));
+    fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
+               mib(peak_resident_bytes()));
+    return 0;
+  } catch (const Interrupted&) {
+    return kExitInterrupted;
+  }
+}
+
+int run_compress(const CompressOptions& options) {
+  if (!options.device.empty()) {
+    fail(ErrorKind::no_device,
+         "compress runs on the CPU, which reads each weight once; found --device {}. run, chat, "
+         "eval, "
+         "bench, study and info take it",
+         options.device);
+  }
+  if (names_step_recipe(options.recipe)) return run_steps(options);
+  // The recipe first: a wrong name should not wait for a model to be read.
+  const Recipe recipe = recipe_of(options);
+  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
+  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const int64_t start_ns = now_ns();
+  // Heads are merged by their weights alone unless a text is named.
+  std::optional<CalibrationRows> rows;
+  if (recipe.kv_heads != 0 && !options.calibration.file.empty()) rows = read_rows(options, source);
+  ProgressLine line;
+  const InterruptGuard guard;
+  try {
+    const auto report = [&](const CompressProgress& progress) {
+      if (InterruptGuard::interrupted()) throw Interrupted{};
+      line.update(progress);
+    };
+    const CompressResult result =
+        recipe.container == Container::gguf
+            ? compress_to_gguf(source, recipe, options.out, pool, report)
+            : compress(source, recipe, options.out, pool, report, rows ? &*rows : nullptr);
     line.finish();
     print_result(options, recipe.name, result, seconds_since(start_ns));
     fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
@@ -209,6 +256,9 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
   verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row, activations not part of it");
+  verb->add_option("--kv-heads", options->kv_heads, "gqa-mean, gqa-aligned: KV heads to leave")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
@@ -232,6 +282,8 @@ void add_compress(CLI::App& app, Action& action) {
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
+      "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"
+      "  tandem compress model-folder --recipe gqa-aligned --kv-heads 4 -o model-gqa\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
       "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });

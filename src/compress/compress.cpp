@@ -9,7 +9,9 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/version.h"
+#include "compress/merge_heads.h"
 #include "compress/nearest_of_table.h"
+#include "compress/prune.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
 #include "compress/rtn_grid.h"
@@ -194,15 +196,35 @@ void check_groups(const Checkpoint& source, const Recipe& recipe) {
   }
 }
 
-std::string manifest_json(const Checkpoint& source, const Recipe& recipe) {
+Json groups_json(const std::vector<LayerMerge>& layers) {
+  Json groups = Json::array();
+  for (const LayerMerge& layer : layers) groups.push_back(layer.order);
+  return groups;
+}
+
+// What a recipe that merges heads has left of them; no heads for other recipes.
+std::string manifest_json(const Checkpoint& source, const Recipe& recipe,
+                          const std::vector<LayerMerge>& heads, const CalibrationRows* rows) {
   Json manifest = {{"source", source.path.string()},
                    {"source_format", source.format},
                    {"source_hash", checkpoint_hash(source)},
                    {"recipe", recipe.name}};
   if (recipe.group != 0) manifest["group"] = recipe.group;
+  if (recipe.pruning != Pruning::none) manifest["stored"] = "2:4 as dense bf16 with zeros";
+  if (recipe.pruning == Pruning::random || recipe.aligns_heads) manifest["seed"] = recipe.seed;
+  if (!heads.empty()) {
+    manifest["kv_heads"] = recipe.kv_heads;
+    manifest["merged_heads"] = groups_json(heads);
+    manifest["output_refit"] = rows != nullptr;
+  }
   if (recipe.integers) {
     manifest["layout"] = grid_layout_name(recipe.integers->layout);
     manifest["symmetric"] = recipe.integers->grid.symmetric;
+  }
+  if (rows != nullptr) {
+    manifest["calibration"] = {{"source", rows->source}, {"source_hash", rows->source_hash},
+                               {"rows", rows->num()},    {"length", rows->length},
+                               {"seed", rows->seed},     {"rows_hash", rows->hash}};
   }
   manifest["version"] = version();
   manifest["commit"] = commit();
@@ -222,14 +244,13 @@ void check_not_compressed(const Checkpoint& source) {
   }
 }
 
-CompressResult compress(const Checkpoint& source, const Recipe& recipe,
-                        const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress) {
-  CHECK(recipe.container == Container::hf_folder, "recipe {}", recipe.name);
-  check_output(source, out_dir);
-  check_not_compressed(source);
-  check_groups(source, recipe);
+namespace {
 
+// The source's matrices in the recipe's encoding.
+CompressResult write_folder(const Checkpoint& source, const Recipe& recipe,
+                            const std::vector<LayerMerge>& heads, const CalibrationRows* rows,
+                            const std::filesystem::path& out_dir, ThreadPool& pool,
+                            const Progress& progress) {
   RowStream stream(source, pool, progress);
   CompressResult result;
   std::vector<TensorSource> sources;
@@ -240,6 +261,8 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
       add_grid_sources(stream, source, tensor, *recipe.integers, pool, sources);
     } else if (in_layer && recipe.quantizes()) {
       add_quantized_sources(stream, tensor, recipe.encoding, sources);
+    } else if (in_layer && recipe.pruning != Pruning::none) {
+      sources.push_back(pruned_source(stream, tensor, recipe));
     } else {
       sources.push_back(bf16_source(stream, tensor));
     }
@@ -255,8 +278,41 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
   stream.set_total_bytes(result.output_bytes);
   const bool from_folder = std::filesystem::is_directory(source.path);
   write_hf_folder(out_dir, source.config, source.tokenizer, sources,
-                  quantization_config_json(recipe), manifest_json(source, recipe),
+                  quantization_config_json(recipe), manifest_json(source, recipe, heads, rows),
                   from_folder ? source.path : std::filesystem::path());
+  return result;
+}
+
+std::string merge_note(const std::vector<LayerMerge>& layers, int64_t before, int64_t after) {
+  double sum = 0;
+  size_t worst = 0;
+  for (size_t l = 0; l < layers.size(); ++l) {
+    sum += layers[l].kept_power;
+    if (layers[l].kept_power < layers[worst].kept_power) worst = l;
+  }
+  return fmt::format(
+      "{} KV heads became {}: the means keep {:.2f} % of the power of keys and values, {:.2f} % in "
+      "layer {}; measure what that costs",
+      before, after, 100 * sum / static_cast<double>(layers.size()),
+      100 * layers[worst].kept_power, worst);
+}
+
+}  // namespace
+
+CompressResult compress(const Checkpoint& source, const Recipe& recipe,
+                        const std::filesystem::path& out_dir, ThreadPool& pool,
+                        const Progress& progress, const CalibrationRows* rows) {
+  CHECK(recipe.container == Container::hf_folder, "recipe {}", recipe.name);
+  check_output(source, out_dir);
+  check_not_compressed(source);
+  check_groups(source, recipe);
+  if (recipe.kv_heads == 0) return write_folder(source, recipe, {}, nullptr, out_dir, pool, progress);
+  const HeadMerge options{recipe.kv_heads, recipe.aligns_heads, recipe.seed};
+  const MergedHeads merged = merge_kv_heads(source, options, rows, pool);
+  CompressResult result =
+      write_folder(merged.checkpoint, recipe, merged.layers, rows, out_dir, pool, progress);
+  result.notes.push_back(
+      merge_note(merged.layers, source.config.num_kv_heads, options.num_kv_heads));
   return result;
 }
 

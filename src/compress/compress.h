@@ -16,6 +16,8 @@
 
 namespace tandem {
 
+struct CalibrationRows;
+
 struct CompressProgress {
   uint64_t done_bytes = 0;  // of the tensors of the output
   uint64_t total_bytes = 0;
@@ -38,10 +40,11 @@ struct CompressResult {
 //
 // Before anything is written, throws usage when the source is already compressed, when a group does
 // not divide a matrix's width, or when out_dir is the source or is not empty. Throws bad_file
-// naming the tensor when a weight is NaN or infinite: out_dir then does not appear.
+// naming the tensor when a weight is NaN or infinite: out_dir then does not appear. Only recipes
+// that merge heads use `rows` (merge_heads.h).
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress);
+                        const Progress& progress, const CalibrationRows* rows = nullptr);
 
 // As a GGUF file: all matrices in the recipe's encoding, norms and biases in f32. With q4_k the
 // matrix that gives the logits is q6_k. Where a width is no multiple of the encoding's block,

@@ -11,6 +11,12 @@ namespace {
 constexpr Method kMethods[] = {
     {"rtn", make_rtn},
     {"gptq", make_gptq},
+    {"random-24", make_prune},
+    {"magnitude-24", make_prune},
+    {"wanda", make_prune},
+    {"sparsegpt", make_prune},
+    {"mask-file", make_prune},
+    {"learned-mask", make_prune},
 };
 constexpr int64_t kDefaultGroup = 64;
 

@@ -16,6 +16,7 @@ std::unique_ptr<Step> make_step(const StepSpec& spec, const ModelConfig& config)
 // The rows' makers, one a file.
 std::unique_ptr<Step> make_rtn(const StepSpec& spec, const ModelConfig& config);
 std::unique_ptr<Step> make_gptq(const StepSpec& spec, const ModelConfig& config);
+std::unique_ptr<Step> make_prune(const StepSpec& spec, const ModelConfig& config);  // all of 2:4
 
 // "bits", "group" (0: the whole row) and "symmetric", with scales in the type of the recipe's
 // format. Throws usage for a group that does not divide the matrix's width.

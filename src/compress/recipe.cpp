@@ -38,12 +38,40 @@ void refuse_group(const std::string& name, int64_t group) {
   fail(ErrorKind::usage, "recipe {}: has no groups, found --group {}", name, group);
 }
 
+Recipe gqa_recipe(const std::string& name, int64_t group, Container container, int64_t kv_heads) {
+  refuse_group(name, group);
+  if (container == Container::gguf) {
+    fail(ErrorKind::usage, "recipe {}: writes a Hugging Face folder, found a GGUF file", name);
+  }
+  if (kv_heads < 1) {
+    fail(ErrorKind::usage, "recipe {}: --kv-heads is missing, expected a number of heads", name);
+  }
+  Recipe recipe{name, kBF16};
+  recipe.kv_heads = kv_heads;
+  recipe.aligns_heads = name == "gqa-aligned";
+  return recipe;
+}
+
 }  // namespace
 
-Recipe recipe_from_name(const std::string& name, int64_t group, Container container) {
+Recipe recipe_from_name(const std::string& name, int64_t group, Container container,
+                        int64_t kv_heads) {
+  if (name == "gqa-mean" || name == "gqa-aligned") {
+    return gqa_recipe(name, group, container, kv_heads);
+  }
+  if (kv_heads != 0) {
+    fail(ErrorKind::usage, "recipe {}: leaves KV heads as they are, found --kv-heads {}",
+         quote(name), kv_heads);
+  }
   if (container == Container::gguf) {
     const Recipe recipe = gguf_recipe(name);
     refuse_group(name, group);
+    return recipe;
+  }
+  if (name == "random-24" || name == "magnitude-24") {
+    refuse_group(name, group);
+    Recipe recipe{name, kBF16};
+    recipe.pruning = name == "random-24" ? Pruning::random : Pruning::magnitude;
     return recipe;
   }
   if (name == "int4") {
@@ -70,7 +98,8 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
            name);
     }
     fail(ErrorKind::usage,
-         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4; for GGUF {}",
+         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4, magnitude-24, "
+         "random-24, gqa-mean, gqa-aligned; for GGUF {}",
          quote(name), gguf_names());
   }
   refuse_group(name, group);

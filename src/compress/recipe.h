@@ -13,6 +13,9 @@ namespace tandem {
 // What a model is written as.
 enum class Container : uint8_t { hf_folder, gguf };
 
+// Which two of each four neighbouring weights of a row are kept (mask24.h), before they are encoded.
+enum class Pruning : uint8_t { none, random, magnitude };
+
 // Integers with a scale and a zero point a group, in the layout of a library.
 struct GridRecipe {
   IntegerGrid grid;
@@ -25,6 +28,10 @@ struct Recipe {
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
   std::optional<GridRecipe> integers = {};  // of the layers' matrices, instead of `encoding`
+  Pruning pruning = Pruning::none;  // of the layers' matrices
+  int64_t kv_heads = 0;             // KV heads that a layer is left with; 0: those it has
+  bool aligns_heads = false;        // heads that become one are turned towards one another first
+  uint64_t seed = 0;                // of random pruning and the search for groups of heads
 
   bool quantizes() const { return integers || !encoding.is_plain(); }
 };
@@ -43,10 +50,10 @@ bool is_grid_recipe(const std::string& name, const GridOptions& options);
 // "int8", "int4", "int3", "int2". Throws usage for another name and for options that contradict.
 Recipe grid_recipe(const std::string& name, const GridOptions& options);
 
-// group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
-// container cannot hold, naming those there are, and for a group the recipe has no use for.
+// The GQA recipes want kv_heads, the others refuse it. group 0 means the recipe's own (int4: 64).
+// Throws usage for a name that is unknown or that the container cannot hold, naming those there are, and for a group the recipe has no use for.
 Recipe recipe_from_name(const std::string& name, int64_t group = 0,
-                        Container container = Container::hf_folder);
+                        Container container = Container::hf_folder, int64_t kv_heads = 0);
 
 // compressed-tensors' description of the recipe, the "quantization_config" of config.json; empty
 // when the recipe does not quantize.

@@ -19,6 +19,10 @@ struct BuiltIn {
 constexpr BuiltIn kBuiltIns[] = {
     {"rtn", "[[step]]\nmethod = \"rtn\"\n"},
     {"gptq", "[[step]]\nmethod = \"gptq\"\n"},
+    {"wanda", "[[step]]\nmethod = \"wanda\"\n"},
+    {"sparsegpt", "[[step]]\nmethod = \"sparsegpt\"\n"},
+    {"learned-mask", "[[step]]\nmethod = \"learned-mask\"\n"},
+    {"sparsegpt-int4", "[[step]]\nmethod = \"sparsegpt\"\n\n[[step]]\nmethod = \"gptq\"\n"},
 };
 
 constexpr const char* kFormats[] = {"compressed-tensors", "gptq", "gptq_v2", "awq"};

@@ -10,6 +10,7 @@
 
 #include "base/error_message.h"
 #include "base/json.h"
+#include "compress/prune.h"
 #include "formats/temporary_folder.h"
 #include "tensor/dtype.h"
 
@@ -113,7 +114,8 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(recipe_from_name("fp8").encoding, fp8_channel(ScaleType::bf16));
   EXPECT_EQ(recipe_from_name("nf4").encoding, kNF4);
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int3"); }),
-            "recipe 'int3': unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4; for GGUF bf16, "
+            "recipe 'int3': unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4, "
+            "magnitude-24, random-24, gqa-mean, gqa-aligned; for GGUF bf16, "
             "f16, q8_0, q6_k, q4_k, q4_1, q4_0");
   for (int64_t group : {1, 8, 48, -64}) {
     message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
@@ -296,6 +298,44 @@ TEST(CompressRefuses, AnOutputThatIsTheSourceOrNotEmpty) {
   fs::create_directory(dir.path() / "empty");
   compress_toy(toy, recipe, dir.path() / "empty");
   EXPECT_TRUE(fs::exists(dir.path() / "empty" / "config.json"));
+}
+
+// Two of each four are kept in the layers' matrices, as they were; all else stays.
+TEST(Compress, PrunesTwoOfFour) {
+  ToyModel toy;
+  for (const NamedTensor& tensor : toy.checkpoint.tensors) toy.element(tensor.name, 0) = 2;
+  for (const char* recipe : {"magnitude-24", "random-24"}) {
+    const TemporaryFolder dir;
+    compress_toy(toy, recipe_from_name(recipe), dir.path() / "out");
+    const TensorFile file(dir.path() / "out");
+    for (const NamedTensor& tensor : toy.checkpoint.tensors) {
+      const auto values = file.values<uint16_t>(tensor.name);
+      const bool is_pruned = tensor.name.ends_with("_proj.weight");
+      std::vector<float> row(static_cast<size_t>(tensor.weight.K));
+      for (int64_t n = 0; n < tensor.weight.N; ++n) {
+        decode_row(tensor.weight, n, row.data());
+        int zeros = 0;
+        for (int64_t k = 0; k < tensor.weight.K; ++k) {
+          const uint16_t value = values[static_cast<size_t>(n * tensor.weight.K + k)];
+          if (value != 0) {
+            EXPECT_EQ(value, float_to_bf16(row[static_cast<size_t>(k)])) << tensor.name;
+          }
+          zeros += value == 0;
+          if (k % 4 != 3 || !is_pruned) continue;
+          ASSERT_EQ(zeros, 2) << recipe << " " << tensor.name << " row " << n;
+          zeros = 0;
+        }
+      }
+    }
+    std::ifstream manifest(dir.path() / "out" / "tandem_manifest.json");
+    EXPECT_EQ(Json::parse(manifest)["stored"], "2:4 as dense bf16 with zeros");
+  }
+}
+
+TEST(Compress, RefusesAWidthThatFourDoesNotDivide) {
+  check_prunable("w", 64);
+  EXPECT_EQ(message_of(ErrorKind::usage, [] { check_prunable("w", 66); }),
+            "'w': width 66, expected a multiple of 4 to prune 2 of each 4 weights");
 }
 
 }  // namespace

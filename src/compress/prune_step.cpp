@@ -1,0 +1,177 @@
+// The steps that prune a model to 2:4: random-24, magnitude-24, wanda, sparsegpt, mask-file and
+// learned-mask. They mark what is pruned in LinearWork::keep and give no result, so that a step
+// behind them may quantize the survivors; without one the matrices are written in bf16 with zeros.
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "compress/inverse_factor.h"
+#include "compress/mask24.h"
+#include "compress/mask_file.h"
+#include "compress/mask_learning.h"
+#include "compress/masked_refit.h"
+#include "compress/methods.h"
+#include "compress/prune.h"
+#include "compress/sparse_gpt.h"
+
+namespace tandem {
+namespace {
+
+enum class MaskChoice : uint8_t { random, magnitude, wanda, sparse_gpt, file, learned };
+
+struct PruneOptions {
+  double damping = 0.01;
+  bool refit = false;  // least squares of the survivors, behind the mask
+  MaskLearning learning;
+};
+
+struct MaskMethod {
+  const char* name;
+  MaskChoice choice;
+};
+constexpr MaskMethod kMaskMethods[] = {
+    {"random-24", MaskChoice::random},     {"magnitude-24", MaskChoice::magnitude},
+    {"wanda", MaskChoice::wanda},          {"sparsegpt", MaskChoice::sparse_gpt},
+    {"mask-file", MaskChoice::file},       {"learned-mask", MaskChoice::learned}};
+
+MaskChoice choice_of(std::string_view method) {
+  for (const MaskMethod& row : kMaskMethods) {
+    if (method == row.name) return row.choice;
+  }
+  CHECK(false, "method {}", method);
+  return {};
+}
+
+bool wants_factor(MaskChoice choice) {
+  return choice == MaskChoice::sparse_gpt || choice == MaskChoice::learned;
+}
+
+// A row's bytes of Mask24 as one byte an element.
+void expand_row(std::span<const uint8_t> kept, uint8_t* keep) {
+  for (size_t k = 0; k < 4 * kept.size(); ++k) keep[k] = kept[k / 4] >> (k % 4) & 1;
+}
+
+class PruneStep : public Step {
+ public:
+  PruneStep(const StepSpec& spec, const ModelConfig& config)
+      : method_(spec.method),
+        choice_(choice_of(spec.method)),
+        options_(read_options<PruneOptions>(
+            spec, config, [this](OptionReader& reader) { return read(reader); })) {
+    if (choice_ == MaskChoice::file) file_.emplace(path_);
+  }
+
+  StepNeeds needs() const override {
+    const bool calibrated = choice_ != MaskChoice::random && choice_ != MaskChoice::magnitude &&
+                            choice_ != MaskChoice::file;
+    return {.inputs = calibrated || refits_, .gram = calibrated || refits_};
+  }
+  bool gives_result(int64_t, Linear) const override { return false; }
+
+  void run_set(SetWork& set) override {
+    std::optional<InverseFactor> factor;
+    for (const Linear linear : linears_of(set.set)) {
+      const auto& options = options_.at(set.layer, linear);
+      if (!options) continue;
+      const std::string module = module_name(set.layer, linear);
+      LinearWork& work = set.weights[linear];
+      if (work.has_result() || !work.keep.empty()) {
+        fail(ErrorKind::usage, "{}: {} is {} already, expected {} to come first", method_,
+             quote(module), work.has_result() ? "quantized" : "pruned", method_);
+      }
+      if (wants_factor(choice_) && !factor) {
+        factor = inverse_factor(set.inputs, options->damping, {}, set.pool);
+      }
+      prune(module, &work, set, *options, factor ? &*factor : nullptr);
+    }
+  }
+
+ private:
+  PruneOptions read(OptionReader& reader) {
+    check_prunable(reader.module(), reader.width());
+    PruneOptions options;
+    options.refit = reader.boolean("refit", choice_ == MaskChoice::learned);
+    refits_ |= options.refit;
+    if (wants_factor(choice_) || options.refit) {
+      options.damping = reader.number("damping", options.damping, 0, 1);
+    }
+    MaskLearning& learning = options.learning;
+    if (choice_ == MaskChoice::random || choice_ == MaskChoice::learned) {
+      learning.seed = static_cast<uint64_t>(reader.integer("seed", 0, 0, int64_t{1} << 53));
+    }
+    if (choice_ == MaskChoice::learned) {
+      learning.iterations = reader.integer("iterations", learning.iterations, 1, 100000);
+      learning.rate = reader.number("rate", learning.rate, 0, 10);
+      learning.prior_strength = reader.number("prior", learning.prior_strength, 0, 100);
+    }
+    if (choice_ == MaskChoice::file) {
+      path_ = reader.text("path", path_);
+      if (path_.empty()) reader.refuse("path", "missing, expected an .npz file of masks");
+    }
+    return options;
+  }
+
+  std::vector<uint8_t> simple_mask(const std::string& module, const Matrix& w, uint64_t seed,
+                                   ThreadPool& pool) const {
+    std::vector<uint8_t> keep(w.values.size());
+    const uint64_t tensor_seed = mask_seed(seed, module + ".weight");
+    pool.parallel_for(w.N, 16, [&](int64_t first, int64_t last, int) {
+      std::vector<uint8_t> kept(static_cast<size_t>(w.K / 4));
+      for (int64_t n = first; n < last; ++n) {
+        if (choice_ == MaskChoice::random) {
+          keep_random_of_row(tensor_seed, n, kept);
+        } else {
+          keep_largest_of_row({w.row(n), static_cast<size_t>(w.K)}, kept);
+        }
+        expand_row(kept, keep.data() + n * w.K);
+      }
+    });
+    return keep;
+  }
+
+  void prune(const std::string& module, LinearWork* work, SetWork& set,
+             const PruneOptions& options, const InverseFactor* factor) const {
+    Matrix& w = work->weight;
+    const Matrix original = options.refit ? w : Matrix();
+    switch (choice_) {
+      case MaskChoice::random:
+      case MaskChoice::magnitude:
+        work->keep = simple_mask(module, w, options.learning.seed, set.pool);
+        break;
+      case MaskChoice::wanda: work->keep = wanda_mask(w, set.inputs, set.pool); break;
+      case MaskChoice::file: work->keep = read_mask(*file_, module, w.N, w.K); break;
+      case MaskChoice::sparse_gpt: work->keep = sparse_gpt(&w, *factor, set.pool); break;
+      case MaskChoice::learned: {
+        Matrix pruned = w;
+        MaskLearning learning = options.learning;
+        learning.seed = mask_seed(learning.seed, module);
+        work->keep = learn_mask(w, sparse_gpt(&pruned, *factor, set.pool), set.inputs, learning,
+                                set.pool);
+        break;
+      }
+    }
+    for (size_t i = 0; i < work->keep.size(); ++i) {
+      if (work->keep[i] == 0) w.values[i] = 0.0f;
+    }
+    if (!options.refit) return;
+    refit_survivors(&w, original, work->keep, set.inputs, {.damping = options.damping}, set.pool);
+  }
+
+  const std::string method_;
+  const MaskChoice choice_;
+  bool refits_ = false;
+  std::string path_;
+  const PerMatrix<PruneOptions> options_;
+  std::optional<NpzFile> file_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_prune(const StepSpec& spec, const ModelConfig& config) {
+  return std::make_unique<PruneStep>(spec, config);
+}
+
+}  // namespace tandem
