@@ -134,14 +134,14 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16; int8 llm-int8 int4 int3 int2 fp8 nf4; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "bf16; int8/4/3/2 llm-int8 fp8 nf4; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
       ->type_name("NAME");
   verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
-  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row, activations not part of it");
+  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
