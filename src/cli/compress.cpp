@@ -268,7 +268,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
-  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row, activations not part of it");
+  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row");
   verb->add_option("--kv-heads", options->kv_heads, "gqa-mean, gqa-aligned: KV heads to leave")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");

@@ -98,7 +98,7 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
            name);
     }
     fail(ErrorKind::usage,
-         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4, magnitude-24, "
+         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, int3, int2, fp8, nf4, magnitude-24, "
          "random-24, gqa-mean, gqa-aligned; for GGUF {}",
          quote(name), gguf_names());
   }

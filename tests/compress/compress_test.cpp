@@ -113,8 +113,8 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(recipe_from_name("int4", 32).group, 32);
   EXPECT_EQ(recipe_from_name("fp8").encoding, fp8_channel(ScaleType::bf16));
   EXPECT_EQ(recipe_from_name("nf4").encoding, kNF4);
-  EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int3"); }),
-            "recipe 'int3': unknown, expected one of bf16, int8, llm-int8, int4, fp8, nf4, "
+  EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int5"); }),
+            "recipe 'int5': unknown, expected one of bf16, int8, llm-int8, int4, int3, int2, fp8, nf4, "
             "magnitude-24, random-24, gqa-mean, gqa-aligned; for GGUF bf16, "
             "f16, q8_0, q6_k, q4_k, q4_1, q4_0");
   for (int64_t group : {1, 8, 48, -64}) {
