@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "base/file.h"
+#include "base/json.h"
 #include "base/random.h"
 #include "tensor/dtype.h"
 #include "tensor/weight.h"
@@ -141,6 +143,34 @@ TEST(Hqq, Q4_1CodesAreTheNearestOfTheStoredNumbers) {
       EXPECT_EQ(codes[k], std::clamp(std::nearbyint(steps), 0.0f, 15.0f)) << n << " " << k;
       EXPECT_EQ(scales[k / 32], fitted.scales[static_cast<size_t>(n) * 2 + k / 32]);
     }
+  }
+}
+
+TEST(Hqq, AgreesWithTheLibrary) {
+  const std::string path = TANDEM_TEST_DIR "/golden/compress/hqq.json";
+  const Json golden = parse_json(read_text_file(path, 1 << 22), path);
+  const auto N = static_cast<int64_t>(golden["rows"].size());
+  Matrix w(N, 128);
+  for (int64_t n = 0; n < N; ++n) {
+    for (size_t k = 0; k < 128; ++k) w.row(n)[k] = bf16_to_float(golden["rows"][static_cast<size_t>(n)][k]);
+  }
+  ThreadPool pool(1, false);
+  ASSERT_EQ(golden["cases"].size(), 3u);
+  for (const Json& made : golden["cases"]) {
+    const int bits = made["bits"];
+    const RealZeroMatrix ours = hqq(w, {bits, made["group"], false, ScaleType::f32}, {}, pool);
+    const auto zeros = made["zeros"].get<std::vector<float>>();
+    const auto scales = made["scales"].get<std::vector<float>>();
+    const auto codes = made["codes"].get<std::vector<int>>();
+    ASSERT_EQ(zeros.size(), ours.zeros.size());
+    for (size_t g = 0; g < zeros.size(); ++g) {
+      EXPECT_NEAR(ours.scales[g] / scales[g], 1.0, 1e-6) << bits << " group " << g;
+      EXPECT_NEAR(ours.zeros[g], zeros[g], 2e-3) << bits << " group " << g;
+    }
+    // Sums in another order move a zero in its last bits, and a code that lies half way with it.
+    int different = 0;
+    for (size_t i = 0; i < codes.size(); ++i) different += codes[i] != ours.codes[i];
+    EXPECT_LE(different, 8) << bits << " of " << codes.size();
   }
 }
 

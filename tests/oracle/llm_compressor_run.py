@@ -1,8 +1,6 @@
 """Compresses a Hugging Face folder with llm-compressor, for comparison with `tandem compress`.
 
-The calibration rows are token ids, a JSON list a line, the same file that tandem is given. Writes the
-model twice: as the library stores it, and DIR-dense, its decoded weights in f32, which any program
-evaluates without knowing the format.
+The calibration rows are token ids, a JSON list a line, the same file that tandem is given.
 
 usage: llm_compressor_run.py METHOD FOLDER ROWS OUT [--group N] [--alpha X]
   METHOD  rtn, awq, gptq: 4 bits asymmetric in groups; smoothquant-dynamic, smoothquant-static: W8A8
@@ -22,6 +20,11 @@ from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+from llmcompressor.pipelines.cache import IntermediatesCache
+
+# Pinning memory wants a GPU's driver, and AWQ pins without asking for one.
+if not torch.cuda.is_available():
+    IntermediatesCache.pin_memory = lambda self, batch_index: None
 
 
 def int4_scheme(group):
