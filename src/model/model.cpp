@@ -64,8 +64,14 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
   LinearGroup group;
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
-    const Encoding encoding = checkpoint.weight(names[i]).encoding;
-    for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
+    const Weight& first = checkpoint.weight(names[i]);
+    const Encoding encoding = first.encoding;
+    const auto fits = [&](const Weight& w) { return w.encoding == encoding && same_columns(w, first); };
+    if (context.device != nullptr && first.columns != nullptr) {
+      fail(ErrorKind::no_device, "{}: {} keeps its columns in another order (act-order), which cuda does not run",
+           checkpoint.path.string(), names[i]);
+    }
+    for (; i < names.size() && fits(checkpoint.weight(names[i])); ++i) {
       if (!checkpoint.is_random) {
         check_finite(checkpoint, *context.pool, names[i]);
         check_places(checkpoint, *context.pool, names[i]);
