@@ -5,23 +5,32 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "cli/pareto.h"
+#include "compress/compress_steps.h"
+#include "compress/mixed_recipe.h"
+#include "kernels/table.h"
+#include "study/meters/memory.h"
 
 namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, out, format, device;
+  std::string model, recipe, out, format, device, pareto;
   int64_t group = 0;
+  bool asymmetric = false, per_channel = false;
   int threads = 0;
+  CalibrationOptions calibration;
 };
 
 // Thrown out of a progress call: the half-written folder goes away on the way up.
@@ -33,11 +42,14 @@ class ProgressLine {
   ~ProgressLine() { finish(); }
 
   void update(const CompressProgress& progress) {
+    update(static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes));
+  }
+  // share: of the work that is done.
+  void update(double share) {
     const int64_t now = now_ns();
     if (now - last_ns_ < (is_terminal_ ? kTerminalNs : kLogNs)) return;
     last_ns_ = now;
-    const double share =
-        static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
+    if (!(share > 0)) return;
     const double left = seconds_since(start_ns_) * (1 - share) / share;
     const std::string line = fmt::format("{:3.0f} %, {:.0f} s left", share * 100, left);
     write_stderr(is_terminal_ ? "\r\x1b[K" + line : line + "\n");
@@ -62,9 +74,15 @@ double bits_each(uint64_t bytes, uint64_t elements) {
   return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
 }
 
-void print_result(const CompressOptions& options, const Recipe& recipe,
+std::string description(const Recipe& recipe) {
+  return recipe.integers
+             ? fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout))
+             : recipe.encoding.name();
+}
+
+void print_result(const CompressOptions& options, const std::string& recipe,
                   const CompressResult& result, double seconds) {
-  fmt::print("{}: {} in {:.1f} s\n", options.out, recipe.encoding.name(), seconds);
+  fmt::print("{}: {} in {:.1f} s\n", options.out, recipe, seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
@@ -79,6 +97,94 @@ Container container_of(const CompressOptions& options) {
   return is_gguf ? Container::gguf : Container::hf_folder;
 }
 
+Recipe recipe_of(const CompressOptions& options) {
+  const GridOptions grid{options.format, options.group, options.asymmetric, options.per_channel};
+  const Container container = container_of(options);
+  if (container == Container::hf_folder && is_grid_recipe(options.recipe, grid)) {
+    return grid_recipe(options.recipe, grid);
+  }
+  if (options.asymmetric || options.per_channel) {
+    fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
+         quote(options.recipe));
+  }
+  return recipe_from_name(options.recipe, options.group, container);
+}
+
+// As tools/setup.sh installs it.
+std::filesystem::path default_calibration_text() {
+  const std::filesystem::path file = cache_folder() / "texts" / "debian-reference.txt";
+  if (std::filesystem::exists(file)) return file;
+  fail(ErrorKind::usage,
+       "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` installs "
+       "it, or name a text with --calibration FILE",
+       file.string());
+}
+
+// Chooses the bits of a recipe with a [mixed] table and shows what there was to choose from.
+void allocate(const CompressOptions& options, const Checkpoint& source, const CalibrationRows& rows,
+              ThreadPool& pool, StepRecipe* recipe, ProgressLine* line) {
+  const MixedChoice choice =
+      allocate_bits(recipe, source, rows, best_isa(), pool, [&](double share) {
+        if (InterruptGuard::interrupted()) throw Interrupted{};
+        line->update(share);
+      });
+  line->finish();
+  const bool is_kl = choice.measure == SensitivityMeasure::kl;
+  const ParetoAxes axes{choice.unit, is_kl ? "sum of KL, nats" : "sum of relative output errors",
+                        num_layer_weights(source.config)};
+  const Allocation& chosen = choice.curve[choice.chosen];
+  fmt::print("{}", pareto_table(choice.curve, chosen, axes));
+  std::fflush(stdout);
+  if (!options.pareto.empty()) {
+    write_file_atomic(options.pareto, pareto_svg(choice.curve, chosen, axes));
+  }
+}
+
+int run_steps(const CompressOptions& options) {
+  StepRecipe recipe = read_step_recipe(options.recipe);
+  if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
+      options.per_channel) {
+    fail(ErrorKind::usage,
+         "recipe {}: writes a folder, and its grid is set in a recipe file; found {}", recipe.name,
+         container_of(options) == Container::gguf ? "a GGUF file as output"
+                                                  : "--group, --asymmetric or --per-channel");
+  }
+  if (!options.format.empty()) {
+    set_format(&recipe, options.format == "hf" ? "compressed-tensors" : options.format);
+  }
+  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
+  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const int64_t start_ns = now_ns();
+  std::optional<CalibrationRows> rows;
+  if (recipe.mixed || needs_inputs(make_steps(recipe, source.config))) {
+    CalibrationOptions calibration = options.calibration;
+    if (calibration.file.empty()) calibration.file = default_calibration_text();
+    rows = read_calibration(calibration, Tokenizer(source.tokenizer));
+    fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
+               rows->source, rows->num(), rows->length, rows->seed,
+               mib(calibration_bytes(source.config, *rows)));
+    std::fflush(stdout);
+  }
+  ProgressLine line;
+  const InterruptGuard guard;
+  try {
+    if (recipe.mixed) allocate(options, source, *rows, pool, &recipe, &line);
+    const CompressResult result =
+        compress_by_steps(source, recipe, rows ? &*rows : nullptr, options.out, pool,
+                          [&](const SequentialProgress& progress) {
+                            if (InterruptGuard::interrupted()) throw Interrupted{};
+                            line.update(progress.share);
+                          });
+    line.finish();
+    print_result(options, recipe.name, result, seconds_since(start_ns));
+    fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
+               mib(peak_resident_bytes()));
+    return 0;
+  } catch (const Interrupted&) {
+    return kExitInterrupted;
+  }
+}
+
 int run_compress(const CompressOptions& options) {
   if (!options.device.empty()) {
     fail(ErrorKind::no_device,
@@ -87,8 +193,9 @@ int run_compress(const CompressOptions& options) {
          "bench, study and info take it",
          options.device);
   }
+  if (names_step_recipe(options.recipe)) return run_steps(options);
   // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  const Recipe recipe = recipe_of(options);
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
@@ -102,7 +209,7 @@ int run_compress(const CompressOptions& options) {
           line.update(progress);
         });
     line.finish();
-    print_result(options, recipe, result, seconds_since(start_ns));
+    print_result(options, description(recipe), result, seconds_since(start_ns));
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;
@@ -118,18 +225,33 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16; int8 llm-int8 int4 fp8 nf4; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "bf16 int8 llm-int8 int4 int3 int2 fp8 nf4; by steps: rtn gptq or FILE.toml; "
+                   "GGUF: f16 q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
-      ->type_name("NAME");
-  verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
+      ->type_name("NAME|FILE");
+  verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
+  verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
+  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row, activations not part of it");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
-  verb->add_option("--format", options->format, "hf or gguf; default: gguf where PATH ends in it")
-      ->check(CLI::IsMember({"hf", "gguf"}).description(""))
+  verb->add_option("--format", options->format, "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
+      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
+  verb->add_option("--calibration", options->calibration.file,
+                   "Text or JSONL that a recipe's inputs come from; default: what setup installed")
+      ->type_name("FILE");
+  verb->add_option("--samples", options->calibration.samples, "Rows of calibration text (128)")
+      ->check(CLI::Range(1, 1 << 20).description(""))
+      ->type_name("N");
+  verb->add_option("--length", options->calibration.length, "Tokens of a row (512)")
+      ->check(CLI::Range(1, 1 << 20).description(""))
+      ->type_name("N");
+  verb->add_option("--seed", options->calibration.seed, "Of the rows' choice (0)")->type_name("N");
+  verb->add_option("--pareto", options->pareto, "Draw a [mixed] recipe's curve in this SVG file")
+      ->type_name("FILE");
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
@@ -137,7 +259,8 @@ void add_compress(CLI::App& app, Action& action) {
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
-      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
+      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
+      "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }
 

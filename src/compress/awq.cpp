@@ -58,8 +58,8 @@ double squared_error(std::span<const float> gram, int64_t K, int64_t first, cons
 }
 
 // The bound of one group that clip_weights takes. scratch holds 2 * size floats.
-float best_bound(const float* w, int64_t first, int64_t size, std::span<const float> gram, int64_t K,
-                 const AwqOptions& options, float* scratch) {
+float best_bound(const float* w, int64_t first, int64_t size, std::span<const float> gram,
+                 int64_t K, const AwqOptions& options, float* scratch) {
   float magnitude = 0.0f;
   for (int64_t i = 0; i < size; ++i) magnitude = std::max(magnitude, std::fabs(w[i]));
   float best = magnitude;
@@ -93,7 +93,8 @@ std::vector<float> relative_magnitudes(std::span<const Matrix* const> linears, i
       const float* row = w->row(n);
       for (int64_t first = 0; first < K; first += size) {
         float largest = 0.0f;
-        for (int64_t k = first; k < first + size; ++k) largest = std::max(largest, std::fabs(row[k]));
+        for (int64_t k = first; k < first + size; ++k)
+          largest = std::max(largest, std::fabs(row[k]));
         for (int64_t k = first; k < first + size; ++k) {
           sums[static_cast<size_t>(k)] += std::fabs(row[k]) / (largest + kLeastMagnitude);
         }
@@ -154,7 +155,8 @@ ScaleChoice search_scales(std::span<Matrix* const> linears, std::span<const floa
   }
   for (size_t l = 0; l < linears.size(); ++l) *linears[l] = std::move(originals[l]);
   if (best.scales.empty()) {
-    fail(ErrorKind::bad_file, "awq: no trial of {} has a finite loss; are there NaN among the weights?",
+    fail(ErrorKind::bad_file,
+         "awq: no trial of {} has a finite loss; are there NaN among the weights?",
          options.num_ratios);
   }
   return best;

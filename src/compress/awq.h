@@ -1,6 +1,6 @@
-// AWQ: input channels that carry large activations are scaled up before rounding, so that they round
-// finely, and the inverse is folded into what makes the activations; then weights are clipped where
-// a smaller range loses less than it gains. Definitions: mit-han-lab/llm-awq auto_scale and
+// AWQ: input channels that carry large activations are scaled up before rounding, so that they
+// round finely, and the inverse is folded into what makes the activations; then weights are clipped
+// where a smaller range loses less than it gains. Definitions: mit-han-lab/llm-awq auto_scale and
 // auto_clip, casper-hansen/AutoAWQ quantizer.
 #pragma once
 
@@ -24,6 +24,8 @@ struct AwqOptions {
   int num_ratios = 20;  // r = 0, 1/20, ..., 19/20
   DuoScaling duo_scaling = DuoScaling::on;
   int num_clips = 10;  // bounds tried: max|w| (1 - i/20), i = 0..9; 0 or 1: no clipping
+
+  bool operator==(const AwqOptions&) const = default;
 };
 
 // wm[K]: the mean over all rows of all linears of |w| / (the largest |w| of its group + 1e-6).
@@ -48,9 +50,9 @@ ScaleChoice search_scales(std::span<Matrix* const> linears, std::span<const floa
                           const AwqOptions& options, ThreadPool& pool,
                           const std::function<double()>& loss);
 
-// Clamps each group of each row to the tried bound whose rounded weights have the least squared error
-// of the group's output, dw G dw^T with G the group's block of `gram` [K, K] = sum of x x^T. That is
-// AutoAWQ's error over all tokens of the Gram matrix at once.
+// Clamps each group of each row to the tried bound whose rounded weights have the least squared
+// error of the group's output, dw G dw^T with G the group's block of `gram` [K, K] = sum of x x^T.
+// That is AutoAWQ's error over all tokens of the Gram matrix at once.
 void clip_weights(Matrix& w, std::span<const float> gram, const AwqOptions& options,
                   ThreadPool& pool);
 

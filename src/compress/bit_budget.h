@@ -1,6 +1,6 @@
-// Which of several forms each matrix takes, so that the costs' sum is least and the sizes' sum stays
-// within a budget: mixed precision as a multiple-choice knapsack. A size is whatever is scarce: bytes
-// of the file, nanoseconds or microjoules of a decode step.
+// Which of several forms each matrix takes, so that the costs' sum is least and the sizes' sum
+// stays within a budget: mixed precision as a multiple-choice knapsack. A size is whatever is
+// scarce: bytes of the file, nanoseconds or microjoules of a decode step.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,10 @@ struct Allocation {
 };
 
 // Every allocation that no other beats in both size and cost, by rising size: the Pareto curve. By
-// dynamic programming over sizes in steps of 1/num_steps of the span from smallest to largest total;
-// each form's size is rounded up to a step, so a curve point is exact in size and at most a step a
-// matrix away from the best cost. `choices` is [matrices][forms], no matrix without a form: CHECKed.
+// dynamic programming over sizes in steps of 1/num_steps of the span from smallest to largest
+// total; each form's size is rounded up to a step, so a curve point is exact in size and at most a
+// step a matrix away from the best cost. `choices` is [matrices][forms], no matrix without a form:
+// CHECKed.
 std::vector<Allocation> pareto_curve(const std::vector<std::vector<Form>>& choices,
                                      int64_t num_steps = 8192);
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 #include "tensor/dtype.h"
@@ -109,8 +109,9 @@ void improve_zeros(const Matrix& w, const HqqOptions& options, ThreadPool& pool,
         for (int64_t g = 0; g < G; ++g) {
           const size_t at = static_cast<size_t>(n * G + g);
           const float scale = fitted.scales[at];
-          const Pass pass = iterate(w.row(n) + g * group, group,
-                                    {scale, 1.0f / scale, fitted.zeros[at]}, largest, threshold, options);
+          const Pass pass =
+              iterate(w.row(n) + g * group, group, {scale, 1.0f / scale, fitted.zeros[at]}, largest,
+                      threshold, options);
           fitted.zeros[at] = pass.zero;
           sum += pass.sum_error;
         }
@@ -210,7 +211,8 @@ void store_q4_1_row(const RealZeroMatrix& fitted, const float* row, int64_t n, s
     const auto code = [&](int64_t k) {
       return static_cast<int>(code_of(row[k] - low, inverse, 0.0f, 15.0f));
     };
-    for (int64_t j = 0; j < 16; ++j) out[4 + j] = static_cast<std::byte>(code(j) | code(j + 16) << 4);
+    for (int64_t j = 0; j < 16; ++j)
+      out[4 + j] = static_cast<std::byte>(code(j) | code(j + 16) << 4);
   }
 }
 

@@ -1,13 +1,13 @@
 // HQQ, half-quadratic quantization: zero points moved until the decoded weights of each group lie
-// near its own in the norm |.|^p with p < 1, which lets a few be far off. Needs no calibration data.
-// Definition: the default solver of mobiusml/hqq, hqq/core/optimize.py, in float.
+// near its own in the norm |.|^p with p < 1, which lets a few be far off. Needs no calibration
+// data. Definition: the default solver of mobiusml/hqq, hqq/core/optimize.py, in float.
 //
-//   S = min((2^bits - 1) / (max - min), 2e4), Z = -min S      of each group; S = 1 if max - min <= 1e-4
-//   repeat: q = clamp(rne(w S + Z), 0, 2^bits - 1)            d = w - (q - Z) / S
+//   S = min((2^bits - 1) / (max - min), 2e4), Z = -min S      of each group; S = 1 if max - min <=
+//   1e-4 repeat: q = clamp(rne(w S + Z), 0, 2^bits - 1)            d = w - (q - Z) / S
 //           e = sign(d) max(|d| - |d|^(p-1) / beta, 0)        Z = mean(q - (w - e) S)
 //
-// until the matrix's mean |d| no longer falls, at most max_iterations times. 1 / S is a number of the
-// grid's scale type from the start, so that Z fits the scale that is stored.
+// until the matrix's mean |d| no longer falls, at most max_iterations times. 1 / S is a number of
+// the grid's scale type from the start, so that Z fits the scale that is stored.
 #pragma once
 
 #include <cstdint>

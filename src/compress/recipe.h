@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "compress/grid_files.h"
 #include "tensor/encoding.h"
 
 namespace tandem {
@@ -11,14 +13,36 @@ namespace tandem {
 // What a model is written as.
 enum class Container : uint8_t { hf_folder, gguf };
 
+// Integers with a scale and a zero point a group, in the layout of a library.
+struct GridRecipe {
+  IntegerGrid grid;
+  GridLayout layout = GridLayout::pack_quantized;
+};
+
 struct Recipe {
   std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
+  bool moves_zeros = false;  // GGUF: the layers' q4_1 as HQQ finds it (compress/hqq.h)
+  std::optional<GridRecipe> integers = {};  // of the layers' matrices, instead of `encoding`
 
-  bool quantizes() const { return !encoding.is_plain(); }
+  bool quantizes() const { return integers || !encoding.is_plain(); }
 };
+
+// What a user may say of integers besides their bits.
+struct GridOptions {
+  std::string format;        // "hf", "gptq", "gptq_v2", "awq"
+  int64_t group = 0;         // 0: the recipe's own, 64
+  bool asymmetric = false;   // a zero point a group
+  bool per_channel = false;  // one group a row
+};
+
+// Whether a recipe of this name and these options is one of recipe_from_name's or is made of integers
+// with groups as grid_recipe makes them.
+bool is_grid_recipe(const std::string& name, const GridOptions& options);
+// "int8", "int4", "int3", "int2". Throws usage for another name and for options that contradict.
+Recipe grid_recipe(const std::string& name, const GridOptions& options);
 
 // group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
 // container cannot hold, naming those there are, and for a group the recipe has no use for.

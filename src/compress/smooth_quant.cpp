@@ -16,7 +16,8 @@ std::vector<float> smooth_scales(std::span<const float> max_magnitudes,
     CHECK(w->K == static_cast<int64_t>(largest.size()), "K {} of {}", w->K, largest.size());
     for (int64_t n = 0; n < w->N; ++n) {
       const float* row = w->row(n);
-      for (size_t k = 0; k < largest.size(); ++k) largest[k] = std::max(largest[k], std::fabs(row[k]));
+      for (size_t k = 0; k < largest.size(); ++k)
+        largest[k] = std::max(largest[k], std::fabs(row[k]));
     }
   }
   for (size_t k = 0; k < largest.size(); ++k) {

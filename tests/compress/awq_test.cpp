@@ -24,7 +24,8 @@ std::vector<float> gram_of(const Matrix& x) {
   std::vector<float> gram(static_cast<size_t>(x.K * x.K));
   for (int64_t t = 0; t < x.N; ++t) {
     for (int64_t i = 0; i < x.K; ++i) {
-      for (int64_t j = 0; j < x.K; ++j) gram[static_cast<size_t>(i * x.K + j)] += x.row(t)[i] * x.row(t)[j];
+      for (int64_t j = 0; j < x.K; ++j)
+        gram[static_cast<size_t>(i * x.K + j)] += x.row(t)[i] * x.row(t)[j];
     }
   }
   return gram;
@@ -180,7 +181,8 @@ void define_clip(Matrix& w, const Matrix& x, const IntegerGrid& grid) {
           best_bound = bound;
         }
       }
-      for (int64_t i = 0; i < grid.group; ++i) group[i] = std::clamp(group[i], -best_bound, best_bound);
+      for (int64_t i = 0; i < grid.group; ++i)
+        group[i] = std::clamp(group[i], -best_bound, best_bound);
     }
   }
 }

@@ -5,8 +5,8 @@
 
 #include <limits>
 
-#include "base/random.h"
 #include "base/error_message.h"
+#include "base/random.h"
 
 namespace tandem {
 namespace {

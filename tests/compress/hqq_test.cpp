@@ -1,4 +1,5 @@
-// HQQ of small matrices: by hand, against its own definition computed plainly, and by what it promises.
+// HQQ of small matrices: by hand, against its own definition computed plainly, and by what it
+// promises.
 #include "compress/hqq.h"
 
 #include <gtest/gtest.h>
@@ -45,8 +46,8 @@ void define_hqq(const float* w, int n, int bits, int iterations, double* inverse
     for (int k = 0; k < n; ++k) {
       const double q = std::clamp(std::nearbyint(w[k] * *inverse + *zero), 0.0, top);
       const double d = w[k] - (q - *zero) / *inverse;
-      const double e = std::copysign(
-          std::max(std::fabs(d) - std::pow(std::fabs(d), 0.7 - 1) / 10, 0.0), d);
+      const double e =
+          std::copysign(std::max(std::fabs(d) - std::pow(std::fabs(d), 0.7 - 1) / 10, 0.0), d);
       sum += q - (w[k] - e) * *inverse;
     }
     *zero = sum / n;
@@ -60,7 +61,8 @@ TEST(Hqq, OneGroupIsTheDefinition) {
     for (const int bits : {3, 4, 8}) {
       const Matrix w = random_matrix(1, 40, 5, deviation);
       // One iteration always happens: later ones depend on whether the first gained.
-      const RealZeroMatrix fitted = hqq(w, {bits, 0, false, ScaleType::f32}, {.max_iterations = 1}, pool);
+      const RealZeroMatrix fitted =
+          hqq(w, {bits, 0, false, ScaleType::f32}, {.max_iterations = 1}, pool);
       double inverse = 0, zero = 0;
       define_hqq(w.row(0), 40, bits, 1, &inverse, &zero);
       EXPECT_NEAR(fitted.scales[0] * inverse, 1.0, 1e-6);
@@ -90,7 +92,8 @@ TEST(Hqq, IsTheSameOnAnyNumberOfThreads) {
 
 TEST(Hqq, NumbersOnTheGridComeBackExactly) {
   Matrix w(1, 32);
-  for (int k = 0; k < 32; ++k) w.values[static_cast<size_t>(k)] = 0.25f * static_cast<float>(k % 16) - 1.5f;
+  for (int k = 0; k < 32; ++k)
+    w.values[static_cast<size_t>(k)] = 0.25f * static_cast<float>(k % 16) - 1.5f;
   ThreadPool pool(1, false);
   const RealZeroMatrix fitted = hqq(w, kGroupsOf32, {}, pool);
   EXPECT_EQ(fitted.scales[0], 0.25f);
@@ -114,7 +117,8 @@ TEST(Hqq, IntegerZerosSpanZeroAndAreCodes) {
   ThreadPool pool(1, false);
   // All positive: a real zero would be -15 and more, which no code holds.
   Matrix w(1, 32);
-  for (int k = 0; k < 32; ++k) w.values[static_cast<size_t>(k)] = 15.0f + static_cast<float>(k % 16);
+  for (int k = 0; k < 32; ++k)
+    w.values[static_cast<size_t>(k)] = 15.0f + static_cast<float>(k % 16);
   const GridMatrix rounded = hqq_integer_zeros(w, kGroupsOf32, {}, pool);
   EXPECT_LE(rounded.zeros[0], 1);
   std::vector<float> decoded(32);
@@ -152,7 +156,8 @@ TEST(Hqq, AgreesWithTheLibrary) {
   const auto N = static_cast<int64_t>(golden["rows"].size());
   Matrix w(N, 128);
   for (int64_t n = 0; n < N; ++n) {
-    for (size_t k = 0; k < 128; ++k) w.row(n)[k] = bf16_to_float(golden["rows"][static_cast<size_t>(n)][k]);
+    for (size_t k = 0; k < 128; ++k)
+      w.row(n)[k] = bf16_to_float(golden["rows"][static_cast<size_t>(n)][k]);
   }
   ThreadPool pool(1, false);
   ASSERT_EQ(golden["cases"].size(), 3u);
