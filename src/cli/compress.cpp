@@ -11,18 +11,22 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "cli/pareto.h"
 #include "compress/compress_steps.h"
+#include "compress/mixed_recipe.h"
+#include "kernels/table.h"
 #include "study/meters/memory.h"
 
 namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, out, format, device;
+  std::string model, recipe, out, format, device, pareto;
   int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
@@ -142,6 +146,26 @@ void refuse_calibration(const CompressOptions& options) {
        options.recipe);
 }
 
+// Chooses the bits of a recipe with a [mixed] table and shows what there was to choose from.
+void allocate(const CompressOptions& options, const Checkpoint& source, const CalibrationRows& rows,
+              ThreadPool& pool, StepRecipe* recipe, ProgressLine* line) {
+  const MixedChoice choice =
+      allocate_bits(recipe, source, rows, best_isa(), pool, [&](double share) {
+        if (InterruptGuard::interrupted()) throw Interrupted{};
+        line->update(share);
+      });
+  line->finish();
+  const bool is_kl = choice.measure == SensitivityMeasure::kl;
+  const ParetoAxes axes{choice.unit, is_kl ? "sum of KL, nats" : "sum of relative output errors",
+                        num_layer_weights(source.config)};
+  const Allocation& chosen = choice.curve[choice.chosen];
+  fmt::print("{}", pareto_table(choice.curve, chosen, axes));
+  std::fflush(stdout);
+  if (!options.pareto.empty()) {
+    write_file_atomic(options.pareto, pareto_svg(choice.curve, chosen, axes));
+  }
+}
+
 int run_steps(const CompressOptions& options) {
   StepRecipe recipe = read_step_recipe(options.recipe);
   if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
@@ -158,7 +182,7 @@ int run_steps(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (needs_inputs(make_steps(recipe, source.config))) {
+  if (recipe.mixed || needs_inputs(make_steps(recipe, source.config))) {
     rows = read_rows(options, source);
   } else {
     refuse_calibration(options);
@@ -166,6 +190,7 @@ int run_steps(const CompressOptions& options) {
   ProgressLine line;
   const InterruptGuard guard;
   try {
+    if (recipe.mixed) allocate(options, source, *rows, pool, &recipe, &line);
     const CompressResult result =
         compress_by_steps(source, recipe, rows ? &*rows : nullptr, options.out, pool,
                           [&](const SequentialProgress& progress) {
@@ -288,6 +313,8 @@ void add_compress(CLI::App& app, Action& action) {
       ->check(CLI::Range(1, 1 << 20).description(""))
       ->type_name("N");
   verb->add_option("--seed", options->calibration.seed, "Of the rows' choice (0)")->type_name("N");
+  verb->add_option("--pareto", options->pareto, "Draw a [mixed] recipe's curve in this SVG file")
+      ->type_name("FILE");
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");

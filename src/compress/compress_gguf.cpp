@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <tuple>
@@ -7,6 +8,7 @@
 #include "base/version.h"
 #include "compress/compress.h"
 #include "compress/convert_blocks.h"
+#include "compress/hqq.h"
 #include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "formats/gguf_write.h"
@@ -98,6 +100,29 @@ bool make_row(const GgufRows& rows, const Encoding& encoding, int64_t n, float* 
   return true;
 }
 
+// The rows of a matrix in q4_1 with the minimums that HQQ finds; the matrix is held in float.
+void write_hqq(const GgufRows& rows, RowStream& stream, ThreadPool& pool, const ByteSink& sink) {
+  Matrix w(rows.N(), rows.K());
+  std::atomic<bool> fits{true};
+  pool.parallel_for(w.N, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t n = begin; n < end; ++n) {
+      const auto [part, row] = rows.row(n);
+      decode_row(part->weight, row, w.row(n));
+      if (!row_fits(kQ4_1, w.row(n), w.K)) fits.store(false, std::memory_order_relaxed);
+    }
+  });
+  RealZeroMatrix fitted;  // of numbers only: else the stream names the row that is none
+  if (fits) fitted = hqq(w, {4, kQ4_1.group, false, ScaleType::f16}, {}, pool);
+  stream.write(
+      rows.name, w.N, w.K, kQ4_1.row_bytes(w.K), kQ4_1.name(),
+      [&](int64_t n, float*, std::byte* out) {
+        if (!row_fits(kQ4_1, w.row(n), w.K)) return false;
+        if (fits) store_q4_1_row(fitted, w.row(n), n, out);
+        return true;
+      },
+      sink);
+}
+
 std::vector<std::pair<std::string, std::string>> manifest(const Checkpoint& source,
                                                           const Recipe& recipe) {
   return {{"tandem.source", source.path.string()},
@@ -114,7 +139,7 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
                                 const Progress& progress) {
   CHECK(recipe.container == Container::gguf, "recipe {}", recipe.name);
-  const bool converts = has_four_bit_integers(source);
+  const bool converts = !recipe.moves_zeros && has_four_bit_integers(source);
   converts ? check_converts(source, recipe.encoding) : check_not_compressed(source);
   const std::vector<GgufRows> plan = gguf_rows(source);
   RowStream stream(source, pool, progress);
@@ -127,8 +152,11 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
     const int64_t N = rows.N(), K = rows.K();
     const size_t row_bytes = encoding.row_bytes(K);
     const bool in_layer = rows.name.starts_with("blk.") && !rows.is_vector();
-    tensors.push_back({rows.name, encoding, N, K, [&, encoding, row_bytes](const ByteSink& sink) {
+    const bool by_hqq = recipe.moves_zeros && in_layer && encoding == kQ4_1 &&
+                        rows.parts.front()->weight.encoding != kQ4_1;
+    tensors.push_back({rows.name, encoding, N, K, [&, encoding, row_bytes, by_hqq](const ByteSink& sink) {
                          for (const NamedTensor* part : rows.parts) source.weight(part->name, pool);
+                         if (by_hqq) return write_hqq(rows, stream, pool, sink);
                          stream.write(
                              rows.name, rows.N(), rows.K(), row_bytes, encoding.name(),
                              [&](int64_t n, float* scratch, std::byte* out) {

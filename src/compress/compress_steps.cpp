@@ -1,6 +1,7 @@
 #include "compress/compress_steps.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
 
@@ -24,6 +25,7 @@ GridLayout layout_of(const StepRecipe& recipe) {
   return recipe.format == "gptq"      ? GridLayout::gptq
          : recipe.format == "gptq_v2" ? GridLayout::gptq_v2
          : recipe.format == "awq"     ? GridLayout::awq
+         : recipe.activations != "none" ? GridLayout::int_quantized
                                       : GridLayout::pack_quantized;
 }
 
@@ -32,6 +34,7 @@ struct Module {
   int64_t layer = 0;
   Linear linear = Linear::q;
   std::optional<GridShape> grid;  // none: bf16
+  float input_scale = 0;          // of static inputs; 0: none
 };
 
 using Modules = std::map<std::string, Module>;
@@ -145,6 +148,15 @@ TensorSource saved_source(const NamedTensor& tensor,
           }};
 }
 
+// The scale is a number of bf16 already.
+TensorSource input_scale_source(const std::string& module, float scale) {
+  return {module + ".input_scale", "BF16", {1}, 2, [scale](const ByteSink& sink) {
+            std::array<std::byte, 2> bytes;
+            store_row_bf16(&scale, 1, bytes.data());
+            sink(bytes);
+          }};
+}
+
 // "model.layers.3.input_layernorm.weight" -> 3, "input_layernorm.weight"; none for other tensors.
 std::optional<std::pair<int64_t, std::string>> layer_part(const std::string& name) {
   constexpr std::string_view kPrefix = "model.layers.";
@@ -205,6 +217,7 @@ class Assembly {
     for (TensorSource& made : grid_tensors(layout_of(recipe_), name, *module.grid, make)) {
       all->push_back(std::move(made));
     }
+    if (module.input_scale != 0) all->push_back(input_scale_source(name, module.input_scale));
   }
 
   std::function<const std::vector<float>&()> vector_of(int64_t layer, const std::string& part) {
@@ -269,6 +282,14 @@ void check_format(const StepRecipe& recipe, const Modules& modules) {
        groups[1].grid.group, groups[0].modules[0], groups[1].modules[0]);
 }
 
+// compressed-tensors' words for inputs of 8-bit integers; null where they stay floats.
+Json inputs_json(const StepRecipe& recipe) {
+  if (recipe.activations == "none") return nullptr;
+  const bool dynamic = recipe.activations == "dynamic";
+  return {{"num_bits", 8},     {"type", "int"},         {"symmetric", true},
+          {"dynamic", dynamic}, {"group_size", nullptr}, {"strategy", dynamic ? "token" : "tensor"}};
+}
+
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   const std::vector<GridGroup> groups = grid_groups(modules);
   if (groups.empty()) return {};
@@ -279,12 +300,13 @@ std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   const auto config_of = [&](const GridGroup& group) {
     return grid_config_json(layout_of(recipe), group.grid, group.act_order, ignored);
   };
-  if (groups.size() == 1) return config_of(groups[0]);
+  if (groups.size() == 1 && recipe.activations == "none") return config_of(groups[0]);
   Json config = parse_json(config_of(groups[0]), "quantization_config");
   Json all = Json::object();
   for (const GridGroup& group : groups) {
     Json scheme = parse_json(config_of(group), "quantization_config")["config_groups"]["group_0"];
-    scheme["targets"] = group.modules;
+    if (groups.size() > 1) scheme["targets"] = group.modules;
+    scheme["input_activations"] = inputs_json(recipe);
     all[fmt::format("group_{}", all.size())] = scheme;
   }
   config["config_groups"] = all;
@@ -317,6 +339,15 @@ Modules modules_of(const Checkpoint& source) {
 Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
   Steps steps;
   for (const StepSpec& spec : recipe.steps) steps.push_back(make_step(spec, config));
+  if (recipe.activations != "none" && recipe.format != "compressed-tensors") {
+    fail(ErrorKind::usage, "recipe {}: activations {} in format {}, expected compressed-tensors",
+         recipe.name, recipe.activations, recipe.format);
+  }
+  if (recipe.activations == "static") {
+    StepSpec inputs;
+    inputs.method = "static-inputs";
+    steps.push_back(make_step(inputs, config));
+  }
   return steps;
 }
 
@@ -338,8 +369,9 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                       CHECK(grid != nullptr || !weights[linear].has_result(), "no writer for {}",
                             module_name(layer, linear));
                       if (grid == nullptr) continue;
-                      modules[module_name(layer, linear)].grid =
-                          GridShape{grid->grid, grid->N, grid->K, !grid->columns.empty()};
+                      Module& module = modules[module_name(layer, linear)];
+                      module.grid = GridShape{grid->grid, grid->N, grid->K, !grid->columns.empty()};
+                      module.input_scale = weights[linear].input_scale;
                     }
                     check_format(recipe, modules);
                   });

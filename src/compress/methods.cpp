@@ -17,6 +17,10 @@ constexpr Method kMethods[] = {
     {"sparsegpt", make_prune},
     {"mask-file", make_prune},
     {"learned-mask", make_prune},
+    {"awq", make_awq},
+    {"hqq", make_hqq},
+    {"smoothquant", make_smooth_quant},
+    {"static-inputs", make_static_inputs},
 };
 constexpr int64_t kDefaultGroup = 64;
 
@@ -36,7 +40,7 @@ std::unique_ptr<Step> make_step(const StepSpec& spec, const ModelConfig& config)
        quote(spec.method), nearest_hint(spec.method, names), all);
 }
 
-IntegerGrid read_grid(OptionReader& options, ScaleType scale_type) {
+IntegerGrid read_grid(OptionReader& options, ScaleType scale_type, bool symmetric) {
   IntegerGrid grid;
   grid.bits = static_cast<int>(options.integer("bits", 4, 2, 8));
   grid.group = options.integer("group", kDefaultGroup, 0, 1 << 20);
@@ -45,7 +49,7 @@ IntegerGrid read_grid(OptionReader& options, ScaleType scale_type) {
     options.refuse("group", fmt::format("{}, which does not divide the {} input channels of {}",
                                         grid.group, width, options.module()));
   }
-  grid.symmetric = options.boolean("symmetric", true);
+  grid.symmetric = options.boolean("symmetric", symmetric);
   grid.scale_type = scale_type;
   return grid;
 }

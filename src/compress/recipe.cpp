@@ -20,10 +20,11 @@ std::string gguf_names() {
   for (const Encoding& encoding : kGgufEncodings) {
     names += (names.empty() ? "" : ", ") + encoding.name();
   }
-  return names;
+  return names + ", hqq";
 }
 
 Recipe gguf_recipe(const std::string& name) {
+  if (name == "hqq") return {name, kQ4_1, 0, Container::gguf, /*moves_zeros=*/true};
   for (const Encoding& encoding : kGgufEncodings) {
     if (encoding.name() == name) return {name, encoding, 0, Container::gguf};
   }

@@ -27,6 +27,7 @@ struct Recipe {
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
+  bool moves_zeros = false;  // GGUF: the layers' q4_1 as HQQ finds it (compress/hqq.h)
   std::optional<GridRecipe> integers = {};  // of the layers' matrices, instead of `encoding`
   Pruning pruning = Pruning::none;  // of the layers' matrices
   int64_t kv_heads = 0;             // KV heads that a layer is left with; 0: those it has

@@ -3,6 +3,8 @@
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
+#include <span>
+
 #include "base/error.h"
 #include "base/file.h"
 
@@ -23,9 +25,15 @@ constexpr BuiltIn kBuiltIns[] = {
     {"sparsegpt", "[[step]]\nmethod = \"sparsegpt\"\n"},
     {"learned-mask", "[[step]]\nmethod = \"learned-mask\"\n"},
     {"sparsegpt-int4", "[[step]]\nmethod = \"sparsegpt\"\n\n[[step]]\nmethod = \"gptq\"\n"},
+    {"awq", "[[step]]\nmethod = \"awq\"\n"},
+    {"hqq", "[[step]]\nmethod = \"hqq\"\n"},
+    {"smoothquant",
+     "activations = \"dynamic\"\n\n[[step]]\nmethod = \"smoothquant\"\n\n"
+     "[[step]]\nmethod = \"rtn\"\nbits = 8\ngroup = 0\n"},
 };
 
 constexpr const char* kFormats[] = {"compressed-tensors", "gptq", "gptq_v2", "awq"};
+constexpr const char* kActivations[] = {"none", "dynamic", "static"};
 
 class RecipeReader {
  public:
@@ -38,13 +46,17 @@ class RecipeReader {
     const toml::table root = parse(text);
     for (const auto& [key, node] : root) {
       if (key == "format") {
-        recipe.format = format(node);
+        recipe.format = one_of(node, "format", kFormats);
+      } else if (key == "activations") {
+        recipe.activations = one_of(node, "activations", kActivations);
+      } else if (key == "mixed") {
+        recipe.mixed = read_mixed(node);
       } else if (key == "step") {
         for (const toml::node& step : tables(node, "step")) {
           recipe.steps.push_back(read_step(*step.as_table()));
         }
       } else {
-        refuse_key(node, key.str(), {"format", "step"});
+        refuse_key(node, key.str(), {"format", "activations", "mixed", "step"});
       }
     }
     if (recipe.steps.empty()) {
@@ -89,14 +101,15 @@ class RecipeReader {
     return *text;
   }
 
-  std::string format(const toml::node& node) const {
-    const std::string found = text_of(node, "format");
+  std::string one_of(const toml::node& node, std::string_view key,
+                     std::span<const char* const> choices) const {
+    const std::string found = text_of(node, key);
     std::string all;
-    for (const char* known : kFormats) {
+    for (const char* known : choices) {
       if (found == known) return found;
       all += (all.empty() ? "" : ", ") + std::string(known);
     }
-    fail(ErrorKind::usage, "{}: format {}, expected one of {}", where(node), quote(found), all);
+    fail(ErrorKind::usage, "{}: {} {}, expected one of {}", where(node), key, quote(found), all);
   }
 
   OptionValue option(const toml::node& node, std::string_view key) const {
@@ -138,6 +151,18 @@ class RecipeReader {
            step.options.where);
     }
     return step;
+  }
+
+  OptionTable read_mixed(const toml::node& node) const {
+    if (!node.is_table()) {
+      fail(ErrorKind::usage, "{}: mixed is no table, expected [mixed]", where(node));
+    }
+    OptionTable table;
+    table.where = where(node);
+    for (const auto& [key, each] : *node.as_table()) {
+      table.values.emplace(key.str(), option(each, key.str()));
+    }
+    return table;
   }
 
   StepOverride read_override(const toml::table& table) const {

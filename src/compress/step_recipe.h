@@ -1,6 +1,7 @@
 // A recipe of steps: a TOML file, or one that is built in (docs/recipes.md).
 //
 //   format = "compressed-tensors"        # or "gptq", "gptq_v2", "awq"
+//   activations = "none"                 # or "dynamic", "static": 8-bit inputs for 8-bit weights
 //
 //   [[step]]
 //   method = "gptq"
@@ -12,6 +13,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +26,11 @@ struct StepRecipe {
   std::string name;  // the built-in's, or the file's
   std::string text;  // as read
   std::string format = "compressed-tensors";
+  // What 8-bit weights meet: "none": floats; "dynamic": 8 bits, a scale a token; "static": 8 bits, a
+  // scale a matrix that calibration finds.
+  std::string activations = "none";
   std::vector<StepSpec> steps;
+  std::optional<OptionTable> mixed;  // compress/mixed_recipe.h reads it
 };
 
 // Whether the name is a built-in recipe or ends in ".toml".

@@ -4,11 +4,13 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 
 #include "base/error_message.h"
 #include "compress/compress.h"
 #include "formats/gguf.h"
+#include "formats/random_checkpoint.h"
 #include "formats/temporary_folder.h"
 
 namespace tandem {
@@ -160,13 +162,46 @@ TEST(CompressGguf, CopiesWhatHasTheEncodingAlready) {
   }
 }
 
+TEST(CompressGguf, HqqIsNearerInTheMeanThanRoundToNearest) {
+  // The family's own widths hold no block of 32.
+  const Checkpoint family = load_checkpoint(kFamilies / "llama");
+  ModelConfig config = family.config;
+  config.width = 64;
+  config.ffn_width = 96;
+  config.num_heads = 2;
+  config.num_kv_heads = 1;
+  config.head_dim = 32;
+  ThreadPool pool(2, /*pin=*/false);
+  Checkpoint source = random_checkpoint(config, kBF16, kBF16, 1, pool);
+  source.tokenizer = family.tokenizer;
+  source.files = family.files;  // what the manifest hashes
+  const TemporaryFolder folder;
+  const auto mean_error = [&](const std::string& recipe) {
+    const fs::path file = folder.path() / (recipe + ".gguf");
+    write(source, recipe, file);
+    const Checkpoint written = load_checkpoint(file);
+    double sum = 0;
+    size_t count = 0;
+    for (const NamedTensor& tensor : source.tensors) {
+      if (!tensor.name.starts_with("model.layers.") || tensor.weight.N == 1) continue;
+      const Weight& w = written.weight(tensor.name);
+      EXPECT_EQ(w.encoding, kQ4_1) << tensor.name;
+      const std::vector<float> before = values(tensor.weight), after = values(w);
+      for (size_t i = 0; i < before.size(); ++i) sum += std::fabs(before[i] - after[i]);
+      count += before.size();
+    }
+    return sum / static_cast<double>(count);
+  };
+  EXPECT_LT(mean_error("hqq"), 0.98 * mean_error("q4_1"));
+}
+
 TEST(CompressGgufRefuses, NamesThatTheContainerCannotHold) {
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int8", 0, Container::gguf); }),
             "recipe 'int8': is none that can be held by a GGUF file, expected one of bf16, f16, "
-            "q8_0, q6_k, q4_k, q4_1, q4_0");
+            "q8_0, q6_k, q4_k, q4_1, q4_0, hqq");
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("q2_k", 0, Container::gguf); }),
             "recipe 'q2_k': unknown for a GGUF file, expected one of bf16, f16, q8_0, q6_k, q4_k, "
-            "q4_1, q4_0");
+            "q4_1, q4_0, hqq");
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("q4_k"); }),
             "recipe q4_k: a Hugging Face folder cannot hold it, expected bf16, int8, llm-int8, int4, fp8 or nf4, or an "
             "output named *.gguf");

@@ -116,7 +116,7 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int5"); }),
             "recipe 'int5': unknown, expected one of bf16, int8, llm-int8, int4, int3, int2, fp8, nf4, "
             "magnitude-24, random-24, gqa-mean, gqa-aligned; for GGUF bf16, "
-            "f16, q8_0, q6_k, q4_k, q4_1, q4_0");
+            "f16, q8_0, q6_k, q4_k, q4_1, q4_0, hqq");
   for (int64_t group : {1, 8, 48, -64}) {
     message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
   }

@@ -1,0 +1,19 @@
+// How long a decode step's linear takes on this machine, measured: the co-design side of mixed
+// precision.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/thread_pool.h"
+#include "tensor/encoding.h"
+
+namespace tandem {
+
+// Nanoseconds that one token's product with a matrix [N, K] of this encoding takes on the pool, the
+// median of rounds over copies that the last-level cache does not hold. K is whole blocks: CHECKed.
+// Throws no_device when the instruction set has no kernel for the packing.
+double linear_nanoseconds(const Encoding& encoding, int64_t N, int64_t K, std::string_view isa,
+                          ThreadPool& pool);
+
+}  // namespace tandem
