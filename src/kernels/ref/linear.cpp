@@ -120,6 +120,7 @@ constexpr LinearKernel kRows[] = {
     row("linear_f16_24_ref", Packing::f16_24),
     row("linear_int4_group_24_ref", Packing::int4_group_24),
     row("linear_int8_channel_24_ref", Packing::int8_channel_24),
+    row("linear_fp8_channel_24_ref", Packing::fp8_channel_24, ActType::fp8_token),
 };
 
 }  // namespace
