@@ -183,6 +183,7 @@ struct Bench {
       if (kernel.packing == Packing::fp4) encoding = kFP4;
       if (kernel.packing == Packing::int4_group_24) encoding = int4_group_24(128, ScaleType::f16);
       if (kernel.packing == Packing::int8_channel_24) encoding = int8_channel_24(ScaleType::bf16);
+      if (kernel.packing == Packing::fp8_channel_24) encoding = fp8_channel_24(ScaleType::bf16);
       if (kernel.packing == Packing::q4_k) encoding = kQ4_K;
       if (kernel.packing == Packing::q6_k) encoding = kQ6_K;
       for (const auto& [N, K] :

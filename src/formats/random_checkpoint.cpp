@@ -106,7 +106,7 @@ Encoding encoding_of(std::string_view name) {
       "bf16", "f16",      "int8",    "int4-g32",        "int4-g64",     "int4-g128",    "q4_0",
       "q4_1", "q8_0",     "fp8",     "fp8-weight-only", "nf4",          "fp4",          "q4_k",
       "q6_k", "bf16-2:4", "f16-2:4", "int4-g32-2:4",    "int4-g64-2:4", "int4-g128-2:4",
-      "llm-int8", "int8-2:4"};
+      "llm-int8", "int8-2:4", "fp8-2:4"};
   const Encoding encodings[] = {kBF16,
                                 kF16,
                                 int8_channel(ScaleType::bf16),
@@ -128,7 +128,8 @@ Encoding encoding_of(std::string_view name) {
                                 int4_group_24(64, ScaleType::f16),
                                 int4_group_24(128, ScaleType::f16),
                                 kLlmInt8,
-                                int8_channel_24(ScaleType::bf16)};
+                                int8_channel_24(ScaleType::bf16),
+                                fp8_channel_24(ScaleType::bf16)};
   const auto* found = std::ranges::find(kNames, name);
   if (found == std::end(kNames)) {
     fail(ErrorKind::usage, "encoding {}; expected one of {}", quote(name), fmt::join(kNames, ", "));

@@ -17,7 +17,7 @@ ModelConfig read_model_shape(const std::filesystem::path& path);
 
 // "bf16", "f16", "int8", "int4-g32", "int4-g64", "int4-g128", "q4_0", "q4_1", "q8_0", "fp8",
 // "fp8-weight-only", "nf4", "fp4", "q4_k", "q6_k", "bf16-2:4", "f16-2:4", "int4-g32-2:4",
-// "int4-g64-2:4", "int4-g128-2:4", "llm-int8", "int8-2:4". Throws usage.
+// "int4-g64-2:4", "int4-g128-2:4", "llm-int8", "int8-2:4", "fp8-2:4". Throws usage.
 Encoding encoding_of(std::string_view name);
 
 // Memory other than the host's, and who makes rows there: 0 ... N - 1, as make_random_row does.

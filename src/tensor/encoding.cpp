@@ -17,6 +17,7 @@ int Encoding::bits() const {
     case Packing::llm_int8:
     case Packing::int8_channel_24:
     case Packing::int8_zero:
+    case Packing::fp8_channel_24:
     case Packing::fp8_channel:
     case Packing::fp8_weight: return 8;
     case Packing::q4_0:
@@ -50,7 +51,8 @@ ActType Encoding::act_type() const {
     case Packing::fp8_weight:
     case Packing::nf4:
     case Packing::fp4: return ActType::f32;
-    case Packing::fp8_channel: return ActType::fp8_token;
+    case Packing::fp8_channel:
+    case Packing::fp8_channel_24: return ActType::fp8_token;
     case Packing::int8_channel:
     case Packing::int8_channel_24: return ActType::int8_token;
     case Packing::llm_int8: return ActType::int8_outlier;
@@ -84,6 +86,7 @@ std::string Encoding::name() const {
     case Packing::bf16_24: return "bf16 2:4";
     case Packing::f16_24: return "f16 2:4";
     case Packing::int8_channel_24: return "int8 per channel 2:4";
+    case Packing::fp8_channel_24: return "fp8 per channel 2:4";
     case Packing::int4_group_24: return group == 0 ? "int4 2:4" : fmt::format("int4 g{} 2:4", group);
     case Packing::int2_zero:
     case Packing::int3_zero:
@@ -122,7 +125,8 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::f16_24:
     case Packing::bf16_24: return k + k / 8;
     case Packing::int4_group_24: return k / 4 + k / 8;
-    case Packing::int8_channel_24: return k / 2 + k / 8;
+    case Packing::int8_channel_24:
+    case Packing::fp8_channel_24: return k / 2 + k / 8;
     case Packing::int2_zero:
     case Packing::int3_zero:
     case Packing::int4_zero:

@@ -35,7 +35,7 @@ enum class Packing : uint8_t {
   // 2:4, of each 4 neighbouring elements of a row at most 2 are not zero. A row is the K/2 values
   // kept, in order, in the encoding of that name, then K/8 bytes of where they stand
   // (tensor/sparse.h). Groups of a scale count all K elements.
-  bf16_24, f16_24, int4_group_24, int8_channel_24,
+  bf16_24, f16_24, int4_group_24, int8_channel_24, fp8_channel_24,
   llm_int8,  // LLM.int8(), bitsandbytes: bytes as int8_channel, which meet activations whose outliers
              // stand apart
   // Codes of 2, 3, 4 or 8 bits along K, one after another from the lowest bit of a row's first byte;
@@ -73,7 +73,7 @@ struct Encoding {
 
   bool is_plain() const { return packing <= Packing::bf16; }
   bool is_super() const { return packing >= Packing::q2_k && packing <= Packing::q6_k; }
-  bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::int8_channel_24; }
+  bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::fp8_channel_24; }
   // A zero point a group, in a plane of its own.
   bool has_zeros() const { return packing >= Packing::int2_zero && packing <= Packing::int8_zero; }
   // w = code * scale + min: what decode_row_codes decodes.
@@ -84,8 +84,9 @@ struct Encoding {
   int64_t block() const { return is_super() ? 256 : group != 0 ? group : is_sparse() ? 8 : 1; }
   int bits() const;             // bits of a code or a number, without scales
   ActType act_type() const;
-  // A code and a scale of its row: what E4M3 weights are.
+  // A code and a scale of its row: what dense E4M3 weights are.
   bool is_fp8() const { return packing == Packing::fp8_channel || packing == Packing::fp8_weight; }
+  bool has_e4m3_codes() const { return is_fp8() || packing == Packing::fp8_channel_24; }
   // A code is a place in a table of 16 numbers.
   bool is_lookup() const { return packing == Packing::nf4 || packing == Packing::fp4; }
   // Name a person reads: "f32", "q4_1", "int8 per channel", "int4 g64".
@@ -143,6 +144,9 @@ inline constexpr Encoding int4_group_24(int64_t group, ScaleType scale) {
 }
 inline constexpr Encoding int8_channel_24(ScaleType scale) {
   return {Packing::int8_channel_24, scale, 0};
+}
+inline constexpr Encoding fp8_channel_24(ScaleType scale) {
+  return {Packing::fp8_channel_24, scale, 0};
 }
 
 // What the codes of iq4_nl stand for, before the scale.

@@ -93,6 +93,7 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::int8_channel_24: return scales_are_finite(w, n);
     case Packing::fp8_channel:
     case Packing::fp8_weight: return scales_are_finite(w, n) && codes_are_finite(p, w.K);
+    case Packing::fp8_channel_24: return scales_are_finite(w, n) && codes_are_finite(p, w.K / 2);
     default: return blocks_are_finite(p, w.K, w.encoding.packing);
   }
 }

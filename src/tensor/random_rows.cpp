@@ -85,6 +85,7 @@ float deviation_of_codes(const Encoding& encoding) {
       return kFp4;
     case Packing::fp8_channel:
     case Packing::fp8_weight:
+    case Packing::fp8_channel_24:
       return kE4m3;
     default:
       return 0;
@@ -135,7 +136,7 @@ bool random_rows_of(const Encoding& encoding, int64_t K, uint64_t seed, RandomRo
   if (header_of(encoding, deviation, rows)) return true;
   const float of_codes = deviation_of_codes(encoding);
   if (of_codes == 0) return false;
-  if (encoding.is_fp8()) {
+  if (encoding.has_e4m3_codes()) {
     rows.numbers = RandomRows::Numbers::e4m3;
     rows.count = kept;
     rows.deviation = of_codes;

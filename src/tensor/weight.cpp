@@ -266,6 +266,11 @@ void decode_stored_row(const Weight& w, int64_t n, float* out) {
         return static_cast<float>(q) * row_scale(w, n, 2 * i / w.encoding.group);
       });
       return;
+    case Packing::fp8_channel_24: {
+      const float scale = row_scale(w, n, 0);
+      spread(w, n, out, [&](int64_t i) { return e4m3_to_float(p[i]) * scale; });
+      return;
+    }
     case Packing::int8_channel_24: {
       const float scale = row_scale(w, n, 0);
       spread(w, n, out, [&](int64_t i) { return static_cast<float>(static_cast<int8_t>(p[i])) * scale; });

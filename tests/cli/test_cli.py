@@ -225,7 +225,7 @@ def bench_random(shape, encoding, *args):
 def test_2_to_4_weights_run_and_never_dense_when_that_is_asked():
     shape = pathlib.Path(__file__).parents[2] / "data" / "models" / "SmolLM2-135M.json"
     for encoding, name in [("bf16-2:4", "bf16 2:4"), ("int4-g64-2:4", "int4 g64 2:4"),
-                           ("int8-2:4", "int8 per channel 2:4")]:
+                           ("int8-2:4", "int8 per channel 2:4"), ("fp8-2:4", "fp8 per channel 2:4")]:
         result = bench_random(shape, encoding, "--isa", "ref", "--explain")
         assert result.returncode == 0, result.stderr
         assert name in json.loads(result.stdout)["model_type"]

@@ -30,7 +30,7 @@ ModelConfig small_config() {
 TEST(RandomCheckpoint, HoldsEveryTensorInItsEncoding) {
   ThreadPool pool(2);
   for (const char* name : {"bf16", "f16", "int8", "int4-g32", "int4-g128", "q4_0", "q4_1", "q8_0",
-                           "bf16-2:4", "f16-2:4", "int4-g32-2:4", "int4-g128-2:4", "int8-2:4", "q4_k", "q6_k",
+                           "bf16-2:4", "f16-2:4", "int4-g32-2:4", "int4-g128-2:4", "int8-2:4", "fp8-2:4", "q4_k", "q6_k",
                            "fp8", "fp8-weight-only", "nf4", "fp4", "llm-int8"}) {
     const Encoding encoding = encoding_of(name);
     ModelConfig config = small_config();

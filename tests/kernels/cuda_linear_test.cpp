@@ -69,6 +69,8 @@ std::vector<Encoding> encodings_of(Packing packing) {
       return {kQ6_K};
     case Packing::int8_channel_24:
       return {int8_channel_24(ScaleType::bf16), int8_channel_24(ScaleType::f32)};
+    case Packing::fp8_channel_24:
+      return {fp8_channel_24(ScaleType::bf16), fp8_channel_24(ScaleType::f32)};
     case Packing::int4_group_24:
       return {int4_group_24(128, ScaleType::f16), int4_group_24(64, ScaleType::bf16),
               int4_group_24(32, ScaleType::f16)};
@@ -179,7 +181,8 @@ TEST_P(CudaLinear, AgreesWithScalarCode) {
 
 // Tokens up to which the order of a sum does not depend on their number.
 int64_t most_alike(const Encoding& encoding) {
-  if (encoding.packing == Packing::int4_group) return 2;
+  if (encoding.packing == Packing::int4_group || encoding.packing == Packing::int4_group_24)
+    return 2;
   return encoding.is_lookup() ? 4 : 8;
 }
 

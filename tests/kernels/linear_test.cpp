@@ -50,6 +50,7 @@ std::vector<Encoding> encodings_of(Packing packing) {
     case Packing::q5_k: return {kQ5_K};
     case Packing::q6_k: return {kQ6_K};
     case Packing::int8_channel_24: return {int8_channel_24(ScaleType::bf16), int8_channel_24(ScaleType::f32)};
+    case Packing::fp8_channel_24: return {fp8_channel_24(ScaleType::bf16), fp8_channel_24(ScaleType::f32)};
     case Packing::int4_group_24: return {int4_group_24(32, ScaleType::bf16), int4_group_24(64, ScaleType::f32)};
     case Packing::int2_zero: return {int_zero(2, 32, ScaleType::f16), int_zero(2, 64, ScaleType::f32)};
     case Packing::int3_zero: return {int_zero(3, 32, ScaleType::f16), int_zero(3, 64, ScaleType::bf16)};

@@ -51,7 +51,7 @@ struct RandomWeight {
     data.resize(static_cast<size_t>(N) * encoding.row_bytes(K));
     for (auto& b : data) {
       b = static_cast<std::byte>(random.next());
-      const bool is_nan = encoding.is_fp8() && (b & std::byte{0x7F}) == std::byte{0x7F};
+      const bool is_nan = encoding.has_e4m3_codes() && (b & std::byte{0x7F}) == std::byte{0x7F};
       if (is_nan) b ^= std::byte{1};
     }
     const auto put = [&](std::byte* p, ScaleType type) {

@@ -26,7 +26,7 @@ ModelConfig small_config() {
 
 TEST(Places, OutOfRangeAreRefused) {
   ThreadPool pool(1);
-  for (const char* name : {"bf16-2:4", "int4-g32-2:4", "int8-2:4"}) {
+  for (const char* name : {"bf16-2:4", "int4-g32-2:4", "int8-2:4", "fp8-2:4"}) {
     // The second equals the first, or stands before it.
     for (const unsigned nibble : {0x0u, 0x5u, 0xFu, 0x1u, 0x3u}) {
       SCOPED_TRACE(std::string(name) + " nibble " + std::to_string(nibble));

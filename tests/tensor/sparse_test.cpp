@@ -88,6 +88,26 @@ TEST(Sparse, Int8CodesStandInTheirPlacesUnderTheScaleOfTheirRow) {
   EXPECT_EQ(out, expected);
 }
 
+TEST(Sparse, E4M3CodesStandInTheirPlacesUnderTheScaleOfTheirRow) {
+  const Encoding encoding = fp8_channel_24(ScaleType::f32);
+  std::vector<std::byte> data(encoding.row_bytes(16));
+  ASSERT_EQ(data.size(), 8u + 2u);
+  data[0] = std::byte{0xFE}, data[1] = std::byte{0x38};  // group 0: -448 at 0, 1 at 3
+  data[7] = std::byte{0x01};                             // group 3: 0 at 1, 2^-9 at 2
+  data[8] = std::byte{0x4C}, data[9] = std::byte{0x94};
+  const float scale = 0.5f;
+  Weight weight = view_of(encoding, 1, 16, data);
+  weight.scales = reinterpret_cast<const std::byte*>(&scale);
+  EXPECT_EQ(first_bad_places(weight, 0), -1);
+  EXPECT_TRUE(row_is_finite(weight, 0));
+  std::vector<float> out(16), expected(16);
+  decode_row(weight, 0, out.data());
+  expected[0] = -224, expected[3] = 0.5f, expected[14] = 0.0009765625f;
+  EXPECT_EQ(out, expected);
+  data[3] = std::byte{0x7F};  // no number; the places behind the values are not looked at
+  EXPECT_FALSE(row_is_finite(weight, 0));
+}
+
 TEST(Sparse, AValueThatIsNotFiniteIsSeen) {
   const std::vector<float> row(8, 1.0f);
   std::vector<std::byte> data(kF16_24.row_bytes(8));

@@ -1,6 +1,6 @@
 // int4 in groups of 32, 64 and 128, against f16 activations: one or two tokens by int4_few.cuh; for
 // more codes become f16 exactly, a group's sum is f32, and the scale meets the sum. The stream is
-// that of stream.cuh.
+// that of stream.cuh, up to 16 tokens that of stream_shared.cuh.
 //
 // A piece: words of eight codes [2][lane][4], then scales [8 rows][groups][row, row + 8], 16 bits.
 // Word 2 h + i of half s of lane 4 r + q is of row r + 8 i: in the lower halves of its bytes the
@@ -11,7 +11,7 @@
 #include "kernels/cuda/int4_few.cuh"
 #include "kernels/cuda/linear_rows.h"
 #include "kernels/cuda/nibbles.cuh"
-#include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_shared.cuh"
 
 namespace tandem {
 namespace {
@@ -48,7 +48,7 @@ struct Int4Piece {
   static constexpr int kGroups = kPieceChannels / kGroup;
   static constexpr int kScalesAt = 1024;
   static constexpr int kBytes = kScalesAt + kTileRows * kGroups * 2;
-  static constexpr int kStagePieces = 16;
+  static constexpr int kStagePieces = 16, kEach = 2;
   static constexpr ActType kType = ActType::f16;
 
   using Sum = float;
@@ -56,6 +56,13 @@ struct Int4Piece {
 
   struct Tokens {
     uint4 v[4];
+    static constexpr int kSkew = 64;  // neighbouring rows of tokens begin in different banks
+    static __device__ int token_of(int lane) { return lane / 4; }
+    static __device__ int byte_of(int lane) { return lane % 4 * 16; }
+    __device__ __forceinline__ void load(uint32_t address) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) v[i] = load_shared(address + 64 * i);
+    }
     __device__ __forceinline__ void load(const uint16_t* channels, int q, int left) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -64,19 +71,22 @@ struct Int4Piece {
     }
   };
 
-  static __device__ __forceinline__ float scale(const uint8_t* piece, int row, int group,
-                                                bool is_bf16) {
-    const auto* scales = reinterpret_cast<const uint16_t*>(piece + kScalesAt);
-    return scale_to_float(scales[(row % 8 * kGroups + group) * 2 + row / 8], is_bf16);
-  }
+  using Scales = PieceScales<kGroups>;
+  struct Weights {
+    uint4 codes[2];
+    Scales scales;
+    __device__ __forceinline__ void load(const uint8_t* piece, int lane) {
+      codes[0] = *reinterpret_cast<const uint4*>(piece + lane * 16);
+      codes[1] = *reinterpret_cast<const uint4*>(piece + 512 + lane * 16);
+      scales.load(piece + kScalesAt, lane);
+    }
+  };
 
   template <int kTiles>
-  static __device__ __forceinline__ void multiply(const uint8_t* piece, int lane, bool is_bf16,
+  static __device__ __forceinline__ void multiply(const Weights& w, bool is_bf16,
                                                   const Tokens (&x)[kTiles],
                                                   float (&sums)[kTiles][4]) {
     constexpr int kMmas = kGroup / 16;
-    const uint4 codes[2] = {*reinterpret_cast<const uint4*>(piece + lane * 16),
-                            *reinterpret_cast<const uint4*>(piece + 512 + lane * 16)};
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       float c[2][kTiles][4] = {};  // every other mma: neighbours do not wait for each other
@@ -84,16 +94,15 @@ struct Int4Piece {
       for (int m = 0; m < kMmas; ++m) {
         const int j = g * kMmas + m;
         uint32_t a[4];
-        decode_word(word(codes[j / 4], j % 2 * 2), j / 2 % 2 == 1, a[0], a[2]);
-        decode_word(word(codes[j / 4], j % 2 * 2 + 1), j / 2 % 2 == 1, a[1], a[3]);
+        decode_word(word(w.codes[j / 4], j % 2 * 2), j / 2 % 2 == 1, a[0], a[2]);
+        decode_word(word(w.codes[j / 4], j % 2 * 2 + 1), j / 2 % 2 == 1, a[1], a[3]);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
           MmaF16::run(c[m % 2][t], a[0], a[1], a[2], a[3], word(x[t].v[j / 2], j % 2 * 2),
                       word(x[t].v[j / 2], j % 2 * 2 + 1));
         }
       }
-      const float s0 = scale(piece, lane / 4, g, is_bf16),
-                  s1 = scale(piece, lane / 4 + 8, g, is_bf16);
+      const float s0 = w.scales.upper(g, is_bf16), s1 = w.scales.lower(g, is_bf16);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
@@ -111,7 +120,7 @@ struct Int4Piece {
       const auto* words = reinterpret_cast<const uint32_t*>(piece + i / 2 * 512 + lane * 16);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float s = scale(piece, r + 8 * half, 32 * i / kGroup, is_bf16);
+        const float s = Scales::at(piece + kScalesAt, r + 8 * half, 32 * i / kGroup, is_bf16);
         uint32_t pairs[4];
         decode_word(words[half], i % 2 == 1, pairs[0], pairs[1]);
         decode_word(words[half + 2], i % 2 == 1, pairs[2], pairs[3]);
@@ -132,7 +141,7 @@ struct Int4Piece {
     const int word = k % 8 / 4 * 2 + row / 8;
     const int code =
         (piece[k / 64 * 512 + lane * 16 + word * 4 + byte] >> (k / 32 % 2 * 4) & 15) ^ 8;
-    return static_cast<float>(code - 8) * scale(piece, row, k / kGroup, is_bf16);
+    return static_cast<float>(code - 8) * Scales::at(piece + kScalesAt, row, k / kGroup, is_bf16);
   }
 
   static __device__ int stored_code(const StreamSource& p, int64_t stored, int k) {
@@ -149,11 +158,7 @@ struct Int4Piece {
          i % 4 / 2] = static_cast<uint8_t>(codes ^ 0x88);
     }
     const int unit = block * 4 + q;
-    if (unit >= kGroups) return;
-    const int64_t group = piece * kGroups + unit;
-    const bool exists = stored >= 0 && group < p.groups;
-    reinterpret_cast<uint16_t*>(to + kScalesAt)[(row % 8 * kGroups + unit) * 2 + row / 8] =
-        exists ? reinterpret_cast<const uint16_t*>(p.scales)[stored * p.groups + group] : 0;
+    if (unit < kGroups) Scales::pack(p.scales, stored, p.groups, piece, row, unit, to + kScalesAt);
   }
 };
 
@@ -177,50 +182,38 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   });
 }
 
-template <typename P>
-void run_int4_few(const Context& context, const PackedWeight& w, const Activations& x, float* y,
-                  int64_t ldy, bool accumulate) {
-  Few<P> p{};
-  p.w = reinterpret_cast<const uint8_t*>(w.data);
-  p.x = x.half;
-  p.ldx = static_cast<int>(x.K_padded());
-  p.y = y;
-  p.ldy = ldy;
-  p.pieces = stream_pieces<Int4Piece<kPieceChannels / P::kGroups>>(w.K);
-  p.N = static_cast<int>(w.N);
-  p.T = static_cast<int>(x.T);
-  p.accumulate = accumulate;
-  run_few(context, p);
-}
-
 void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
          bool accumulate) {
   with_piece(w.encoding, [&](auto piece) {
     using Piece = decltype(piece);
     using Few16 = Int4Few<Piece::kGroup, false>;
-    if (x.T == 0 || x.T > Few16::kMostTokens) {
-      run_stream<Piece>(context, w, x, y, ldy, accumulate, kDenseFrom);
-      return;
+    const Stream p = stream_of<Piece>(w, x, y, ldy, accumulate);
+    if (x.T == 0) return;
+    if (x.T > Few16::kMostTokens) {
+      if (x.T <= 8 && launch_shared<Piece, 1>(context, p)) return;
+      if (x.T > 8 && x.T <= 16 && launch_shared<Piece, 2>(context, p)) return;
+      return run_stream<Piece>(context, w, x, y, ldy, accumulate, kDenseFrom);
     }
-    CUDA_DOOR(x.type == Piece::kType && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
-    const bool is_bf16 = w.encoding.scale_type == ScaleType::bf16;
-    const auto few = is_bf16 ? run_int4_few<Int4Few<Piece::kGroup, true>> : run_int4_few<Few16>;
-    few(context, w, x, y, ldy, accumulate);
+    if (p.scales_are_bf16) {
+      run_few(context, few_of<Int4Few<Piece::kGroup, true>>(p));
+    } else {
+      run_few(context, few_of<Few16>(p));
+    }
   });
 }
 
 void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T,
                  float* out) {
-  with_piece(w.encoding, [&](auto piece) {
-    gather_stream_rows<decltype(piece)>(context, w, rows, T, out);
-  });
+  with_piece(w.encoding,
+             [&](auto piece) { gather_stream_rows<decltype(piece)>(context, w, rows, T, out); });
 }
 
 }  // namespace
 
 LinearKernel cuda_int4_row(const char* name) {
-  return {name, "cuda", Packing::int4_group, ActType::f16, prepack, run, nullptr, gather_rows,
-          "from 129 on f16 weights through cuBLASLt"};
+  return {name,         "cuda",      Packing::int4_group,
+          ActType::f16, prepack,     run,
+          nullptr,      gather_rows, "from 129 on f16 weights through cuBLASLt"};
 }
 
 }  // namespace tandem

@@ -17,7 +17,9 @@ LinearKernel cuda_blocks_row(const char* name, Packing packing);
 LinearKernel cuda_super_row(const char* name, Packing packing);
 // linear_int4.cu: int4_group.
 LinearKernel cuda_int4_row(const char* name);
-// linear_sparse.cu: bf16_24, f16_24, int4_group_24, int8_channel_24.
+// linear_sparse.cu: bf16_24, f16_24, int8_channel_24, fp8_channel_24.
 LinearKernel cuda_sparse_row(const char* name, Packing packing);
+// linear_sparse_int4.cu: int4_group_24.
+LinearKernel cuda_sparse_int4_row(const char* name);
 
 }  // namespace tandem

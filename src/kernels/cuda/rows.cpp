@@ -39,8 +39,9 @@ std::span<const LinearKernel> cuda_linear_kernels() {
       cuda_int4_row("linear_int4_group_cuda"),
       cuda_sparse_row("linear_bf16_24_cuda", Packing::bf16_24),
       cuda_sparse_row("linear_f16_24_cuda", Packing::f16_24),
-      cuda_sparse_row("linear_int4_group_24_cuda", Packing::int4_group_24),
+      cuda_sparse_int4_row("linear_int4_group_24_cuda"),
       cuda_sparse_row("linear_int8_channel_24_cuda", Packing::int8_channel_24),
+      cuda_sparse_row("linear_fp8_channel_24_cuda", Packing::fp8_channel_24),
   };
   return rows;
 }

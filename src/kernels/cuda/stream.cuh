@@ -13,7 +13,8 @@
 //   kBytes, kChannels, kStagePieces (a multiple of kReaders), kType
 //   Sum             float, or int where products are exact; those have row scales
 //   Tokens          one lane's activations of 8 tokens; load(channels, q, left)
-//   multiply        sums += the piece in shared memory times Tokens
+//   Weights         a lane's share of it; load(piece in shared memory, lane)
+//   multiply        sums += Weights times Tokens
 //   decode          the piece as 16-bit numbers
 //   value           one number, rounded as the encoding's own decoder does
 //   pack            a row's share of a piece from the file's bytes
@@ -23,13 +24,13 @@
 
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/piece.cuh"
 #include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/tile.cuh"
 #include "kernels/rows.h"
 
 namespace tandem {
 
-constexpr int kPieceChannels = 128;  // of 16 bits; the activations of a piece are 256 bytes
 constexpr int kReaders = 8;  // warps
 constexpr int kStreamThreads = (kReaders + 1) * 32;
 
@@ -56,11 +57,6 @@ struct StreamSource {
   float* row_scales;  // of the packed weight, from the part's first row on; null: none
   ScaleType scale_type;
 };
-
-__device__ __forceinline__ float scale_to_float(uint32_t bits, bool is_bf16) {
-  return is_bf16 ? __uint_as_float(bits << 16)
-                 : __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
-}
 
 // Read once: the first to leave L2.
 __device__ __forceinline__ void bulk_copy_once(void* to, const void* from, uint32_t bytes,
@@ -160,8 +156,9 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShape<P, kRows, kTiles>:
 #pragma unroll
         for (int row = 0; row < kRows; ++row) {
           if (row > 0 && tile + row >= tiles) break;
-          P::template multiply<kTiles>(stage + row * Shape::kTileBytes + piece * P::kBytes, lane,
-                                       p.scales_are_bf16, tokens[i], sums[row]);
+          typename P::Weights weights;
+          weights.load(stage + row * Shape::kTileBytes + piece * P::kBytes, lane);
+          P::template multiply<kTiles>(weights, p.scales_are_bf16, tokens[i], sums[row]);
         }
       }
       __syncwarp();

@@ -41,6 +41,14 @@ __device__ __forceinline__ uint4 load_matrices(uint32_t address) {
   return v;
 }
 
+__device__ __forceinline__ uint4 load_shared(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address));
+  return v;
+}
+
 struct SharedPlan {
   int ranks;  // blocks of a cluster: 1, 2, 4 or 8
   int stages;

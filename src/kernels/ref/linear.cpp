@@ -124,6 +124,7 @@ constexpr LinearKernel kRows[] = {
     row("linear_int3_zero_ref", Packing::int3_zero),
     row("linear_int4_zero_ref", Packing::int4_zero),
     row("linear_int8_zero_ref", Packing::int8_zero),
+    row("linear_fp8_channel_24_ref", Packing::fp8_channel_24, ActType::fp8_token),
 };
 
 }  // namespace
