@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
+#include "cli/gate.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -21,7 +22,9 @@ namespace {
 struct CompressOptions {
   std::string model, recipe, out, format, device;
   int64_t group = 0;
+  uint64_t seed = 1;
   int threads = 0;
+  GateOptions gate;
 };
 
 // Thrown out of a progress call: the half-written folder goes away on the way up.
@@ -41,6 +44,10 @@ class ProgressLine {
     const double left = seconds_since(start_ns_) * (1 - share) / share;
     const std::string line = fmt::format("{:3.0f} %, {:.0f} s left", share * 100, left);
     write_stderr(is_terminal_ ? "\r\x1b[K" + line : line + "\n");
+    is_open_ = is_terminal_;
+  }
+  void update_gate(size_t done, size_t total) {
+    if (is_terminal_) write_stderr(fmt::format("\r\x1b[Kgate {}/{}", done, total));
     is_open_ = is_terminal_;
   }
   void finish() {
@@ -63,13 +70,18 @@ double bits_each(uint64_t bytes, uint64_t elements) {
 }
 
 void print_result(const CompressOptions& options, const Recipe& recipe,
-                  const CompressResult& result, double seconds) {
+                  const CompressResult& result, const Gate& gate, double seconds) {
   fmt::print("{}: {} in {:.1f} s\n", options.out, recipe.encoding.name(), seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
              mib(result.output_bytes), bits_each(result.output_bytes, result.num_weights),
              bits_each(result.layer_output_bytes, result.num_layer_weights));
+  fmt::print("errors of {} matrices, relative, the worst:\n", result.errors.size());
+  for (const MatrixError& error : worst_errors(result.errors, 5)) {
+    fmt::print("       {:.5f} {}\n", error.relative_error, error.name);
+  }
+  fmt::print("{}", gate.text());
   for (const std::string& note : result.notes) fmt::print("note: {}\n", note);
 }
 
@@ -88,7 +100,9 @@ int run_compress(const CompressOptions& options) {
          options.device);
   }
   // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  recipe.seed = options.seed;
+  Gate gate(options.gate, /*calibration=*/"");
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
@@ -96,13 +110,19 @@ int run_compress(const CompressOptions& options) {
   const InterruptGuard guard;
   try {
     const auto write = recipe.container == Container::gguf ? compress_to_gguf : compress;
-    const CompressResult result =
-        write(source, recipe, options.out, pool, [&](const CompressProgress& progress) {
-          if (InterruptGuard::interrupted()) throw Interrupted{};
-          line.update(progress);
-        });
+    const auto show = [&](const CompressProgress& progress) {
+      if (InterruptGuard::interrupted()) throw Interrupted{};
+      line.update(progress);
+    };
+    const auto judge = [&](const std::filesystem::path& staged, Json* manifest) {
+      gate.judge(source, staged, pool, manifest, [&](size_t done, size_t total) {
+        if (InterruptGuard::interrupted()) throw Interrupted{};
+        line.update_gate(done, total);
+      });
+    };
+    const CompressResult result = write(source, recipe, options.out, pool, show, judge);
     line.finish();
-    print_result(options, recipe, result, seconds_since(start_ns));
+    print_result(options, recipe, result, gate, seconds_since(start_ns));
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;
@@ -118,7 +138,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16; int8 llm-int8 int4 fp8 nf4; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "bf16 f32 int8 llm-int8 int4 fp8 nf4 off-grid; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
       ->type_name("NAME");
   verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
@@ -130,6 +150,10 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("--format", options->format, "hf or gguf; default: gguf where PATH ends in it")
       ->check(CLI::IsMember({"hf", "gguf"}).description(""))
       ->type_name("NAME");
+  verb->add_option("--seed", options->seed, "Of the factors of off-grid (1)")
+      ->check(seed_number())
+      ->type_name("N");
+  add_gate_options(*verb, options->gate);
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
@@ -137,7 +161,8 @@ void add_compress(CLI::App& app, Action& action) {
   verb->footer(
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
-      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
+      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
+      "  tandem compress model.gguf --recipe nf4 -o model-nf4 --gate-text book.txt --max-kld 0.1");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }
 

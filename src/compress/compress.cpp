@@ -5,9 +5,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
-#include "base/version.h"
+#include "compress/manifest.h"
 #include "compress/nearest_of_table.h"
+#include "compress/off_grid.h"
+#include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
 
@@ -38,12 +39,38 @@ TensorSource row_source(RowStream& stream, const NamedTensor& tensor, std::strin
           }};
 }
 
-TensorSource bf16_source(RowStream& stream, const NamedTensor& tensor) {
+void multiply_row(const ChannelFactors& factors, int64_t n, float* row, int64_t K) {
+  if (factors.is_identity()) return;
+  const double whole_row = factors.rows.empty() ? 1 : factors.rows[static_cast<size_t>(n)];
+  for (int64_t k = 0; k < K; ++k) {
+    const double column = factors.columns.empty() ? 1 : factors.columns[static_cast<size_t>(k)];
+    row[k] = static_cast<float>(static_cast<double>(row[k]) * whole_row * column);
+  }
+}
+
+// A tensor in plain numbers: in the recipe's, where they are what it writes, else in bf16.
+TensorSource plain_source(RowStream& stream, const NamedTensor& tensor, const ModelConfig& config,
+                          const Recipe& recipe) {
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
+  const Encoding encoding = recipe.encoding == kF32 ? kF32 : kBF16;
+  const ChannelFactors factors =
+      recipe.off_grid ? off_grid_factors(config, tensor.name, recipe.seed) : ChannelFactors();
   std::vector<int64_t> shape = {N, K};
   if (N == 1) shape = {K};  // a norm or a bias
-  return row_source(stream, tensor, tensor.name, "BF16", shape, kBF16.row_bytes(K),
-                    [K](const float* row, std::byte* out) { store_row_bf16(row, K, out); });
+  const size_t row_bytes = encoding.row_bytes(K);
+  const auto write = [&stream, &tensor, encoding, row_bytes, factors](const ByteSink& sink) {
+    const Weight& w = tensor.weight;
+    const auto make_row = [&](int64_t n, float* row, std::byte* out) {
+      decode_row(w, n, row);
+      multiply_row(factors, n, row, w.K);
+      if (!row_fits(encoding, row, w.K)) return false;
+      quantize_row(encoding, row, w.K, out);
+      return true;
+    };
+    stream.write(tensor.name, w.N, w.K, row_bytes, encoding.name(), make_row, sink);
+  };
+  return {tensor.name, encoding == kF32 ? "F32" : "BF16", shape,
+          static_cast<uint64_t>(N) * row_bytes, write};
 }
 
 // Bytes that are there already.
@@ -151,17 +178,6 @@ void check_groups(const Checkpoint& source, const Recipe& recipe) {
   }
 }
 
-std::string manifest_json(const Checkpoint& source, const Recipe& recipe) {
-  Json manifest = {{"source", source.path.string()},
-                   {"source_format", source.format},
-                   {"source_hash", checkpoint_hash(source)},
-                   {"recipe", recipe.name}};
-  if (recipe.group != 0) manifest["group"] = recipe.group;
-  manifest["version"] = version();
-  manifest["commit"] = commit();
-  return dump_json(manifest, 2) + "\n";
-}
-
 }  // namespace
 
 void check_not_compressed(const Checkpoint& source) {
@@ -175,9 +191,35 @@ void check_not_compressed(const Checkpoint& source) {
   }
 }
 
+Json finish_manifest(const Checkpoint& source, const Recipe& recipe,
+                     const std::filesystem::path& staged, ThreadPool& pool, const Judge& judge,
+                     CompressResult* result) {
+  Json manifest = make_manifest(source, recipe);
+  manifest["source_bytes"] = result->source_bytes;
+  manifest["output_bytes"] = result->output_bytes;
+  {
+    const Checkpoint made = load_checkpoint(staged);
+    result->errors = matrix_errors(source, made, pool);
+    auto error = result->errors.begin();
+    Json& matrices = manifest["matrices"] = Json::array();
+    for (const auto& [name, weight] : made.tensors) {
+      if (weight.N == 1) continue;
+      Json entry = {{"name", name},
+                    {"encoding", weight.encoding.name()},
+                    {"shape", {weight.N, weight.K}}};
+      if (error != result->errors.end() && error->name == name) {
+        entry["error"] = std::stof(fmt::format("{:.4g}", error++->relative_error));
+      }
+      matrices.push_back(std::move(entry));
+    }
+  }
+  if (judge) judge(staged, &manifest);
+  return manifest;
+}
+
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress) {
+                        const Progress& progress, const Judge& judge) {
   CHECK(recipe.container == Container::hf_folder, "recipe {}", recipe.name);
   check_output(source, out_dir);
   check_not_compressed(source);
@@ -192,7 +234,7 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
     if (in_layer && recipe.quantizes()) {
       add_quantized_sources(stream, tensor, recipe.encoding, sources);
     } else {
-      sources.push_back(bf16_source(stream, tensor));
+      sources.push_back(plain_source(stream, tensor, source.config, recipe));
     }
     const uint64_t elements = static_cast<uint64_t>(tensor.weight.N * tensor.weight.K);
     uint64_t bytes = 0;
@@ -206,8 +248,12 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
   stream.set_total_bytes(result.output_bytes);
   const bool from_folder = std::filesystem::is_directory(source.path);
   write_hf_folder(out_dir, source.config, source.tokenizer, sources,
-                  quantization_config_json(recipe), manifest_json(source, recipe),
-                  from_folder ? source.path : std::filesystem::path());
+                  quantization_config_json(recipe), "",
+                  from_folder ? source.path : std::filesystem::path(),
+                  [&](const std::filesystem::path& staged) {
+                    write_folder_manifest(
+                        staged, finish_manifest(source, recipe, staged, pool, judge, &result));
+                  });
   return result;
 }
 

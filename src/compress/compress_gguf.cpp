@@ -4,8 +4,8 @@
 #include <tuple>
 
 #include "base/error.h"
-#include "base/version.h"
 #include "compress/compress.h"
+#include "compress/manifest.h"
 #include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "formats/gguf_write.h"
@@ -94,21 +94,22 @@ bool make_row(const GgufRows& rows, const Encoding& encoding, int64_t n, float* 
   return true;
 }
 
-std::vector<std::pair<std::string, std::string>> manifest(const Checkpoint& source,
-                                                          const Recipe& recipe) {
-  return {{"tandem.source", source.path.string()},
-          {"tandem.source_format", source.format},
-          {"tandem.source_hash", checkpoint_hash(source)},
-          {"tandem.recipe", recipe.name},
-          {"tandem.version", version()},
-          {"tandem.commit", commit()}};
+// The manifest's facts by keys of their own, which other programs show, and room for all of it.
+std::vector<std::pair<std::string, std::string>> keys_of(const Json& manifest,
+                                                         size_t num_tensors) {
+  std::vector<std::pair<std::string, std::string>> keys;
+  for (const char* name : {"source", "source_format", "source_hash", "recipe", "version", "commit"}) {
+    keys.emplace_back(std::string("tandem.") + name, manifest.at(name).get<std::string>());
+  }
+  keys.emplace_back(kGgufManifestKey, gguf_manifest_room(num_tensors));
+  return keys;
 }
 
 }  // namespace
 
 CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
-                                const Progress& progress) {
+                                const Progress& progress, const Judge& judge) {
   CHECK(recipe.container == Container::gguf, "recipe {}", recipe.name);
   check_not_compressed(source);
   const std::vector<GgufRows> plan = gguf_rows(source);
@@ -139,7 +140,12 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
     result.layer_output_bytes += in_layer ? bytes : 0;
   }
   stream.set_total_bytes(result.output_bytes);
-  write_gguf(out_file, source, file_type(recipe.encoding), manifest(source, recipe), tensors);
+  write_gguf(out_file, source, file_type(recipe.encoding),
+             keys_of(make_manifest(source, recipe), source.tensors.size()), tensors,
+             [&](const std::filesystem::path& staged) {
+               write_gguf_manifest(staged,
+                                   finish_manifest(source, recipe, staged, pool, judge, &result));
+             });
   result.notes = fallback_lines(fallbacks);
   for (std::string& note : gguf_tokenizer_notes(source.tokenizer)) {
     result.notes.push_back(std::move(note));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/json.h"
 #include "tensor/encoding.h"
 
 namespace tandem {
@@ -12,10 +13,12 @@ namespace tandem {
 enum class Container : uint8_t { hf_folder, gguf };
 
 struct Recipe {
-  std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
+  std::string name;   // folder: "bf16", "f32", "int8", "llm-int8", "int4", "fp8", "nf4", "off-grid", "off-grid-f32"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
+  bool off_grid = false;  // the numbers of compress/off_grid.h, drawn from `seed`
+  uint64_t seed = 1;
 
   bool quantizes() const { return !encoding.is_plain(); }
 };
@@ -24,6 +27,9 @@ struct Recipe {
 // container cannot hold, naming those there are, and for a group the recipe has no use for.
 Recipe recipe_from_name(const std::string& name, int64_t group = 0,
                         Container container = Container::hf_folder);
+
+// All that a recipe says, for a manifest.
+Json recipe_json(const Recipe& recipe);
 
 // compressed-tensors' description of the recipe, the "quantization_config" of config.json; empty
 // when the recipe does not quantize.
