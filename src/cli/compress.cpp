@@ -91,6 +91,16 @@ Container container_of(const CompressOptions& options) {
   return is_gguf ? Container::gguf : Container::hf_folder;
 }
 
+// The gate as compress calls it; the arguments must outlive the call.
+Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressLine& line) {
+  return [&](const std::filesystem::path& staged, Json* manifest) {
+    gate.judge(source, staged, pool, manifest, [&](size_t done, size_t total) {
+      if (InterruptGuard::interrupted()) throw Interrupted{};
+      line.update_gate(done, total);
+    });
+  };
+}
+
 int run_compress(const CompressOptions& options) {
   if (!options.device.empty()) {
     fail(ErrorKind::no_device,
@@ -114,15 +124,10 @@ int run_compress(const CompressOptions& options) {
       if (InterruptGuard::interrupted()) throw Interrupted{};
       line.update(progress);
     };
-    const auto judge = [&](const std::filesystem::path& staged, Json* manifest) {
-      gate.judge(source, staged, pool, manifest, [&](size_t done, size_t total) {
-        if (InterruptGuard::interrupted()) throw Interrupted{};
-        line.update_gate(done, total);
-      });
-    };
-    const CompressResult result = write(source, recipe, options.out, pool, show, judge);
+    const CompressResult result = write(source, recipe, options.out, pool, show,
+                                        judge_of(gate, source, pool, line));
     line.finish();
-    print_result(options, recipe, result, gate, seconds_since(start_ns));
+    print_result(options, recipe, result, gate, seconds_since(start_ns) - gate.seconds());
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;
@@ -138,7 +143,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16 f32 int8 llm-int8 int4 fp8 nf4 off-grid; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "int8 llm-int8 int4 fp8 nf4 off-grid; GGUF q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
       ->type_name("NAME");
   verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
@@ -159,6 +164,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
+      "Recipes that only change the type: bf16 f32, in GGUF bf16 f16; the twin in f32: off-grid-f32.\n"
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"

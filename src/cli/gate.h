@@ -39,6 +39,7 @@ class Gate {
              Json* manifest, const EvalProgress& progress);
   // The figures of judge() for people; empty when nothing was measured.
   std::string text() const;
+  double seconds() const { return seconds_; }  // that judge() took
 
  private:
   bool has_bound() const { return options_.max_kl_divergence || options_.max_task_drop; }

@@ -31,7 +31,7 @@ void add_verify(CLI::App& app, Action& action) {
       ->type_name("");
   verb->footer(
       "Prints each problem on a line: hashes of files, encodings and shapes of matrices.\n"
-      "Exit codes: 0 all fits, 3 it does not or there is no manifest.\n"
+      "Ends with 0 when all fits, with 3 when not or when there is no manifest.\n"
       "Example:\n  tandem verify model-int4");
   verb->callback([path, &action] { action = [path] { return verify(*path); }; });
 }

@@ -1,5 +1,6 @@
 #include "compress/compress.h"
 
+#include <cmath>
 #include <cstring>
 #include <span>
 #include <vector>
@@ -191,27 +192,25 @@ void check_not_compressed(const Checkpoint& source) {
   }
 }
 
-Json finish_manifest(const Checkpoint& source, const Recipe& recipe,
-                     const std::filesystem::path& staged, ThreadPool& pool, const Judge& judge,
-                     CompressResult* result) {
-  Json manifest = make_manifest(source, recipe);
+Json finish_manifest(const Checkpoint& source, Json manifest, const std::filesystem::path& staged,
+                     ThreadPool& pool, const Judge& judge, CompressResult* result) {
   manifest["source_bytes"] = result->source_bytes;
   manifest["output_bytes"] = result->output_bytes;
-  {
-    const Checkpoint made = load_checkpoint(staged);
-    result->errors = matrix_errors(source, made, pool);
-    auto error = result->errors.begin();
-    Json& matrices = manifest["matrices"] = Json::array();
-    for (const auto& [name, weight] : made.tensors) {
-      if (weight.N == 1) continue;
-      Json entry = {{"name", name},
-                    {"encoding", weight.encoding.name()},
-                    {"shape", {weight.N, weight.K}}};
-      if (error != result->errors.end() && error->name == name) {
-        entry["error"] = std::stof(fmt::format("{:.4g}", error++->relative_error));
-      }
-      matrices.push_back(std::move(entry));
+  const Checkpoint made = load_checkpoint(staged);
+  result->errors = matrix_errors(source, made, pool);
+  auto error = result->errors.begin();
+  Json& matrices = manifest["matrices"] = Json::array();
+  for (const auto& [name, weight] : made.tensors) {
+    if (weight.N == 1) continue;
+    Json entry = {{"name", name},
+                  {"encoding", weight.encoding.name()},
+                  {"shape", {weight.N, weight.K}}};
+    if (error != result->errors.end() && error->name == name) {
+      // Four digits tell all there is; infinity, of zeros that became something, is no JSON.
+      const double value = error++->relative_error;
+      if (std::isfinite(value)) entry["error"] = std::stod(fmt::format("{:.4g}", value));
     }
+    matrices.push_back(std::move(entry));
   }
   if (judge) judge(staged, &manifest);
   return manifest;
@@ -252,7 +251,8 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                   from_folder ? source.path : std::filesystem::path(),
                   [&](const std::filesystem::path& staged) {
                     write_folder_manifest(
-                        staged, finish_manifest(source, recipe, staged, pool, judge, &result));
+                        staged, finish_manifest(source, make_manifest(source, recipe), staged, pool,
+                                                judge, &result));
                   });
   return result;
 }

@@ -58,11 +58,10 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
                                 const Progress& progress, const Judge& judge = {});
 
-// What remains when the tensors lie under their temporary name: errors, judgement, manifest. For
-// the writers of this room.
-Json finish_manifest(const Checkpoint& source, const Recipe& recipe,
-                     const std::filesystem::path& staged, ThreadPool& pool, const Judge& judge,
-                     CompressResult* result);
+// What remains when the tensors lie under their temporary name: the manifest begun by its maker
+// gets sizes, errors and judgement. For the writers of this room, which then write it.
+Json finish_manifest(const Checkpoint& source, Json manifest, const std::filesystem::path& staged,
+                     ThreadPool& pool, const Judge& judge, CompressResult* result);
 
 // Throws usage when a tensor is in a layout of compressed-tensors or bitsandbytes already.
 void check_not_compressed(const Checkpoint& source);

@@ -140,11 +140,12 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
     result.layer_output_bytes += in_layer ? bytes : 0;
   }
   stream.set_total_bytes(result.output_bytes);
+  const Json manifest = make_manifest(source, recipe);
   write_gguf(out_file, source, file_type(recipe.encoding),
-             keys_of(make_manifest(source, recipe), source.tensors.size()), tensors,
+             keys_of(manifest, source.tensors.size()), tensors,
              [&](const std::filesystem::path& staged) {
-               write_gguf_manifest(staged,
-                                   finish_manifest(source, recipe, staged, pool, judge, &result));
+               write_gguf_manifest(
+                   staged, finish_manifest(source, manifest, staged, pool, judge, &result));
              });
   result.notes = fallback_lines(fallbacks);
   for (std::string& note : gguf_tokenizer_notes(source.tokenizer)) {

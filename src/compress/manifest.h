@@ -1,7 +1,8 @@
 // What a compressed model says of itself: where it comes from, how it was made, what it cost. A
 // JSON object, beside a folder's weights (kManifestFile) or as a text in a GGUF file's metadata.
 //   source, source_format, source_hash   the model it was made of
-//   recipe, group, seed, method          the recipe in full
+//   recipe, group, seed, method          the recipe in full; of steps: recipe, recipe_text
+//   calibration                          text, rows, seed and hashes, where there is one
 //   version, commit                      of the program
 //   source_bytes, output_bytes           of the tensors
 //   matrices    each with its encoding, shape and relative error (compress/weight_error.h)

@@ -151,11 +151,11 @@ def test_verify_finds_what_changed(made, tmp_path):
     with open(spoiled / "model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
-    (spoiled / "tokenizer_config.json").unlink()
+    (spoiled / "generation_config.json").unlink()
     result = tandem("verify", spoiled)
     assert_error(result, 3, "2 problems found")
     assert "'model.safetensors': hash is" in result.stdout
-    assert "'tokenizer_config.json': is missing" in result.stdout
+    assert "'generation_config.json': is missing" in result.stdout
     assert len(result.stdout.splitlines()) == 2
     shutil.copy(folder / "out.gguf", tmp_path / "spoiled.gguf")
     with open(tmp_path / "spoiled.gguf", "r+b") as file:
@@ -174,7 +174,7 @@ def test_the_source_is_never_the_output(made, tmp_path):
     copy = tmp_path / "copy.gguf"
     shutil.copy(MODEL, copy)
     assert_error(compress(copy, recipe="q8_0", model=copy), 2, "exists already")
-    assert_error(compress(copy, recipe="int8", model=copy), 2, "is the source model")
+    assert_error(compress(copy, "--format", "hf", recipe="int8", model=copy), 2, "is the source model")
     assert copy.read_bytes() == MODEL.read_bytes()
     twin = tmp_path / "twin"
     shutil.copytree(folder / "folder", twin)
