@@ -23,6 +23,7 @@ struct CompressOptions {
   std::string model, recipe, out, format, device;
   int64_t group = 0;
   uint64_t seed = 1;
+  bool asymmetric = false, per_channel = false;
   int threads = 0;
   GateOptions gate;
 };
@@ -71,7 +72,10 @@ double bits_each(uint64_t bytes, uint64_t elements) {
 
 void print_result(const CompressOptions& options, const Recipe& recipe,
                   const CompressResult& result, const Gate& gate, double seconds) {
-  fmt::print("{}: {} in {:.1f} s\n", options.out, recipe.encoding.name(), seconds);
+  const std::string name =
+      recipe.integers ? fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout))
+                      : recipe.encoding.name();
+  fmt::print("{}: {} in {:.1f} s\n", options.out, name, seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
@@ -101,6 +105,19 @@ Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressL
   };
 }
 
+Recipe recipe_of(const CompressOptions& options) {
+  const GridOptions grid{options.format, options.group, options.asymmetric, options.per_channel};
+  const Container container = container_of(options);
+  if (container == Container::hf_folder && is_grid_recipe(options.recipe, grid)) {
+    return grid_recipe(options.recipe, grid);
+  }
+  if (options.asymmetric || options.per_channel) {
+    fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
+         quote(options.recipe));
+  }
+  return recipe_from_name(options.recipe, options.group, container);
+}
+
 int run_compress(const CompressOptions& options) {
   if (!options.device.empty()) {
     fail(ErrorKind::no_device,
@@ -110,7 +127,7 @@ int run_compress(const CompressOptions& options) {
          options.device);
   }
   // The recipe first: a wrong name should not wait for a model to be read.
-  Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  Recipe recipe = recipe_of(options);
   recipe.seed = options.seed;
   Gate gate(options.gate, /*calibration=*/"");
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
@@ -143,17 +160,19 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "int8 llm-int8 int4 fp8 nf4 off-grid; GGUF q8_0 q6_k q4_k q4_1 q4_0")
+                   "int8 llm-int8 int4 int3 int2 fp8 nf4 off-grid; GGUF q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
       ->type_name("NAME");
-  verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
+  verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
+  verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
+  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row, activations not part of it");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
-  verb->add_option("--format", options->format, "hf or gguf; default: gguf where PATH ends in it")
-      ->check(CLI::IsMember({"hf", "gguf"}).description(""))
+  verb->add_option("--format", options->format, "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
+      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
   verb->add_option("--seed", options->seed, "Of the factors of off-grid (1)")
       ->check(seed_number())

@@ -2,15 +2,23 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/json.h"
+#include "compress/grid_files.h"
 #include "tensor/encoding.h"
 
 namespace tandem {
 
 // What a model is written as.
 enum class Container : uint8_t { hf_folder, gguf };
+
+// Integers with a scale and a zero point a group, in the layout of a library.
+struct GridRecipe {
+  IntegerGrid grid;
+  GridLayout layout = GridLayout::pack_quantized;
+};
 
 struct Recipe {
   std::string name;   // folder: "bf16", "f32", "int8", "llm-int8", "int4", "fp8", "nf4", "off-grid", "off-grid-f32"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
@@ -19,9 +27,24 @@ struct Recipe {
   Container container = Container::hf_folder;
   bool off_grid = false;  // the numbers of compress/off_grid.h, drawn from `seed`
   uint64_t seed = 1;
+  std::optional<GridRecipe> integers = {};  // of the layers' matrices, instead of `encoding`
 
-  bool quantizes() const { return !encoding.is_plain(); }
+  bool quantizes() const { return integers || !encoding.is_plain(); }
 };
+
+// What a user may say of integers besides their bits.
+struct GridOptions {
+  std::string format;        // "hf", "gptq", "gptq_v2", "awq"
+  int64_t group = 0;         // 0: the recipe's own, 64
+  bool asymmetric = false;   // a zero point a group
+  bool per_channel = false;  // one group a row
+};
+
+// Whether a recipe of this name and these options is one of recipe_from_name's or is made of integers
+// with groups as grid_recipe makes them.
+bool is_grid_recipe(const std::string& name, const GridOptions& options);
+// "int8", "int4", "int3", "int2". Throws usage for another name and for options that contradict.
+Recipe grid_recipe(const std::string& name, const GridOptions& options);
 
 // group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
 // container cannot hold, naming those there are, and for a group the recipe has no use for.

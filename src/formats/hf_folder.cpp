@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/bitsandbytes.h"
 #include "formats/compressed_tensors.h"
 #include "formats/families.h"
+#include "formats/qweight.h"
 #include "formats/shards.h"
 #include "formats/tokenizer_file.h"
 #include "formats/validate.h"
@@ -250,6 +252,30 @@ void drop_copies(Checkpoint* checkpoint) {
   }
 }
 
+// Old GPTQ folders have a bias beside every quantized matrix, of zeros where the model has none.
+void drop_zero_biases(Checkpoint* checkpoint) {
+  std::set<std::string> expected;
+  for (const ExpectedTensor& want : expected_tensors(checkpoint->config)) expected.insert(want.name);
+  const auto num_dropped = std::erase_if(checkpoint->tensors, [&](const NamedTensor& tensor) {
+    if (!tensor.name.ends_with("_proj.bias") || expected.contains(tensor.name)) return false;
+    const auto* bytes = tensor.weight.data;
+    return std::all_of(bytes, bytes + tensor.weight.data_bytes(), [](std::byte b) { return b == std::byte{0}; });
+  });
+  if (num_dropped == 0) return;
+  checkpoint->warnings.push_back(fmt::format("{} biases of zeros are left out: the config has none", num_dropped));
+}
+
+// config.json's quantization_config, or the file in which AutoGPTQ once kept GPTQ's; null: neither.
+Json quantization_of(const Json& config, const std::filesystem::path& dir) {
+  const auto it = config.find("quantization_config");
+  if (it != config.end() && !it->is_null()) return *it;
+  const auto path = dir / "quantize_config.json";
+  if (!std::filesystem::exists(path)) return nullptr;
+  Json json = read_object(path, kMaxConfigBytes);
+  if (!json.contains("quant_method")) json["quant_method"] = "gptq";
+  return json;
+}
+
 // Embeddings are padded to a round number of rows: those beyond the tokenizer's are never produced.
 void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
   const auto size = static_cast<int64_t>(spec->tokens.size());
@@ -279,22 +305,34 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   }
   std::optional<QuantizationConfig> quantization;
   std::optional<BitsandbytesConfig> bitsandbytes;
-  if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
-    const Json& config = json["quantization_config"];
+  std::optional<QweightConfig> qweight;
+  if (const Json config = quantization_of(json, dir); !config.is_null()) {
     if (is_bitsandbytes(config)) {
       bitsandbytes = read_bitsandbytes_config(config, where);
+      checkpoint.format += ", bitsandbytes";
+    } else if (is_qweight(config)) {
+      qweight = read_qweight_config(config, where);
+      checkpoint.format += ", " + qweight->name();
     } else {
+      checkpoint.format += ", compressed-tensors";
       quantization = read_quantization_config(config, where);
     }
   }
   FolderWeights weights = open_folder_weights(dir);
-  checkpoint.tensors =
-      bitsandbytes ? read_bitsandbytes_weights(weights.tensors, *bitsandbytes, weights.where,
-                                               &checkpoint.memory)
-                   : read_weights(weights.tensors, quantization, weights.where);
+  checkpoint.warnings = std::move(weights.warnings);
+  if (bitsandbytes) {
+    checkpoint.tensors = read_bitsandbytes_weights(weights.tensors, *bitsandbytes, weights.where,
+                                                   &checkpoint.memory);
+  } else if (qweight) {
+    checkpoint.tensors = read_qweights(weights.tensors, *qweight, weights.where,
+                                       &checkpoint.repacked, &checkpoint.warnings);
+    drop_zero_biases(&checkpoint);
+  } else {
+    checkpoint.tensors =
+        read_weights(weights.tensors, quantization, weights.where, &checkpoint.repacked);
+  }
   checkpoint.file_bytes = weights.file_bytes;
   checkpoint.files = std::move(weights.files);
-  checkpoint.warnings = std::move(weights.warnings);
   drop_copies(&checkpoint);
   checkpoint.tokenizer = read_folder_tokenizer(dir);
   pad_tokenizer(checkpoint.config.vocab_size, &checkpoint.tokenizer);

@@ -37,6 +37,8 @@ struct Activations {
   float* scales = nullptr;  // [groups, T]: x = code * scale; int8_outlier: [2, T], see planes()
   float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group), the sum of x; int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
+  // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order. Host only.
+  const int32_t* columns = nullptr;
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
   int64_t groups() const { return type == ActType::int8_block ? K_padded() / kActBlock : 1; }
@@ -61,6 +63,8 @@ struct PackedWeight {
   // Bytes one use of the whole matrix reads.
   uint64_t read_bytes = 0;
   bool sparse_only = false;  // 2:4: many tokens too skip what is not kept, at whatever speed
+  // [K] in the arena: the order in which `run` wants the activations' channels; null: as they are.
+  const int32_t* columns = nullptr;
 };
 
 // A row of the kernel table for linears: the instruction set `isa` runs weights of `packing`.

@@ -62,10 +62,17 @@ void check_places(const Checkpoint& checkpoint, ThreadPool& pool, const std::str
 LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names, bool require_sparse) {
   LinearGroup group;
+  for (const std::string& name : names) checkpoint.weight(name, *context.pool);  // makes bytes that are to be made
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
-    const Encoding encoding = checkpoint.weight(names[i]).encoding;
-    for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
+    const Weight& first = checkpoint.weight(names[i]);
+    const Encoding encoding = first.encoding;
+    const auto fits = [&](const Weight& w) { return w.encoding == encoding && same_columns(w, first); };
+    if (context.device != nullptr && first.columns != nullptr) {
+      fail(ErrorKind::no_device, "{}: {} keeps its columns in another order (act-order), which cuda does not run",
+           checkpoint.path.string(), names[i]);
+    }
+    for (; i < names.size() && fits(checkpoint.weight(names[i])); ++i) {
       if (!checkpoint.is_random) {
         check_finite(checkpoint, *context.pool, names[i]);
         check_places(checkpoint, *context.pool, names[i]);

@@ -47,11 +47,16 @@ void run(std::string_view input) {
   expect_error_or_success([&] {
     const SafetensorsFile file = parse_safetensors(std::as_bytes(std::span(input)), "x");
     QuantizationConfig int8, int4;
-    int4.packing = Packing::int4_group;
-    int4.group = 32;
+    int8.schemes.emplace_back();
+    int4.schemes.push_back({.kind = WeightScheme::Kind::integers,
+                            .in_words = true,
+                            .bits = 4,
+                            .scales = WeightScheme::Scales::group,
+                            .group = 32});
+    RepackedPlanes planes;
     for (const auto& layout :
          {std::optional<QuantizationConfig>(), std::optional(int8), std::optional(int4)}) {
-      expect_error_or_success([&] { decode_rows(read_weights(file, layout, "x")); });
+      expect_error_or_success([&] { decode_rows(read_weights(file, layout, "x", &planes)); });
     }
     if (file.tensors.size() < 8) check_round_trip(file);
   });

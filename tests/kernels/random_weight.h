@@ -41,6 +41,7 @@ inline BlockFields block_fields(Packing packing) {
 struct RandomWeight {
   Weight weight;
   std::vector<std::byte> data, scales;
+  std::vector<uint8_t> zeros;
 
   RandomWeight(Encoding encoding, int64_t N, int64_t K, uint64_t seed) {
     Random random(seed);
@@ -95,6 +96,11 @@ struct RandomWeight {
       const size_t step = scale_bytes(encoding.scale_type);
       scales.resize(static_cast<size_t>(N * encoding.groups_per_row(K)) * step);
       for (size_t at = 0; at < scales.size(); at += step) put(&scales[at], encoding.scale_type);
+    }
+    if (encoding.has_zeros()) {
+      zeros.resize(weight.zeros_bytes());
+      for (uint8_t& zero : zeros) zero = static_cast<uint8_t>(random.below(1u << encoding.bits()));
+      weight.zeros = zeros.data();
     }
     weight.data = data.data();
     weight.scales = scales.empty() ? nullptr : scales.data();
