@@ -82,7 +82,7 @@ bool any_noisy(const MethodSheet& sheet) {
 std::string provenance(const MethodSheet& sheet) {
   if (sheet.rows.empty()) return "Nothing was measured.";
   const Record& r = sheet.rows.front().record;
-  return fmt::format("{} tokens scored; {} threads, {}; tandem {}, commit {}; source {}.{}",
+  return fmt::format("{} tokens scored; threads {}, {}; tandem {}, commit {}; source {}.{}",
                      r.quality.scored_tokens, r.threads, r.isa, r.version, r.commit, r.model_hash,
                      any_noisy(sheet) ? " * the runs spread by more than 10 %." : "");
 }
@@ -96,13 +96,9 @@ int series_of(const std::string& method) {
   return 4;
 }
 
-std::string panel_of(const MethodSheet& sheet) {
-  PointPanel panel;
-  panel.title = sheet.title;
-  panel.better_right = false;
-  panel.x_title = "size of the files, MB";
-  panel.y_title = "KL divergence from bf16, nats a token (log scale)";
-  double most_x = 0, least_y = 1e300, most_y = 0;
+// The methods that differ from the baseline, by size and divergence.
+std::vector<PlotPoint> points_of(const MethodSheet& sheet) {
+  std::vector<PlotPoint> points;
   for (const MethodRow& row : sheet.rows) {
     const Quality& q = row.record.quality;
     if (!q.kl_divergence || !(*q.kl_divergence > 0) || !std::isfinite(*q.kl_divergence)) continue;
@@ -111,14 +107,12 @@ std::string panel_of(const MethodSheet& sheet) {
     point.y = *q.kl_divergence;
     point.label = row.method;
     point.series = series_of(row.method);
-    most_x = std::max(most_x, point.x);
-    least_y = std::min(least_y, point.y);
-    most_y = std::max(most_y, point.y);
-    panel.points.push_back(std::move(point));
+    points.push_back(std::move(point));
   }
-  if (panel.points.empty()) return "";
-  panel.x = linear_axis(0, most_x * 1.1);
-  panel.y = log_axis(least_y / 1.3, most_y * 1.3);
+  return points;
+}
+
+void find_front(PointPanel& panel) {
   for (size_t i = 0; i < panel.points.size(); ++i) {
     PlotPoint& p = panel.points[i];
     p.faded = std::ranges::any_of(panel.points, [&](const PlotPoint& q) {
@@ -127,7 +121,34 @@ std::string panel_of(const MethodSheet& sheet) {
     if (!p.faded) panel.front.push_back(i);
   }
   std::ranges::sort(panel.front, {}, [&](size_t i) { return panel.points[i].x; });
-  return draw_points(panel);
+}
+
+// A panel a sheet on common axes: the twin's points stand where the model's would.
+std::string panels_of(const std::vector<MethodSheet>& sheets) {
+  std::vector<PointPanel> panels;
+  double most_x = 0, least_y = 1e300, most_y = 0;
+  for (const MethodSheet& sheet : sheets) {
+    PointPanel panel;
+    panel.title = sheet.title;
+    panel.better_right = false;
+    panel.x_title = "size of the files, MB";
+    panel.y_title = "KL divergence from bf16, nats a token (log scale)";
+    panel.points = points_of(sheet);
+    for (const PlotPoint& p : panel.points) {
+      most_x = std::max(most_x, p.x);
+      least_y = std::min(least_y, p.y);
+      most_y = std::max(most_y, p.y);
+    }
+    if (!panel.points.empty()) panels.push_back(std::move(panel));
+  }
+  std::string out;
+  for (PointPanel& panel : panels) {
+    panel.x = linear_axis(0, most_x * 1.1);
+    panel.y = log_axis(least_y / 1.3, most_y * 1.3);
+    find_front(panel);
+    out += draw_points(panel);
+  }
+  return out;
 }
 
 std::string html_table(const MethodSheet& sheet) {
@@ -188,7 +209,7 @@ std::string methods_page(const std::vector<MethodSheet>& sheets) {
   out += "<figure><h2>Size against divergence</h2><p class=\"sub\">The dotted steps join the "
          "methods that no other beats in both; the faded ones are beaten by at least one.</p>"
          "<div class=\"panels\">";
-  for (const MethodSheet& sheet : sheets) out += panel_of(sheet);
+  out += panels_of(sheets);
   out += fmt::format("</div><figcaption>{}</figcaption></figure>", escape_html(kMeaning));
   for (const MethodSheet& sheet : sheets) {
     out += fmt::format("<section><h2>{}</h2><p class=\"sub\">{}</p>{}</section>",
