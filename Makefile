@@ -38,7 +38,7 @@ test:
 
 # Against the reference implementations, in a virtual environment of their own; needs the network once.
 oracles:
-	@tools/setup.sh build test oracles model text
+	@tools/setup.sh build test oracles model text calibration
 	$(call build,all,$(dev_is_on),-DTANDEM_DEV=ON)
 	@tests/oracle/run.sh $(BUILD)
 

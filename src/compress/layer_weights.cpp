@@ -64,6 +64,12 @@ const char* set_name(LinearSet set) {
   return kNames[static_cast<int>(set)];
 }
 
+int64_t width_of(const ModelConfig& config, Linear linear) {
+  return linear == Linear::o      ? config.num_heads * config.head_dim
+         : linear == Linear::down ? config.ffn_width
+                                  : config.width;
+}
+
 std::string module_name(int64_t layer, Linear linear) {
   return fmt::format("model.layers.{}.{}", layer, kModules[static_cast<int>(linear)]);
 }

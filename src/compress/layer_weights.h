@@ -27,6 +27,9 @@ inline constexpr LinearSet kLinearSets[] = {LinearSet::qkv, LinearSet::o, Linear
 std::span<const Linear> linears_of(LinearSet set);
 const char* set_name(LinearSet set);  // "gate_up"
 
+// K, the input channels of a linear.
+int64_t width_of(const ModelConfig& config, Linear linear);
+
 // "model.layers.3.self_attn.q_proj", what globs match; with ".weight" behind it the tensor's name.
 std::string module_name(int64_t layer, Linear linear);
 

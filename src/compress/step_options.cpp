@@ -54,7 +54,7 @@ bool glob_matches(std::string_view glob, std::string_view name) {
 
 std::string nearest_hint(std::string_view word, const std::vector<std::string>& names) {
   const std::string* nearest = nullptr;
-  size_t least = std::max<size_t>(2, word.size() / 2);
+  size_t least = word.size() / 2 + 1;
   for (const std::string& name : names) {
     const size_t distance = edit_distance(word, name);
     if (distance < least) {

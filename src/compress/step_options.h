@@ -38,7 +38,8 @@ struct StepSpec {
   std::string method;
   std::string only = "*";  // glob: the step leaves other matrices alone
   OptionTable options;
-  std::vector<StepOverride> overrides;  // of several that match a matrix the later one wins
+  ScaleType scale_type = ScaleType::bf16;  // what the recipe's format stores scales in
+  std::vector<StepOverride> overrides;     // of several that match a matrix the later one wins
 };
 
 bool glob_matches(std::string_view glob, std::string_view name);
@@ -50,8 +51,12 @@ std::string nearest_hint(std::string_view word, const std::vector<std::string>& 
 // another type or out of range; finish() for options that no getter asked for, naming the nearest.
 class OptionReader {
  public:
-  OptionReader(std::string_view method, const OptionTable& table)
-      : method_(method), table_(table) {}
+  // For a matrix of K = `width` input channels.
+  OptionReader(std::string_view method, const OptionTable& table, std::string module, int64_t width)
+      : method_(method), table_(table), module_(std::move(module)), width_(width) {}
+
+  const std::string& module() const { return module_; }
+  int64_t width() const { return width_; }
 
   int64_t integer(std::string_view key, int64_t otherwise, int64_t least, int64_t most);
   double number(std::string_view key, double otherwise, double least, double most);
@@ -71,6 +76,8 @@ class OptionReader {
 
   std::string method_;
   const OptionTable& table_;
+  std::string module_;
+  int64_t width_ = 0;
   std::set<std::string, std::less<>> known_;
 };
 
@@ -107,7 +114,7 @@ PerMatrix<Options> read_options(const StepSpec& spec, const ModelConfig& config,
       const auto linear = static_cast<Linear>(i);
       const std::optional<OptionTable> table = options_for(spec, l, linear);
       if (!table) continue;
-      OptionReader reader(spec.method, *table);
+      OptionReader reader(spec.method, *table, module_name(l, linear), width_of(config, linear));
       all.at(l, linear) = read(reader);
       reader.finish();
     }

@@ -1,6 +1,5 @@
 // The forward step: the decoder as a page of ops. Only what every model and every request needs.
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
 #include "model/workspace.h"
@@ -34,25 +33,6 @@ void add_bias(const Context& context, const OpSet& ops, const float* bias, int64
       for (int64_t n = 0; n < N; ++n) y[t * N + n] += bias[n];
     }
   });
-}
-
-// Cosines and sines of the step's positions. Angles are fp32 products, as the models were trained with.
-void fill_cos_sin(const Context& context, const Batch& batch, const Rope& rope, float* scratch,
-                  float* cos_sin) {
-  const int64_t half = rope.half();
-  for (const SequenceSlice& sequence : batch.sequences) {
-    const float* inv_freq =
-        rope.inverse_frequencies(std::max(sequence.context, sequence.length), scratch);
-    context.pool->parallel_for(sequence.num_tokens, 32, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = sequence.first_token + begin; t < sequence.first_token + end; ++t) {
-        for (int64_t d = 0; d < half; ++d) {
-          const float angle = static_cast<float>(batch.positions[t]) * inv_freq[d];
-          cos_sin[t * 2 * half + d] = std::cos(angle);
-          cos_sin[t * 2 * half + half + d] = std::sin(angle);
-        }
-      }
-    });
-  }
 }
 
 }  // namespace

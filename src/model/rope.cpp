@@ -1,5 +1,6 @@
 #include "model/rope.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -49,6 +50,24 @@ const float* Rope::inverse_frequencies(int64_t length, float* scratch) const {
     scratch[d] = static_cast<float>(inverse_frequency(theta, d, half()));
   }
   return scratch;
+}
+
+void fill_cos_sin(const Context& context, const Batch& batch, const Rope& rope, float* scratch,
+                  float* cos_sin) {
+  const int64_t half = rope.half();
+  for (const SequenceSlice& sequence : batch.sequences) {
+    const float* inv_freq =
+        rope.inverse_frequencies(std::max(sequence.context, sequence.length), scratch);
+    context.pool->parallel_for(sequence.num_tokens, 32, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = sequence.first_token + begin; t < sequence.first_token + end; ++t) {
+        for (int64_t d = 0; d < half; ++d) {
+          const float angle = static_cast<float>(batch.positions[t]) * inv_freq[d];
+          cos_sin[t * 2 * half + d] = std::cos(angle);
+          cos_sin[t * 2 * half + half + d] = std::sin(angle);
+        }
+      }
+    });
+  }
 }
 
 }  // namespace tandem

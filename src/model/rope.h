@@ -29,4 +29,9 @@ class Rope {
   std::vector<float> inv_freq_;
 };
 
+// cos_sin [T, D]: cosines and sines of the step's positions, on the host. Angles are fp32 products, as
+// the models were trained with. scratch [D / 2].
+void fill_cos_sin(const Context& context, const Batch& batch, const Rope& rope, float* scratch,
+                  float* cos_sin);
+
 }  // namespace tandem

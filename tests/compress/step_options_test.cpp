@@ -23,6 +23,13 @@ OptionTable table(std::map<std::string, OptionValue, std::less<>> values, int li
   return {values, where};
 }
 
+StepSpec toy(OptionTable options) {
+  StepSpec spec;
+  spec.method = "toy";
+  spec.options = std::move(options);
+  return spec;
+}
+
 ModelConfig two_layers() {
   ModelConfig config;
   config.num_layers = 2;
@@ -41,7 +48,7 @@ TEST(Glob, StarsAndQuestionMarks) {
 }
 
 TEST(StepOptions, OverridesApplyInOrder) {
-  StepSpec spec{"toy", "*", table({{"bits", {int64_t{3}, ""}}}, 2), {}};
+  StepSpec spec = toy(table({{"bits", {int64_t{3}, ""}}}, 2));
   spec.overrides.push_back({"*.layers.1.*", false, table({{"bits", {int64_t{8}, ""}}}, 5)});
   spec.overrides.push_back({"*.1.*.down_proj", false, table({{"damping", {int64_t{1}, ""}}}, 7)});
   spec.overrides.push_back({"*.0.*.q_proj", true, table({}, 9)});
@@ -61,13 +68,14 @@ std::string refusal(const StepSpec& spec) {
 }
 
 TEST(StepOptions, Refusals) {
-  EXPECT_EQ(refusal({"toy", "*", table({{"bit", {int64_t{3}, ""}}}, 4), {}}),
+  EXPECT_EQ(refusal(toy(table({{"bit", {int64_t{3}, ""}}}, 4))),
             "r.toml:4: toy: unknown option 'bit' (nearest: 'bits'); it has bits, damping");
-  EXPECT_EQ(refusal({"toy", "*", table({{"bits", {int64_t{9}, ""}}}, 4), {}}),
+  EXPECT_EQ(refusal(toy(table({{"bits", {int64_t{9}, ""}}}, 4))),
             "r.toml:4: toy: option 'bits' is 9, expected a whole number from 2 to 8");
-  EXPECT_EQ(refusal({"toy", "*", table({{"bits", {std::string("4"), ""}}}, 4), {}}),
+  EXPECT_EQ(refusal(toy(table({{"bits", {std::string("4"), ""}}}, 4))),
             "r.toml:4: toy: option 'bits' is a text, expected a whole number from 2 to 8");
-  StepSpec spec{"toy", "*", table({}, 1), {{"*.q_porj", true, table({}, 6)}}};
+  StepSpec spec = toy(table({}, 1));
+  spec.overrides.push_back({"*.q_porj", true, table({}, 6)});
   EXPECT_EQ(refusal(spec),
             "r.toml:6: '*.q_porj' matches none of the model's matrices, which are named as "
             "model.layers.0.self_attn.q_proj");

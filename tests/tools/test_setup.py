@@ -109,4 +109,4 @@ def test_the_text_is_unpacked_and_checked(machine):
 
 def test_an_unknown_part_is_refused(machine):
     done = run_setup(machine, "everything")
-    assert done.returncode != 0 and "expected build, test, oracles, fuzz, model or text" in done.stderr
+    assert done.returncode != 0 and "expected build, test, oracles, fuzz, model, text or calibration" in done.stderr

@@ -1,0 +1,370 @@
+#include "compress/compress_steps.h"
+
+#include <algorithm>
+#include <optional>
+#include <span>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/version.h"
+#include "compress/grid_files.h"
+#include "compress/layer_shard.h"
+#include "compress/manifest.h"
+#include "compress/methods.h"
+#include "compress/row_stream.h"
+#include "compress/rtn.h"
+
+namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+
+GridLayout layout_of(const StepRecipe& recipe) {
+  return recipe.format == "gptq"      ? GridLayout::gptq
+         : recipe.format == "gptq_v2" ? GridLayout::gptq_v2
+         : recipe.format == "awq"     ? GridLayout::awq
+                                      : GridLayout::pack_quantized;
+}
+
+// What is known of a module before its tensors are written.
+struct Module {
+  int64_t layer = 0;
+  Linear linear = Linear::q;
+  std::optional<GridShape> grid;  // none: bf16
+};
+
+using Modules = std::map<std::string, Module>;
+
+std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
+                          const CalibrationRows* rows) {
+  Json manifest = {{"source", source.path.string()},
+                   {"source_format", source.format},
+                   {"source_hash", checkpoint_hash(source)},
+                   {"recipe", recipe.name},
+                   {"recipe_text", recipe.text}};
+  if (rows != nullptr) {
+    manifest["calibration"] = {{"source", rows->source},   {"source_hash", rows->source_hash},
+                               {"rows", rows->num()},      {"length", rows->length},
+                               {"seed", rows->seed},       {"rows_hash", rows->hash}};
+  }
+  manifest["version"] = version();
+  manifest["commit"] = commit();
+  return dump_json(manifest, 2) + "\n";
+}
+
+// The folder of finished layers, and the words that say whose they are.
+class PartialFolder {
+ public:
+  PartialFolder(const fs::path& out_dir, const std::string& manifest) {
+    path_ = out_dir.lexically_normal();
+    if (!path_.has_filename()) path_ = path_.parent_path();
+    path_ += ".partial";
+    const fs::path owner = path_ / "compression.json";
+    std::error_code error;
+    if (fs::exists(owner, error)) {
+      if (read_text_file(owner, 1 << 24) == manifest) return;
+      fail(ErrorKind::usage,
+           "{}: holds the finished layers of another source, recipe or calibration (see {}): remove "
+           "it, or give another -o",
+           path_.string(), owner.string());
+    }
+    fs::create_directories(path_, error);
+    if (error) {
+      fail(ErrorKind::system, "{}: cannot create the folder: {}", path_.string(), error.message());
+    }
+    write_file_atomic(owner, manifest);
+  }
+
+  // A compression that ended before its first layer leaves nothing.
+  ~PartialFolder() {
+    std::error_code ignored;
+    if (!fs::exists(layer_file(path_, 0), ignored)) fs::remove_all(path_, ignored);
+  }
+  PartialFolder(const PartialFolder&) = delete;
+  PartialFolder& operator=(const PartialFolder&) = delete;
+
+  const fs::path& path() const { return path_; }
+  void remove() const {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+
+ private:
+  fs::path path_;
+};
+
+// The layer that the tensors at hand come from. They are written in the order of their types, and
+// within one type layer by layer.
+class SavedLayers {
+ public:
+  explicit SavedLayers(fs::path folder) : folder_(std::move(folder)) {}
+
+  const LayerWeights& layer(int64_t l) {
+    if (l != current_) {
+      weights_ = load_saved_layer(layer_file(folder_, l));
+      current_ = l;
+    }
+    return weights_;
+  }
+
+ private:
+  fs::path folder_;
+  int64_t current_ = -1;
+  LayerWeights weights_;
+};
+
+TensorSource bf16_source(const NamedTensor& tensor, const Checkpoint& source, RowStream& stream) {
+  const int64_t N = tensor.weight.N, K = tensor.weight.K;
+  const std::vector<int64_t> shape = N == 1 ? std::vector{K} : std::vector{N, K};
+  const size_t row_bytes = kBF16.row_bytes(K);
+  return {tensor.name, "BF16", shape, static_cast<uint64_t>(N) * row_bytes,
+          [&tensor, &source, &stream, row_bytes](const ByteSink& sink) {
+            const Weight& w = source.weight(tensor.name);
+            stream.write(tensor.name, w.N, w.K, row_bytes, "bf16",
+                         [&](int64_t n, float* row, std::byte* out) {
+                           decode_row(w, n, row);
+                           if (!round_row_to_bf16(row, w.K)) return false;
+                           store_row_bf16(row, w.K, out);
+                           return true;
+                         },
+                         sink);
+          }};
+}
+
+// Numbers of a saved layer, which are bf16 already.
+TensorSource saved_source(const NamedTensor& tensor,
+                          std::function<const std::vector<float>&()> values) {
+  const int64_t N = tensor.weight.N, K = tensor.weight.K;
+  const std::vector<int64_t> shape = N == 1 ? std::vector{K} : std::vector{N, K};
+  return {tensor.name, "BF16", shape, static_cast<uint64_t>(N * K) * 2,
+          [N, K, values = std::move(values)](const ByteSink& sink) {
+            std::vector<std::byte> bytes(static_cast<size_t>(N * K) * 2);
+            store_row_bf16(values().data(), N * K, bytes.data());
+            sink(bytes);
+          }};
+}
+
+// "model.layers.3.input_layernorm.weight" -> 3, "input_layernorm.weight"; none for other tensors.
+std::optional<std::pair<int64_t, std::string>> layer_part(const std::string& name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const size_t dot = name.find('.', kPrefix.size());
+  return std::pair{static_cast<int64_t>(std::stoll(name.substr(kPrefix.size(), dot))),
+                   name.substr(dot + 1)};
+}
+
+class Assembly {
+ public:
+  Assembly(const Checkpoint& source, const StepRecipe& recipe, const Modules& modules,
+           const fs::path& folder, ThreadPool& pool)
+      : source_(source),
+        recipe_(recipe),
+        modules_(modules),
+        layers_(folder),
+        stream_(source, pool, progress_) {}
+
+  std::vector<TensorSource> tensors(CompressResult* result) {
+    std::vector<TensorSource> all;
+    for (const NamedTensor& tensor : source_.tensors) {
+      const size_t first = all.size();
+      const auto module = modules_.find(tensor.name.substr(0, tensor.name.rfind('.')));
+      const bool is_matrix = module != modules_.end() && tensor.name.ends_with(".weight");
+      if (is_matrix) {
+        add_matrix(tensor, module->first, module->second, &all);
+      } else if (const auto part = layer_part(tensor.name)) {
+        all.push_back(saved_source(tensor, vector_of(part->first, part->second)));
+      } else {
+        all.push_back(bf16_source(tensor, source_, stream_));
+      }
+      const auto elements = static_cast<uint64_t>(tensor.weight.N * tensor.weight.K);
+      uint64_t bytes = 0;
+      for (size_t i = first; i < all.size(); ++i) bytes += all[i].size_bytes;
+      result->source_bytes += tensor.weight.total_bytes();
+      result->output_bytes += bytes;
+      result->num_weights += elements;
+      result->num_layer_weights += is_matrix ? elements : 0;
+      result->layer_output_bytes += is_matrix ? bytes : 0;
+    }
+    stream_.set_total_bytes(result->output_bytes);
+    return all;
+  }
+
+ private:
+  void add_matrix(const NamedTensor& tensor, const std::string& name, const Module& module,
+                  std::vector<TensorSource>* all) {
+    if (!module.grid) {
+      all->push_back(saved_source(tensor, [this, module]() -> const std::vector<float>& {
+        return layers_.layer(module.layer)[module.linear].weight.values;
+      }));
+      return;
+    }
+    const auto make = [this, module] {
+      return std::get<GridMatrix>(layers_.layer(module.layer)[module.linear].result);
+    };
+    for (TensorSource& made : grid_tensors(layout_of(recipe_), name, *module.grid, make)) {
+      all->push_back(std::move(made));
+    }
+  }
+
+  std::function<const std::vector<float>&()> vector_of(int64_t layer, const std::string& part) {
+    return [this, layer, part]() -> const std::vector<float>& {
+      const LayerWeights& weights = layers_.layer(layer);
+      if (part == "input_layernorm.weight") return weights.attn_norm;
+      if (part == "post_attention_layernorm.weight") return weights.ffn_norm;
+      if (part == "self_attn.q_norm.weight") return weights.q_norm;
+      if (part == "self_attn.k_norm.weight") return weights.k_norm;
+      for (int i = 0; i < kNumLinears; ++i) {
+        const auto linear = static_cast<Linear>(i);
+        if (module_name(layer, linear).ends_with(part.substr(0, part.rfind('.')))) {
+          return weights[linear].bias;
+        }
+      }
+      CHECK(false, "layer {} has no {}", layer, part);
+    };
+  }
+
+  const Checkpoint& source_;
+  const StepRecipe& recipe_;
+  const Modules& modules_;
+  SavedLayers layers_;
+  const Progress progress_;
+  RowStream stream_;
+};
+
+// Modules of one grid and order: one "config group" of compressed-tensors.
+struct GridGroup {
+  IntegerGrid grid;
+  bool act_order = false;
+  std::vector<std::string> modules;
+};
+
+std::vector<GridGroup> grid_groups(const Modules& modules) {
+  std::vector<GridGroup> groups;
+  for (const auto& [name, module] : modules) {
+    if (!module.grid) continue;
+    const auto same = [&](const GridGroup& group) {
+      return group.grid == module.grid->grid && group.act_order == module.grid->act_order;
+    };
+    auto group = std::ranges::find_if(groups, same);
+    if (group == groups.end()) {
+      group = groups.insert(groups.end(), {module.grid->grid, module.grid->act_order, {}});
+    }
+    group->modules.push_back(name);
+  }
+  return groups;
+}
+
+// Throws usage for what the format cannot hold, of the layers done so far.
+void check_format(const StepRecipe& recipe, const Modules& modules) {
+  for (const auto& [name, module] : modules) {
+    if (module.grid) check_layout(layout_of(recipe), name, *module.grid);
+  }
+  const std::vector<GridGroup> groups = grid_groups(modules);
+  if (groups.size() < 2 || recipe.format == "compressed-tensors") return;
+  fail(ErrorKind::usage,
+       "{}: format {} holds one number of bits, one group and one order, found {} and {} in groups of "
+       "{} and {} ({}, {}): choose compressed-tensors",
+       recipe.name, recipe.format, groups[0].grid.bits, groups[1].grid.bits, groups[0].grid.group,
+       groups[1].grid.group, groups[0].modules[0], groups[1].modules[0]);
+}
+
+std::string config_json(const StepRecipe& recipe, const Modules& modules) {
+  const std::vector<GridGroup> groups = grid_groups(modules);
+  if (groups.empty()) return {};
+  std::vector<std::string> ignored = {"lm_head"};
+  for (const auto& [name, module] : modules) {
+    if (!module.grid) ignored.push_back(name);
+  }
+  const auto config_of = [&](const GridGroup& group) {
+    return grid_config_json(layout_of(recipe), group.grid, group.act_order, ignored);
+  };
+  if (groups.size() == 1) return config_of(groups[0]);
+  Json config = parse_json(config_of(groups[0]), "quantization_config");
+  Json all = Json::object();
+  for (const GridGroup& group : groups) {
+    Json scheme = parse_json(config_of(group), "quantization_config")["config_groups"]["group_0"];
+    scheme["targets"] = group.modules;
+    all[fmt::format("group_{}", all.size())] = scheme;
+  }
+  config["config_groups"] = all;
+  return dump_json(config, 2);
+}
+
+void check_output(const Checkpoint& source, const fs::path& out_dir) {
+  std::error_code error;
+  if (fs::equivalent(source.path, out_dir, error)) {
+    fail(ErrorKind::usage, "{}: is the source model, expected another folder", out_dir.string());
+  }
+  if (fs::exists(out_dir, error) && !(fs::is_directory(out_dir, error) && fs::is_empty(out_dir, error))) {
+    fail(ErrorKind::usage, "{}: exists and is not empty", out_dir.string());
+  }
+}
+
+Modules modules_of(const Checkpoint& source) {
+  Modules modules;
+  for (int64_t l = 0; l < source.config.num_layers; ++l) {
+    for (int i = 0; i < kNumLinears; ++i) {
+      const auto linear = static_cast<Linear>(i);
+      modules[module_name(l, linear)] = {l, linear, std::nullopt};
+    }
+  }
+  return modules;
+}
+
+}  // namespace
+
+Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
+  Steps steps;
+  for (const StepSpec& spec : recipe.steps) steps.push_back(make_step(spec, config));
+  return steps;
+}
+
+CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& recipe,
+                                 const CalibrationRows* rows, const fs::path& out_dir,
+                                 ThreadPool& pool,
+                                 const std::function<void(const SequentialProgress&)>& progress,
+                                 const Judge& judge) {
+  check_output(source, out_dir);
+  check_not_compressed(source);
+  const Steps steps = make_steps(recipe, source.config);
+  const std::string manifest = manifest_json(source, recipe, rows);
+  const PartialFolder partial(out_dir, manifest);
+  Modules modules = modules_of(source);
+  compress_layers(source, steps, rows, partial.path(), pool, progress,
+                  [&](int64_t layer, const LayerWeights& weights) {
+                    for (int i = 0; i < kNumLinears; ++i) {
+                      const auto linear = static_cast<Linear>(i);
+                      const auto* grid = std::get_if<GridMatrix>(&weights[linear].result);
+                      CHECK(grid != nullptr || !weights[linear].has_result(), "no writer for {}",
+                            module_name(layer, linear));
+                      if (grid == nullptr) continue;
+                      modules[module_name(layer, linear)].grid =
+                          GridShape{grid->grid, grid->N, grid->K, !grid->columns.empty()};
+                    }
+                    check_format(recipe, modules);
+                  });
+  CompressResult result;
+  Assembly assembly(source, recipe, modules, partial.path(), pool);
+  const std::vector<TensorSource> tensors = assembly.tensors(&result);
+  const bool from_folder = fs::is_directory(source.path);
+  const auto finish = [&](const fs::path& staged) {
+    write_folder_manifest(staged, finish_manifest(source, parse_json(manifest, "manifest"), staged,
+                                                  pool, judge, &result));
+  };
+  try {
+    write_hf_folder(out_dir, source.config, source.tokenizer, tensors,
+                    config_json(recipe, modules), "", from_folder ? source.path : fs::path(),
+                    finish);
+  } catch (const Error& error) {
+    // The same layers would be refused again.
+    if (error.kind == ErrorKind::quality_gate) partial.remove();
+    throw;
+  }
+  partial.remove();
+  if (rows != nullptr && !rows->note.empty()) result.notes.push_back(rows->note);
+  return result;
+}
+
+}  // namespace tandem

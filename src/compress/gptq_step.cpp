@@ -1,0 +1,68 @@
+// GPTQ as a step: one factorization for all matrices of a set whose options agree.
+#include <optional>
+
+#include "compress/gptq.h"
+#include "compress/methods.h"
+
+namespace tandem {
+namespace {
+
+GptqOptions read(OptionReader& options, ScaleType scale_type) {
+  GptqOptions out;
+  out.grid = read_grid(options, scale_type);
+  const std::string order =
+      options.word("order", "group-aware", {"natural", "group-aware", "act"});
+  out.order = order == "act"           ? ColumnOrder::act
+              : order == "group-aware" ? ColumnOrder::group_aware
+                                       : ColumnOrder::natural;
+  out.static_groups = options.boolean("static-groups", false);
+  out.search = options.boolean("search", false);
+  out.damping = options.number("damping", 0.01, 0, 1);
+  return out;
+}
+
+// Whether one factor serves both.
+bool share_factor(const GptqOptions& a, const GptqOptions& b) {
+  const bool same_groups =
+      a.grid.group == b.grid.group || a.order != ColumnOrder::group_aware;
+  return a.order == b.order && a.damping == b.damping && same_groups;
+}
+
+class GptqStep : public Step {
+ public:
+  explicit GptqStep(PerMatrix<GptqOptions> options) : options_(std::move(options)) {}
+
+  StepNeeds needs() const override { return {.inputs = true, .gram = true}; }
+  bool gives_result(int64_t layer, Linear linear) const override {
+    return options_.at(layer, linear).has_value();
+  }
+  void run_set(SetWork& work) override {
+    std::optional<InverseFactor> factor;
+    const GptqOptions* factor_options = nullptr;
+    for (const Linear linear : linears_of(work.set)) {
+      const auto& options = options_.at(work.layer, linear);
+      if (!options) continue;
+      if (!factor || !share_factor(*factor_options, *options)) {
+        factor = inverse_factor(work.inputs, options->damping,
+                                column_order(*options, work.inputs), work.pool);
+        factor_options = &*options;
+      }
+      LinearWork& matrix = work.weights[linear];
+      matrix.result = gptq(matrix.weight, matrix.keep, *factor, *options, work.pool);
+    }
+  }
+
+ private:
+  PerMatrix<GptqOptions> options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_gptq(const StepSpec& spec, const ModelConfig& config) {
+  return std::make_unique<GptqStep>(
+      read_options<GptqOptions>(spec, config, [&](OptionReader& options) {
+        return read(options, spec.scale_type);
+      }));
+}
+
+}  // namespace tandem

@@ -1,0 +1,292 @@
+#include "compress/sequential.h"
+
+#include <algorithm>
+#include <span>
+
+#include "base/error.h"
+#include "compress/layer_forward.h"
+#include "compress/layer_shard.h"
+
+namespace tandem {
+namespace {
+
+constexpr int64_t kTokensAtATime = 4096;
+
+Buffer floats(int64_t n) { return Buffer(static_cast<size_t>(n) * sizeof(float)); }
+
+int64_t input_width(const ModelConfig& config, LinearSet set) {
+  return width_of(config, linears_of(set)[0]);
+}
+
+// The residual stream of all rows, and the layer at hand run over it piece by piece.
+class Stream {
+ public:
+  Stream(const Checkpoint& source, const CalibrationRows& rows, int64_t num_rows, ThreadPool& pool)
+      : config_(source.config),
+        length_(rows.length),
+        T_(num_rows * rows.length),
+        forward_(config_, rows.length, std::max<int64_t>(1, kTokensAtATime / rows.length), pool),
+        x_(floats(T_ * config_.width)),
+        inputs_(floats(T_ * std::max(input_width(config_, LinearSet::o), config_.ffn_width))),
+        normed_(floats(forward_.max_tokens() * config_.width)) {
+    const Weight& embedding = source.weight("model.embed_tokens.weight");
+    pool.parallel_for(T_, 64, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = begin; t < end; ++t) {
+        decode_row(embedding, rows.ids[static_cast<size_t>(t)], x_.as<float>() + t * config_.width);
+      }
+    });
+  }
+
+  int64_t num_tokens() const { return T_; }
+  int64_t num_sequences() const { return T_ / length_; }
+  int64_t width() const { return config_.width; }
+  float* x() { return x_.as<float>(); }
+  float* inputs() { return inputs_.as<float>(); }
+
+  // The inputs of a set, x [T, K] for each piece in order, given that the stream stands before the
+  // set's block. Those of o and down stay for add_kept.
+  template <typename Visit>
+  void visit_inputs(const LayerWeights& weights, int64_t layer, LinearSet set, Visit&& visit) {
+    const int64_t C = config_.width, K = input_width(config_, set);
+    float* normed = normed_.as<float>();
+    for (int64_t t = 0; t < T_; t += forward_.max_tokens()) {
+      const int64_t T = std::min(forward_.max_tokens(), T_ - t);
+      float* x = x_.as<float>() + t * C;
+      const bool is_attention = set == LinearSet::qkv || set == LinearSet::o;
+      forward_.norm(x, T, is_attention ? weights.attn_norm : weights.ffn_norm, normed);
+      float* kept = inputs_.as<float>() + t * K;
+      if (set == LinearSet::o) forward_.attention(weights, layer, normed, T, kept);
+      if (set == LinearSet::down) forward_.gate_up(weights, normed, T, kept);
+      visit(set == LinearSet::o || set == LinearSet::down ? kept : normed, T);
+    }
+  }
+
+  // x += linear(kept inputs), for o and down.
+  void add_kept(const LinearWork& linear) {
+    const int64_t C = config_.width, K = linear.weight.K;
+    for (int64_t t = 0; t < T_; t += forward_.max_tokens()) {
+      const int64_t T = std::min(forward_.max_tokens(), T_ - t);
+      forward_.add_linear(linear, inputs_.as<float>() + t * K, T, x_.as<float>() + t * C);
+    }
+  }
+
+ private:
+  const ModelConfig& config_;
+  int64_t length_, T_;
+  LayerForward forward_;
+  Buffer x_;       // [T, C]
+  Buffer inputs_;  // [T, H D] or [T, F]
+  Buffer normed_;  // [a piece, C]
+};
+
+// The first rows once more, for steps that prepare a layer.
+class RowSearch : public LayerSearch {
+ public:
+  RowSearch(const Checkpoint& source, const CalibrationRows& rows, ThreadPool& pool)
+      : pool_(pool),
+        stream_(source, rows, std::clamp<int64_t>(kMaxSearchTokens / rows.length, 1, rows.num()),
+                pool) {}
+
+  // Takes the residual stream before a layer and the weights that the layer came with.
+  std::array<InputStatistics, kNumSets> begin_layer(Stream& all, const LayerWeights& weights,
+                                                    int64_t layer, bool with_gram) {
+    layer_ = layer;
+    before_attention_ = Matrix(stream_.num_tokens(), stream_.width());
+    std::copy_n(all.x(), before_attention_.values.size(), before_attention_.values.data());
+    std::ranges::copy(before_attention_.values, stream_.x());
+    std::array<InputStatistics, kNumSets> statistics;
+    for (const LinearSet set : kLinearSets) {
+      const auto s = static_cast<size_t>(set);
+      const int64_t K = weights[linears_of(set)[0]].weight.K, T = stream_.num_tokens();
+      StatisticsBuilder builder(K, T, stream_.num_sequences(), with_gram, pool_);
+      inputs_[s] = Matrix(T, K);
+      float* kept = inputs_[s].values.data();
+      stream_.visit_inputs(weights, layer, set, [&](const float* x, int64_t count) {
+        builder.add(x, count);
+        kept = std::copy_n(x, count * K, kept);
+      });
+      statistics[s] = builder.finish();
+      if (set == LinearSet::o) {
+        stream_.add_kept(weights[Linear::o]);
+        before_mlp_ = stream_contents();
+      }
+    }
+    return statistics;
+  }
+
+  int64_t num_tokens() const override { return stream_.num_tokens(); }
+  Matrix attention_output(const LayerWeights& weights) const override {
+    return block_output(before_attention_, weights, LinearSet::o, Linear::o);
+  }
+  Matrix mlp_output(const LayerWeights& weights) const override {
+    return block_output(before_mlp_, weights, LinearSet::down, Linear::down);
+  }
+  Matrix inputs(LinearSet set) const override { return inputs_[static_cast<size_t>(set)]; }
+
+ private:
+  Matrix stream_contents() const {
+    Matrix x(stream_.num_tokens(), stream_.width());
+    std::copy_n(stream_.x(), x.values.size(), x.values.data());
+    return x;
+  }
+  Matrix block_output(const Matrix& before, const LayerWeights& weights, LinearSet last_set,
+                      Linear last) const {
+    std::ranges::copy(before.values, stream_.x());
+    stream_.visit_inputs(weights, layer_, last_set, [](const float*, int64_t) {});
+    std::ranges::fill(std::span(stream_.x(), before.values.size()), 0.0f);
+    stream_.add_kept(weights[last]);
+    return stream_contents();
+  }
+
+  ThreadPool& pool_;
+  mutable Stream stream_;  // its state is what the call at hand makes of it
+  Matrix before_attention_, before_mlp_;  // [T, C]
+  std::array<Matrix, kNumSets> inputs_;
+  int64_t layer_ = 0;
+};
+
+StepNeeds needs_of(const Steps& steps) {
+  StepNeeds all;
+  for (const auto& step : steps) {
+    const StepNeeds needs = step->needs();
+    all.inputs |= needs.inputs;
+    all.gram |= needs.gram;
+    all.layer_inputs |= needs.layer_inputs;
+    all.search |= needs.search;
+  }
+  return all;
+}
+
+void check_results(const Steps& steps, const ModelConfig& config) {
+  for (int64_t l = 0; l < config.num_layers; ++l) {
+    for (int i = 0; i < kNumLinears; ++i) {
+      const auto linear = static_cast<Linear>(i);
+      int found = 0;
+      for (const auto& step : steps) found += step->gives_result(l, linear) ? 1 : 0;
+      if (found < 2) continue;
+      fail(ErrorKind::usage,
+           "recipe: {} steps quantize {}, expected at most one: give them different matrices with "
+           "'only' or 'skip'",
+           found, module_name(l, linear));
+    }
+  }
+}
+
+// Work in units of a layer's: what the progress counts.
+class Run {
+ public:
+  Run(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows, ThreadPool& pool,
+      const std::function<void(const SequentialProgress&)>& progress)
+      : source_(source), steps_(steps), needs_(needs_of(steps)), pool_(pool), progress_(progress) {
+    if (!needs_inputs(steps)) return;
+    CHECK(rows != nullptr && rows->num() > 0, "steps need calibration rows");
+    stream_ = std::make_unique<Stream>(source, *rows, rows->num(), pool);
+    if (needs_.layer_inputs || needs_.search) {
+      search_ = std::make_unique<RowSearch>(source, *rows, pool);
+    }
+  }
+
+  void compress_layer(int64_t layer, LayerWeights* weights) {
+    if (search_ != nullptr) prepare(layer, weights);
+    for (const LinearSet set : kLinearSets) {
+      report(layer, set);
+      InputStatistics inputs;
+      if (stream_ != nullptr) inputs = measure(layer, set, *weights);
+      SetWork work{source_.config, layer, set, *weights, inputs, pool_};
+      for (const auto& step : steps_) step->run_set(work);
+      settle(weights, layer, set, pool_);
+      add_to_stream(layer, set, *weights);
+    }
+  }
+
+  // Runs the rows over a layer that an earlier run has finished.
+  void pass(int64_t layer, const LayerWeights& weights) {
+    if (stream_ == nullptr) return;
+    for (const LinearSet set : {LinearSet::o, LinearSet::down}) {
+      report(layer, set);
+      stream_->visit_inputs(weights, layer, set, [](const float*, int64_t) {});
+      add_to_stream(layer, set, weights);
+    }
+  }
+
+ private:
+  void report(int64_t layer, LinearSet set) const {
+    if (!progress_) return;
+    const int64_t L = source_.config.num_layers;
+    const double sets = static_cast<double>(layer * kNumSets + static_cast<int64_t>(set));
+    progress_({layer, L, set, sets / static_cast<double>(L * kNumSets)});
+  }
+
+  void prepare(int64_t layer, LayerWeights* weights) {
+    auto inputs = search_->begin_layer(*stream_, *weights, layer, needs_.gram);
+    LayerWork work{source_.config, layer, *weights, inputs, search_.get(), pool_};
+    for (const auto& step : steps_) step->prepare_layer(work);
+  }
+
+  InputStatistics measure(int64_t layer, LinearSet set, const LayerWeights& weights) {
+    const bool is_block_end = set == LinearSet::o || set == LinearSet::down;
+    if (!needs_.inputs) {  // still, what the block adds to the stream needs them
+      if (is_block_end) stream_->visit_inputs(weights, layer, set, [](const float*, int64_t) {});
+      return {};
+    }
+    StatisticsBuilder builder(input_width(source_.config, set), stream_->num_tokens(),
+                              stream_->num_sequences(), needs_.gram, pool_);
+    stream_->visit_inputs(weights, layer, set,
+                          [&](const float* x, int64_t T) { builder.add(x, T); });
+    return builder.finish();
+  }
+
+  void add_to_stream(int64_t layer, LinearSet set, const LayerWeights& weights) {
+    if (stream_ == nullptr || (set != LinearSet::o && set != LinearSet::down)) return;
+    if (set == LinearSet::down && layer + 1 == source_.config.num_layers) return;
+    stream_->add_kept(weights[linears_of(set)[0]]);
+  }
+
+  const Checkpoint& source_;
+  const Steps& steps_;
+  const StepNeeds needs_;
+  ThreadPool& pool_;
+  const std::function<void(const SequentialProgress&)>& progress_;
+  std::unique_ptr<Stream> stream_;     // null: no step needs inputs
+  std::unique_ptr<RowSearch> search_;  // null: no step prepares layers
+};
+
+}  // namespace
+
+bool needs_inputs(const Steps& steps) {
+  const StepNeeds needs = needs_of(steps);
+  return needs.inputs || needs.gram || needs.layer_inputs || needs.search;
+}
+
+std::filesystem::path layer_file(const std::filesystem::path& folder, int64_t layer) {
+  return folder / fmt::format("layer-{}.safetensors", layer);
+}
+
+uint64_t calibration_bytes(const ModelConfig& config, const CalibrationRows& rows) {
+  const int64_t width = std::max(config.num_heads * config.head_dim, config.ffn_width);
+  return rows.ids.size() * sizeof(float) * static_cast<uint64_t>(config.width + width);
+}
+
+void compress_layers(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
+                     const std::filesystem::path& folder, ThreadPool& pool,
+                     const std::function<void(const SequentialProgress&)>& progress,
+                     const std::function<void(int64_t layer, const LayerWeights&)>& finished) {
+  check_results(steps, source.config);
+  Run run(source, steps, rows, pool, progress);
+  for (int64_t l = 0; l < source.config.num_layers; ++l) {
+    const std::filesystem::path file = layer_file(folder, l);
+    LayerWeights weights;
+    if (std::filesystem::exists(file)) {
+      weights = load_saved_layer(file);
+      run.pass(l, weights);
+    } else {
+      weights = load_layer(source, l, pool);
+      run.compress_layer(l, &weights);
+      save_layer(file, weights);
+      source.release_pages();
+    }
+    finished(l, weights);
+  }
+}
+
+}  // namespace tandem
