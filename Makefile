@@ -1,6 +1,7 @@
-# Two commands, each enough from a clean clone on a bare Debian 12 (git, make, and root or sudo):
+# Three commands, each enough from a clean clone on a bare Debian 12 (git, make, and root or sudo):
 #   make study [PROFILE=smoke|quick|full] [MODEL=FILE|FOLDER] [TEXT=FILE] [DEVICE=cuda]
 #   make study SHAPE=data/models/NAME.json [ENCODINGS=bf16,int8,...] ...: random weights of a shape
+#   make methods [MODEL=FILE|FOLDER] [TEXT=FILE] [HELLASWAG=FILE]
 #   make test
 # tools/setup.sh installs what is missing; with everything in place nothing touches the network.
 PROFILE ?= quick
@@ -17,7 +18,7 @@ define build
 endef
 dev_is_on := && grep -qs '^TANDEM_DEV:BOOL=ON' $(BUILD)/CMakeCache.txt
 
-.PHONY: study test bench oracles fuzz clean
+.PHONY: study methods test bench oracles fuzz clean
 
 study:
 	@tools/setup.sh build $(if $(MODEL)$(SHAPE),,model) $(if $(TEXT)$(SHAPE),,text)
@@ -25,6 +26,12 @@ study:
 	@$(BUILD)/tandem study $(if $(MODEL),'$(MODEL)') $(if $(SHAPE),--random-weights '$(SHAPE)') \
 	  $(if $(ENCODINGS),--encodings '$(ENCODINGS)') --profile '$(PROFILE)' $(if $(TEXT),--text '$(TEXT)') \
 	  $(if $(DEVICE),--device '$(DEVICE)')
+
+methods:
+	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text)
+	$(call build,tandem,,-DTANDEM_DEV=OFF)
+	@$(BUILD)/tandem methods $(if $(MODEL),'$(MODEL)') $(if $(TEXT),--text '$(TEXT)') \
+	  $(if $(HELLASWAG),--hellaswag '$(HELLASWAG)')
 
 test:
 	@tools/setup.sh build test model text

@@ -93,7 +93,8 @@ std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes
 }
 
 void write_file_atomic(const std::filesystem::path& path,
-                       const std::function<void(const ByteSink&)>& write) {
+                       const std::function<void(const ByteSink&)>& write,
+                       const StagedPath& before_rename) {
   std::string temporary = path.string() + ".XXXXXX";
   const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
   const auto give_up = [&](const char* doing, int error) {
@@ -114,6 +115,7 @@ void write_file_atomic(const std::filesystem::path& path,
         done += static_cast<size_t>(n);
       }
     });
+    if (before_rename) before_rename(temporary);
   } catch (...) {
     ::close(fd);
     ::unlink(temporary.c_str());

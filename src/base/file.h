@@ -39,10 +39,13 @@ class MappedFile {
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
 
 // Writes to a temporary name in the same folder, syncs, then renames: the old file or the new one,
-// never a part of it. `write` gets a sink for consecutive pieces. Throws system.
+// never a part of it. `write` gets a sink for consecutive pieces. `before_rename`, where given, gets
+// the whole file under its temporary name and may still change its bytes or throw. Throws system.
 using ByteSink = std::function<void(std::span<const std::byte>)>;
+using StagedPath = std::function<void(const std::filesystem::path& staged)>;
 void write_file_atomic(const std::filesystem::path& path,
-                       const std::function<void(const ByteSink&)>& write);
+                       const std::function<void(const ByteSink&)>& write,
+                       const StagedPath& before_rename = {});
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace tandem

@@ -12,6 +12,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/gate.h"
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/terminal.h"
@@ -30,6 +31,7 @@ struct CompressOptions {
   int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
+  GateOptions gate;
   CalibrationOptions calibration;
 };
 
@@ -53,6 +55,10 @@ class ProgressLine {
     const double left = seconds_since(start_ns_) * (1 - share) / share;
     const std::string line = fmt::format("{:3.0f} %, {:.0f} s left", share * 100, left);
     write_stderr(is_terminal_ ? "\r\x1b[K" + line : line + "\n");
+    is_open_ = is_terminal_;
+  }
+  void update_gate(size_t done, size_t total) {
+    if (is_terminal_) write_stderr(fmt::format("\r\x1b[Kgate {}/{}", done, total));
     is_open_ = is_terminal_;
   }
   void finish() {
@@ -81,13 +87,18 @@ std::string description(const Recipe& recipe) {
 }
 
 void print_result(const CompressOptions& options, const std::string& recipe,
-                  const CompressResult& result, double seconds) {
+                  const CompressResult& result, const Gate& gate, double seconds) {
   fmt::print("{}: {} in {:.1f} s\n", options.out, recipe, seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
              mib(result.output_bytes), bits_each(result.output_bytes, result.num_weights),
              bits_each(result.layer_output_bytes, result.num_layer_weights));
+  fmt::print("errors of {} matrices, relative, the worst:\n", result.errors.size());
+  for (const MatrixError& error : worst_errors(result.errors, 5)) {
+    fmt::print("       {:.5f} {}\n", error.relative_error, error.name);
+  }
+  fmt::print("{}", gate.text());
   for (const std::string& note : result.notes) fmt::print("note: {}\n", note);
 }
 
@@ -135,10 +146,10 @@ CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& sour
   return rows;
 }
 
-void refuse_calibration(const CompressOptions& options) {
+void refuse_calibration(const CompressOptions& options, bool takes_seed) {
   const CalibrationOptions &given = options.calibration, none;
   if (given.file.empty() && given.samples == none.samples && given.length == none.length &&
-      given.seed == none.seed) {
+      (takes_seed || given.seed == none.seed)) {
     return;
   }
   fail(ErrorKind::usage,
@@ -166,6 +177,16 @@ void allocate(const CompressOptions& options, const Checkpoint& source, const Ca
   }
 }
 
+// The gate as compress calls it; the arguments must outlive the call.
+Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressLine& line) {
+  return [&](const std::filesystem::path& staged, Json* manifest) {
+    gate.judge(source, staged, pool, manifest, [&](size_t done, size_t total) {
+      if (InterruptGuard::interrupted()) throw Interrupted{};
+      line.update_gate(done, total);
+    });
+  };
+}
+
 int run_steps(const CompressOptions& options) {
   StepRecipe recipe = read_step_recipe(options.recipe);
   if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
@@ -185,8 +206,9 @@ int run_steps(const CompressOptions& options) {
   if (recipe.mixed || needs_inputs(make_steps(recipe, source.config))) {
     rows = read_rows(options, source);
   } else {
-    refuse_calibration(options);
+    refuse_calibration(options, /*takes_seed=*/false);
   }
+  Gate gate(options.gate, rows ? rows->source : "");
   ProgressLine line;
   const InterruptGuard guard;
   try {
@@ -196,9 +218,10 @@ int run_steps(const CompressOptions& options) {
                           [&](const SequentialProgress& progress) {
                             if (InterruptGuard::interrupted()) throw Interrupted{};
                             line.update(progress.share);
-                          });
+                          },
+                          judge_of(gate, source, pool, line));
     line.finish();
-    print_result(options, recipe.name, result, seconds_since(start_ns));
+    print_result(options, recipe.name, result, gate, seconds_since(start_ns) - gate.seconds());
     fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
                mib(peak_resident_bytes()));
     return 0;
@@ -211,66 +234,40 @@ int run_compress(const CompressOptions& options) {
   if (!options.device.empty()) {
     fail(ErrorKind::no_device,
          "compress runs on the CPU, which reads each weight once; found --device {}. run, chat, "
-         "eval, "
-         "bench, study and info take it",
+         "eval, bench, study and info take it",
          options.device);
   }
   if (names_step_recipe(options.recipe)) return run_steps(options);
-  refuse_calibration(options);
   // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_of(options);
+  Recipe recipe = recipe_of(options);
+  recipe.seed = options.calibration.seed;
+  // Heads are merged by their weights alone unless a text is named.
+  const bool measures = recipe.kv_heads != 0 && !options.calibration.file.empty();
+  if (!measures) {
+    refuse_calibration(options, recipe.off_grid || recipe.pruning == Pruning::random ||
+                                    recipe.aligns_heads);
+  }
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
-  // Heads are merged by their weights alone unless a text is named.
   std::optional<CalibrationRows> rows;
-  if (recipe.kv_heads != 0 && !options.calibration.file.empty()) rows = read_rows(options, source);
+  if (measures) rows = read_rows(options, source);
+  Gate gate(options.gate, rows ? rows->source : "");
   ProgressLine line;
   const InterruptGuard guard;
   try {
-    const auto report = [&](const CompressProgress& progress) {
+    const auto show = [&](const CompressProgress& progress) {
       if (InterruptGuard::interrupted()) throw Interrupted{};
       line.update(progress);
     };
+    const Judge judge = judge_of(gate, source, pool, line);
     const CompressResult result =
         recipe.container == Container::gguf
-            ? compress_to_gguf(source, recipe, options.out, pool, report)
-            : compress(source, recipe, options.out, pool, report, rows ? &*rows : nullptr);
+            ? compress_to_gguf(source, recipe, options.out, pool, show, judge)
+            : compress(source, recipe, options.out, pool, show, rows ? &*rows : nullptr, judge);
     line.finish();
-    print_result(options, recipe.name, result, seconds_since(start_ns));
-    fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
-               mib(peak_resident_bytes()));
-    return 0;
-  } catch (const Interrupted&) {
-    return kExitInterrupted;
-  }
-}
-
-int run_compress(const CompressOptions& options) {
-  if (!options.device.empty()) {
-    fail(ErrorKind::no_device,
-         "compress runs on the CPU, which reads each weight once; found --device {}. run, chat, "
-         "eval, "
-         "bench, study and info take it",
-         options.device);
-  }
-  if (names_step_recipe(options.recipe)) return run_steps(options);
-  // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_of(options);
-  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
-  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
-  const int64_t start_ns = now_ns();
-  ProgressLine line;
-  const InterruptGuard guard;
-  try {
-    const auto write = recipe.container == Container::gguf ? compress_to_gguf : compress;
-    const CompressResult result =
-        write(source, recipe, options.out, pool, [&](const CompressProgress& progress) {
-          if (InterruptGuard::interrupted()) throw Interrupted{};
-          line.update(progress);
-        });
-    line.finish();
-    print_result(options, description(recipe), result, seconds_since(start_ns));
+    print_result(options, description(recipe), result, gate,
+                 seconds_since(start_ns) - gate.seconds());
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;
@@ -312,22 +309,29 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("--length", options->calibration.length, "Tokens of a row (512)")
       ->check(CLI::Range(1, 1 << 20).description(""))
       ->type_name("N");
-  verb->add_option("--seed", options->calibration.seed, "Of the rows' choice (0)")->type_name("N");
+  verb->add_option("--seed", options->calibration.seed,
+                   "Of the rows' choice, random masks and off-grid's factors (0)")
+      ->check(seed_number())
+      ->type_name("N");
   verb->add_option("--pareto", options->pareto, "Draw a [mixed] recipe's curve in this SVG file")
       ->type_name("FILE");
+  add_gate_options(*verb, options->gate);
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
-      "Recipes: bf16, int8, llm-int8, int4, int3, int2, fp8, nf4; by steps: rtn, gptq;\n"
-      "GGUF: bf16, f16, q8_0, q6_k, q4_k, q4_1, q4_0\n"
+      "Recipes: bf16, f32, int8, llm-int8, int4, int3, int2, fp8, nf4, magnitude-24, random-24,\n"
+      "gqa-mean, gqa-aligned, off-grid, off-grid-f32; by steps over calibration text: rtn, gptq,\n"
+      "awq, hqq, smoothquant, wanda, sparsegpt, learned-mask, sparsegpt-int4;\n"
+      "GGUF: bf16, f16, q8_0, q6_k, q4_k, q4_1, q4_0, hqq\n"
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"
       "  tandem compress model-folder --recipe gqa-aligned --kv-heads 4 -o model-gqa\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
-      "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq");
+      "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
+      "  tandem compress model.gguf --recipe nf4 -o model-nf4 --gate-text book.txt --max-kld 0.1");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }
 

@@ -12,6 +12,8 @@
 #include "base/json.h"
 #include "cli/model_path.h"
 #include "cli/verbs.h"
+#include "compress/manifest.h"
+#include "compress/weight_error.h"
 #include "formats/checkpoint.h"
 #include "kernels/table.h"
 #include "model/footprint.h"
@@ -146,6 +148,69 @@ std::string special_tokens(const TokenizerSpec& spec) {
   return out.empty() ? "none" : out;
 }
 
+// A figure of the manifest with its standard error.
+std::string with_error(const Json& figure, double scale) {
+  return fmt::format("{:.5g} +- {:.2g}", scale * figure.at("value").get<double>(),
+                     scale * figure.at("stderr").get<double>());
+}
+
+void print_gate(const Json& gate) {
+  if (gate.contains("not_measured")) {
+    fmt::print("              gate not measured: {}\n",
+               quote(gate.at("not_measured").get<std::string>(), 400));
+    return;
+  }
+  if (gate.contains("kl_divergence")) {
+    fmt::print("              gate KL {} nats a token, top-1 {} %, perplexity {}, was {:.5g}\n",
+               with_error(gate.at("kl_divergence"), 1), with_error(gate.at("top1_agreement"), 100),
+               with_error(gate.at("perplexity"), 1), gate.at("source_perplexity").get<double>());
+    fmt::print("              on {} tokens of {} (hash {})\n",
+               gate.at("scored_tokens").get<int64_t>(), quote(gate.at("text").get<std::string>(), 400),
+               quote(gate.at("text_hash").get<std::string>()));
+  }
+  for (const Json& task : gate.value("tasks", Json::array())) {
+    fmt::print("              {} {:.2f} %, was {:.2f}, {} items\n",
+               quote(task.at("name").get<std::string>()), 100 * task.at("result").get<double>(),
+               100 * task.at("source").get<double>(), task.at("items").get<int64_t>());
+  }
+}
+
+void print_worst(const Json& matrices) {
+  std::vector<MatrixError> errors;
+  for (const Json& matrix : matrices) {
+    if (!matrix.contains("error")) continue;
+    errors.push_back({matrix.at("name").get<std::string>(), matrix.at("error").get<double>()});
+  }
+  for (const MatrixError& error : worst_errors(errors, 5)) {
+    fmt::print("              error {:.5f} {}\n", error.relative_error, quote(error.name));
+  }
+}
+
+// What compress says of the model; `verify` says whether it is true.
+void print_manifest(const Checkpoint& checkpoint) {
+  const std::optional<Json> manifest = read_manifest(checkpoint);
+  if (!manifest) return;
+  try {
+    const auto text = [&](const char* key) {
+      return quote(manifest->value(key, std::string("not said")), 400);
+    };
+    fmt::print("  compressed  recipe {} of {} ({}, hash {})\n", text("recipe"), text("source"),
+               text("source_format"), text("source_hash"));
+    if (manifest->contains("method")) {
+      fmt::print("              {}\n", quote(dump_json(manifest->at("method")), 400));
+    }
+    if (manifest->contains("calibration")) {
+      fmt::print("              calibrated on {}\n",
+                 quote(dump_json(manifest->at("calibration")), 400));
+    }
+    if (manifest->contains("gate")) print_gate(manifest->at("gate"));
+    if (manifest->contains("matrices")) print_worst(manifest->at("matrices"));
+  } catch (const Json::exception& error) {
+    fail(ErrorKind::bad_file, "{}: manifest: {}", checkpoint.path.string(),
+         quote(error.what(), 160));
+  }
+}
+
 void print_text(const Checkpoint& checkpoint, const Options& options) {
   const ModelConfig& c = checkpoint.config;
   const TokenizerSpec& spec = checkpoint.tokenizer;
@@ -186,8 +251,10 @@ void print_text(const Checkpoint& checkpoint, const Options& options) {
                megabytes(need.bytes), need.bytes <= available ? "fits" : "does not fit");
   }
   fmt::print("              this machine has {} available now\n", megabytes(available));
+  print_manifest(checkpoint);
   fmt::print("  metadata\n");
   for (const auto& [key, value] : checkpoint.metadata) {
+    if (key == kGgufManifestKey) continue;  // printed above
     fmt::print("    {} = {}\n", printable_lines(key), quote(value));
   }
   for (const auto& warning : checkpoint.warnings) fmt::print("  warning: {}\n", warning);
@@ -257,7 +324,7 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
   Json metadata = Json::array();
   for (const auto& [key, value] : checkpoint.metadata) {
     // The template is in `tokenizer`, on request.
-    if (key != "tokenizer.chat_template") metadata.push_back({{"key", key}, {"value", value}});
+    if (key != "tokenizer.chat_template" && key != kGgufManifestKey) metadata.push_back({{"key", key}, {"value", value}});
   }
   const uint64_t available = available_memory_bytes();
   Json needs = Json::array();
@@ -268,6 +335,7 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
                      {"bytes", need.bytes},
                      {"fits", need.bytes <= available}});
   }
+  const std::optional<Json> manifest = read_manifest(checkpoint);
   const Json json = {{"schema", "tandem.inspect/1"},
                      {"path", checkpoint.path.string()},
                      {"format", checkpoint.format},
@@ -282,6 +350,7 @@ void print_json(const Checkpoint& checkpoint, const Options& options) {
                        {"kv_bytes_per_token", std::move(kv)},
                        {"available_memory_bytes", available},
                        {"one_sequence", std::move(needs)}}},
+                     {"manifest", manifest ? *manifest : Json()},
                      {"metadata", std::move(metadata)},
                      {"warnings", checkpoint.warnings}};
   fmt::print("{}\n", dump_json(json, 2));

@@ -73,6 +73,8 @@ void add_verbs(CLI::App& app, Action& action) {
   add_inspect(app, action);
   add_info(app, action);
   add_compress(app, action);
+  add_methods(app, action);
+  add_verify(app, action);
   add_study(app, action);
   add_report(app, action);
   add_bench(app, action);

@@ -5,41 +5,47 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 
 #include "base/error.h"
 #include "base/version.h"
 #include "compress/compress.h"
+#include "compress/manifest.h"
 
 namespace tandem {
 namespace {
 
+// "int4 g64" -> the recipe int4 in groups of 64; GGUF's encodings by their names.
 Recipe recipe_of(const std::string& variant) {
-  if (variant == "bf16" || variant == "int8") return recipe_from_name(variant);
-  if (variant == "int4 g64") return recipe_from_name("int4", 64);
-  fail(ErrorKind::usage, "--variants: found {}, expected as-shipped, bf16, int8 or int4-g64",
-       quote(variant));
-}
-
-bool has_fact(const Checkpoint& checkpoint, const std::string& key, const std::string& value) {
-  for (const auto& [name, found] : checkpoint.metadata) {
-    if (name == key) return found == value;
+  const size_t space = variant.find(" g");
+  if (space != std::string::npos) {
+    const std::string digits = variant.substr(space + 2);
+    int64_t group = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), group);
+    if (parsed.ec == std::errc{} && parsed.ptr == digits.data() + digits.size()) {
+      return recipe_from_name(variant.substr(0, space), group);
+    }
   }
-  return false;
+  const bool is_gguf = variant == "f16" || variant.starts_with("q");
+  return recipe_from_name(variant, 0, is_gguf ? Container::gguf : Container::hf_folder);
 }
 
-// True when the folder holds this recipe's result for this source, made by this build.
-bool is_current(const std::filesystem::path& dir, const Recipe& recipe,
+// True when the path holds this recipe's result for this source, made by this build.
+bool is_current(const std::filesystem::path& path, const Recipe& recipe,
                 const std::string& source_hash) {
-  if (!std::filesystem::exists(dir)) return false;
+  if (!std::filesystem::exists(path)) return false;
   try {
-    const Checkpoint made = load_checkpoint(dir);
-    return has_fact(made, "source_hash", source_hash) && has_fact(made, "recipe", recipe.name) &&
-           has_fact(made, "commit", commit()) &&
-           (recipe.group == 0 || has_fact(made, "group", std::to_string(recipe.group)));
+    const std::optional<Json> manifest = read_manifest(load_checkpoint(path));
+    return manifest && manifest->value("source_hash", "") == source_hash &&
+           manifest->value("recipe", "") == recipe.name &&
+           manifest->value("commit", "") == commit() &&
+           (recipe.group == 0 || manifest->value("group", int64_t{0}) == recipe.group);
   } catch (const Error& error) {
     if (error.kind == ErrorKind::bad_file) return false;  // damaged: made again
     throw;
+  } catch (const Json::exception&) {
+    return false;  // not a manifest of ours
   }
 }
 
@@ -81,7 +87,8 @@ std::vector<Variant> prepare_variants(const std::vector<std::string>& names,
     const Recipe recipe = recipe_of(name);
     std::string folder = source_hash + "-" + recipe.name;
     if (recipe.group != 0) folder += "-g" + std::to_string(recipe.group);
-    const std::filesystem::path dir = cache_dir / "variants" / folder;
+    const bool is_gguf = recipe.container == Container::gguf;
+    const std::filesystem::path dir = cache_dir / "variants" / (folder + (is_gguf ? ".gguf" : ""));
     std::filesystem::create_directories(dir.parent_path());
     const VariantLock lock(dir.string() + ".lock",
                            [&] { say("waiting for another study that makes variant " + name); });
@@ -89,7 +96,7 @@ std::vector<Variant> prepare_variants(const std::vector<std::string>& names,
       say("making variant " + name);
       const std::filesystem::path part = dir.string() + ".part";
       std::filesystem::remove_all(part);
-      compress(source, recipe, part, pool, {});
+      (is_gguf ? compress_to_gguf : compress)(source, recipe, part, pool, {}, {});
       std::filesystem::remove_all(dir);
       std::filesystem::rename(part, dir);
     }

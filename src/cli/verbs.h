@@ -17,6 +17,8 @@ void add_run(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_info(CLI::App& app, Action& action);
 void add_compress(CLI::App& app, Action& action);
+void add_methods(CLI::App& app, Action& action);
+void add_verify(CLI::App& app, Action& action);
 void add_study(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);

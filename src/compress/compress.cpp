@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
-#include "base/version.h"
+#include "compress/manifest.h"
 #include "compress/merge_heads.h"
 #include "compress/nearest_of_table.h"
+#include "compress/off_grid.h"
 #include "compress/prune.h"
+#include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
 #include "compress/rtn_grid.h"
@@ -43,12 +44,38 @@ TensorSource row_source(RowStream& stream, const NamedTensor& tensor, std::strin
           }};
 }
 
-TensorSource bf16_source(RowStream& stream, const NamedTensor& tensor) {
+void multiply_row(const ChannelFactors& factors, int64_t n, float* row, int64_t K) {
+  if (factors.is_identity()) return;
+  const double whole_row = factors.rows.empty() ? 1 : factors.rows[static_cast<size_t>(n)];
+  for (int64_t k = 0; k < K; ++k) {
+    const double column = factors.columns.empty() ? 1 : factors.columns[static_cast<size_t>(k)];
+    row[k] = static_cast<float>(static_cast<double>(row[k]) * whole_row * column);
+  }
+}
+
+// A tensor in plain numbers: in the recipe's, where they are what it writes, else in bf16.
+TensorSource plain_source(RowStream& stream, const NamedTensor& tensor, const ModelConfig& config,
+                          const Recipe& recipe) {
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
+  const Encoding encoding = recipe.encoding == kF32 ? kF32 : kBF16;
+  const ChannelFactors factors =
+      recipe.off_grid ? off_grid_factors(config, tensor.name, recipe.seed) : ChannelFactors();
   std::vector<int64_t> shape = {N, K};
   if (N == 1) shape = {K};  // a norm or a bias
-  return row_source(stream, tensor, tensor.name, "BF16", shape, kBF16.row_bytes(K),
-                    [K](const float* row, std::byte* out) { store_row_bf16(row, K, out); });
+  const size_t row_bytes = encoding.row_bytes(K);
+  const auto write = [&stream, &tensor, encoding, row_bytes, factors](const ByteSink& sink) {
+    const Weight& w = tensor.weight;
+    const auto make_row = [&](int64_t n, float* row, std::byte* out) {
+      decode_row(w, n, row);
+      multiply_row(factors, n, row, w.K);
+      if (!row_fits(encoding, row, w.K)) return false;
+      quantize_row(encoding, row, w.K, out);
+      return true;
+    };
+    stream.write(tensor.name, w.N, w.K, row_bytes, encoding.name(), make_row, sink);
+  };
+  return {tensor.name, encoding == kF32 ? "F32" : "BF16", shape,
+          static_cast<uint64_t>(N) * row_bytes, write};
 }
 
 // Bytes that are there already.
@@ -202,14 +229,16 @@ Json groups_json(const std::vector<LayerMerge>& layers) {
   return groups;
 }
 
-// What a recipe that merges heads has left of them; no heads for other recipes.
-std::string manifest_json(const Checkpoint& source, const Recipe& recipe,
-                          const std::vector<LayerMerge>& heads, const CalibrationRows* rows) {
-  Json manifest = {{"source", source.path.string()},
-                   {"source_format", source.format},
-                   {"source_hash", checkpoint_hash(source)},
-                   {"recipe", recipe.name}};
-  if (recipe.group != 0) manifest["group"] = recipe.group;
+Json calibration_json(const CalibrationRows& rows) {
+  return {{"source", rows.source}, {"source_hash", rows.source_hash},
+          {"rows", rows.num()},    {"length", rows.length},
+          {"seed", rows.seed},     {"rows_hash", rows.hash}};
+}
+
+// With what a recipe that prunes or merges heads has left.
+Json full_manifest(const Checkpoint& source, const Recipe& recipe,
+                   const std::vector<LayerMerge>& heads, const CalibrationRows* rows) {
+  Json manifest = make_manifest(source, recipe);
   if (recipe.pruning != Pruning::none) manifest["stored"] = "2:4 as dense bf16 with zeros";
   if (recipe.pruning == Pruning::random || recipe.aligns_heads) manifest["seed"] = recipe.seed;
   if (!heads.empty()) {
@@ -217,18 +246,8 @@ std::string manifest_json(const Checkpoint& source, const Recipe& recipe,
     manifest["merged_heads"] = groups_json(heads);
     manifest["output_refit"] = rows != nullptr;
   }
-  if (recipe.integers) {
-    manifest["layout"] = grid_layout_name(recipe.integers->layout);
-    manifest["symmetric"] = recipe.integers->grid.symmetric;
-  }
-  if (rows != nullptr) {
-    manifest["calibration"] = {{"source", rows->source}, {"source_hash", rows->source_hash},
-                               {"rows", rows->num()},    {"length", rows->length},
-                               {"seed", rows->seed},     {"rows_hash", rows->hash}};
-  }
-  manifest["version"] = version();
-  manifest["commit"] = commit();
-  return dump_json(manifest, 2) + "\n";
+  if (rows != nullptr) manifest["calibration"] = calibration_json(*rows);
+  return manifest;
 }
 
 }  // namespace
@@ -244,13 +263,37 @@ void check_not_compressed(const Checkpoint& source) {
   }
 }
 
+Json finish_manifest(const Checkpoint& source, Json manifest, const std::filesystem::path& staged,
+                     ThreadPool& pool, const Judge& judge, CompressResult* result) {
+  manifest["source_bytes"] = result->source_bytes;
+  manifest["output_bytes"] = result->output_bytes;
+  const Checkpoint made = load_checkpoint(staged);
+  result->errors = matrix_errors(source, made, pool);
+  auto error = result->errors.begin();
+  Json& matrices = manifest["matrices"] = Json::array();
+  for (const auto& [name, weight] : made.tensors) {
+    if (weight.N == 1) continue;
+    Json entry = {{"name", name},
+                  {"encoding", weight.encoding.name()},
+                  {"shape", {weight.N, weight.K}}};
+    if (error != result->errors.end() && error->name == name) {
+      // Four digits tell all there is; infinity, of zeros that became something, is no JSON.
+      const double value = error++->relative_error;
+      if (std::isfinite(value)) entry["error"] = std::stod(fmt::format("{:.4g}", value));
+    }
+    matrices.push_back(std::move(entry));
+  }
+  if (judge) judge(staged, &manifest);
+  return manifest;
+}
+
 namespace {
 
 // The source's matrices in the recipe's encoding.
 CompressResult write_folder(const Checkpoint& source, const Recipe& recipe,
                             const std::vector<LayerMerge>& heads, const CalibrationRows* rows,
                             const std::filesystem::path& out_dir, ThreadPool& pool,
-                            const Progress& progress) {
+                            const Progress& progress, const Judge& judge) {
   RowStream stream(source, pool, progress);
   CompressResult result;
   std::vector<TensorSource> sources;
@@ -264,7 +307,7 @@ CompressResult write_folder(const Checkpoint& source, const Recipe& recipe,
     } else if (in_layer && recipe.pruning != Pruning::none) {
       sources.push_back(pruned_source(stream, tensor, recipe));
     } else {
-      sources.push_back(bf16_source(stream, tensor));
+      sources.push_back(plain_source(stream, tensor, source.config, recipe));
     }
     const uint64_t elements = static_cast<uint64_t>(tensor.weight.N * tensor.weight.K);
     uint64_t bytes = 0;
@@ -278,8 +321,13 @@ CompressResult write_folder(const Checkpoint& source, const Recipe& recipe,
   stream.set_total_bytes(result.output_bytes);
   const bool from_folder = std::filesystem::is_directory(source.path);
   write_hf_folder(out_dir, source.config, source.tokenizer, sources,
-                  quantization_config_json(recipe), manifest_json(source, recipe, heads, rows),
-                  from_folder ? source.path : std::filesystem::path());
+                  quantization_config_json(recipe), "",
+                  from_folder ? source.path : std::filesystem::path(),
+                  [&](const std::filesystem::path& staged) {
+                    write_folder_manifest(
+                        staged, finish_manifest(source, full_manifest(source, recipe, heads, rows),
+                                                staged, pool, judge, &result));
+                  });
   return result;
 }
 
@@ -301,16 +349,19 @@ std::string merge_note(const std::vector<LayerMerge>& layers, int64_t before, in
 
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress, const CalibrationRows* rows) {
+                        const Progress& progress, const CalibrationRows* rows,
+                        const Judge& judge) {
   CHECK(recipe.container == Container::hf_folder, "recipe {}", recipe.name);
   check_output(source, out_dir);
   check_not_compressed(source);
   check_groups(source, recipe);
-  if (recipe.kv_heads == 0) return write_folder(source, recipe, {}, nullptr, out_dir, pool, progress);
+  if (recipe.kv_heads == 0) {
+    return write_folder(source, recipe, {}, nullptr, out_dir, pool, progress, judge);
+  }
   const HeadMerge options{recipe.kv_heads, recipe.aligns_heads, recipe.seed};
   const MergedHeads merged = merge_kv_heads(source, options, rows, pool);
   CompressResult result =
-      write_folder(merged.checkpoint, recipe, merged.layers, rows, out_dir, pool, progress);
+      write_folder(merged.checkpoint, recipe, merged.layers, rows, out_dir, pool, progress, judge);
   result.notes.push_back(
       merge_note(merged.layers, source.config.num_kv_heads, options.num_kv_heads));
   return result;

@@ -12,6 +12,7 @@
 
 #include "base/thread_pool.h"
 #include "compress/recipe.h"
+#include "compress/weight_error.h"
 #include "formats/checkpoint.h"
 
 namespace tandem {
@@ -25,18 +26,23 @@ struct CompressProgress {
 };
 using Progress = std::function<void(const CompressProgress&)>;
 
+// Looks at a result under its temporary name before it gets its own, and may add to its manifest.
+// When it throws, nothing is kept.
+using Judge = std::function<void(const std::filesystem::path& staged, Json* manifest)>;
+
 struct CompressResult {
   uint64_t source_bytes = 0;        // tensors of the source, with their scales
   uint64_t output_bytes = 0;        // tensors of the output, with their scales
   uint64_t num_weights = 0;         // elements of all tensors
   uint64_t num_layer_weights = 0;   // elements of the layers' matrices
   uint64_t layer_output_bytes = 0;  // of the layers' matrices, with their scales
+  std::vector<MatrixError> errors;  // of each matrix that has its shape still
   std::vector<std::string> notes;   // what is otherwise than the recipe alone says, a line each
 };
 
 // As a Hugging Face folder: the matrices of the layers in the recipe's encoding, all else in bf16.
 // Streams tensor by tensor, so that memory holds a few MiB of rows. Rows come in
-// logical order: GGUF's interleaved q and k are undone. `progress` may be empty.
+// logical order: GGUF's interleaved q and k are undone. `progress` and `judge` may be empty.
 //
 // Before anything is written, throws usage when the source is already compressed, when a group does
 // not divide a matrix's width, or when out_dir is the source or is not empty. Throws bad_file
@@ -44,7 +50,8 @@ struct CompressResult {
 // that merge heads use `rows` (merge_heads.h).
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress, const CalibrationRows* rows = nullptr);
+                        const Progress& progress, const CalibrationRows* rows = nullptr,
+                        const Judge& judge = {});
 
 // As a GGUF file: all matrices in the recipe's encoding, norms and biases in f32. With q4_k the
 // matrix that gives the logits is q6_k. Where a width is no multiple of the encoding's block,
@@ -53,7 +60,12 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
 // those of write_gguf.
 CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
-                                const Progress& progress);
+                                const Progress& progress, const Judge& judge = {});
+
+// What remains when the tensors lie under their temporary name: the manifest begun by its maker
+// gets sizes, errors and judgement. For the writers of this room, which then write it.
+Json finish_manifest(const Checkpoint& source, Json manifest, const std::filesystem::path& staged,
+                     ThreadPool& pool, const Judge& judge, CompressResult* result);
 
 // Throws usage when a tensor is in a layout of compressed-tensors or bitsandbytes already.
 void check_not_compressed(const Checkpoint& source);

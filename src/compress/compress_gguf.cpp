@@ -5,10 +5,10 @@
 #include <tuple>
 
 #include "base/error.h"
-#include "base/version.h"
 #include "compress/compress.h"
 #include "compress/convert_blocks.h"
 #include "compress/hqq.h"
+#include "compress/manifest.h"
 #include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "formats/gguf_write.h"
@@ -123,21 +123,22 @@ void write_hqq(const GgufRows& rows, RowStream& stream, ThreadPool& pool, const 
       sink);
 }
 
-std::vector<std::pair<std::string, std::string>> manifest(const Checkpoint& source,
-                                                          const Recipe& recipe) {
-  return {{"tandem.source", source.path.string()},
-          {"tandem.source_format", source.format},
-          {"tandem.source_hash", checkpoint_hash(source)},
-          {"tandem.recipe", recipe.name},
-          {"tandem.version", version()},
-          {"tandem.commit", commit()}};
+// The manifest's facts by keys of their own, which other programs show, and room for all of it.
+std::vector<std::pair<std::string, std::string>> keys_of(const Json& manifest,
+                                                         size_t num_tensors) {
+  std::vector<std::pair<std::string, std::string>> keys;
+  for (const char* name : {"source", "source_format", "source_hash", "recipe", "version", "commit"}) {
+    keys.emplace_back(std::string("tandem.") + name, manifest.at(name).get<std::string>());
+  }
+  keys.emplace_back(kGgufManifestKey, gguf_manifest_room(num_tensors));
+  return keys;
 }
 
 }  // namespace
 
 CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
-                                const Progress& progress) {
+                                const Progress& progress, const Judge& judge) {
   CHECK(recipe.container == Container::gguf, "recipe {}", recipe.name);
   const bool converts = !recipe.moves_zeros && has_four_bit_integers(source);
   converts ? check_converts(source, recipe.encoding) : check_not_compressed(source);
@@ -174,7 +175,13 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
     result.layer_output_bytes += in_layer ? bytes : 0;
   }
   stream.set_total_bytes(result.output_bytes);
-  write_gguf(out_file, source, file_type(recipe.encoding), manifest(source, recipe), tensors);
+  const Json manifest = make_manifest(source, recipe);
+  write_gguf(out_file, source, file_type(recipe.encoding),
+             keys_of(manifest, source.tensors.size()), tensors,
+             [&](const std::filesystem::path& staged) {
+               write_gguf_manifest(
+                   staged, finish_manifest(source, manifest, staged, pool, judge, &result));
+             });
   result.notes = fallback_lines(fallbacks);
   if (converts) {
     result.notes.push_back(recipe.encoding == kQ4_0 ? "codes and scales are the source's"

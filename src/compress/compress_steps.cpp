@@ -12,6 +12,7 @@
 #include "base/version.h"
 #include "compress/grid_files.h"
 #include "compress/layer_shard.h"
+#include "compress/manifest.h"
 #include "compress/methods.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
@@ -354,7 +355,8 @@ Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
 CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& recipe,
                                  const CalibrationRows* rows, const fs::path& out_dir,
                                  ThreadPool& pool,
-                                 const std::function<void(const SequentialProgress&)>& progress) {
+                                 const std::function<void(const SequentialProgress&)>& progress,
+                                 const Judge& judge) {
   check_output(source, out_dir);
   check_not_compressed(source);
   const Steps steps = make_steps(recipe, source.config);
@@ -379,8 +381,19 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
   Assembly assembly(source, recipe, modules, partial.path(), pool);
   const std::vector<TensorSource> tensors = assembly.tensors(&result);
   const bool from_folder = fs::is_directory(source.path);
-  write_hf_folder(out_dir, source.config, source.tokenizer, tensors, config_json(recipe, modules),
-                  manifest, from_folder ? source.path : fs::path());
+  const auto finish = [&](const fs::path& staged) {
+    write_folder_manifest(staged, finish_manifest(source, parse_json(manifest, "manifest"), staged,
+                                                  pool, judge, &result));
+  };
+  try {
+    write_hf_folder(out_dir, source.config, source.tokenizer, tensors,
+                    config_json(recipe, modules), "", from_folder ? source.path : fs::path(),
+                    finish);
+  } catch (const Error& error) {
+    // The same layers would be refused again.
+    if (error.kind == ErrorKind::quality_gate) partial.remove();
+    throw;
+  }
   partial.remove();
   if (rows != nullptr && !rows->note.empty()) result.notes.push_back(rows->note);
   return result;

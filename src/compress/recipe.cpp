@@ -91,16 +91,22 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
     refuse_group(name, group);
     return {name, kLlmInt8};
   }
+  if (name == "f32" || name == "off-grid" || name == "off-grid-f32") {
+    refuse_group(name, group);
+    Recipe recipe{name, name == "off-grid" ? kBF16 : kF32};
+    recipe.off_grid = name != "f32";
+    return recipe;
+  }
   if (name != "bf16" && name != "int8" && name != "fp8") {
     if (is_gguf_name(name)) {
       fail(ErrorKind::usage,
-           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, int8, llm-int8, int4, "
-           "fp8 or nf4, or an output named *.gguf",
+           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, f32, int8, llm-int8, "
+           "int4, fp8, nf4, off-grid or off-grid-f32, or an output named *.gguf",
            name);
     }
     fail(ErrorKind::usage,
-         "recipe {}: unknown, expected one of bf16, int8, llm-int8, int4, int3, int2, fp8, nf4, magnitude-24, "
-         "random-24, gqa-mean, gqa-aligned; for GGUF {}",
+         "recipe {}: unknown, expected one of bf16, f32, int8, llm-int8, int4, int3, int2, fp8, nf4, "
+         "magnitude-24, random-24, gqa-mean, gqa-aligned, off-grid, off-grid-f32; for GGUF {}",
          quote(name), gguf_names());
   }
   refuse_group(name, group);
@@ -163,6 +169,20 @@ std::string bitsandbytes_config_json(const Recipe& recipe) {
 }
 
 }  // namespace
+
+Json recipe_json(const Recipe& recipe) {
+  Json json = {{"container", recipe.container == Container::gguf ? "gguf" : "hf"},
+               {"group", recipe.group}};
+  if (recipe.integers) {
+    json["bits"] = recipe.integers->grid.bits;
+    json["symmetric"] = recipe.integers->grid.symmetric;
+    json["layout"] = grid_layout_name(recipe.integers->layout);
+  } else {
+    json["encoding"] = recipe.encoding.name();
+  }
+  if (recipe.off_grid) json["off_grid"] = {{"seed", recipe.seed}, {"factors", {0.8, 1.25}}};
+  return json;
+}
 
 std::string quantization_config_json(const Recipe& recipe) {
   if (!recipe.quantizes()) return {};

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/json.h"
 #include "compress/grid_files.h"
 #include "tensor/encoding.h"
 
@@ -23,16 +24,17 @@ struct GridRecipe {
 };
 
 struct Recipe {
-  std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
+  std::string name;   // folder: "bf16", "f32", "int8", "llm-int8", "int4", "fp8", "nf4", "off-grid", "off-grid-f32"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
   bool moves_zeros = false;  // GGUF: the layers' q4_1 as HQQ finds it (compress/hqq.h)
+  bool off_grid = false;     // the numbers of compress/off_grid.h, drawn from `seed`
   std::optional<GridRecipe> integers = {};  // of the layers' matrices, instead of `encoding`
   Pruning pruning = Pruning::none;  // of the layers' matrices
   int64_t kv_heads = 0;             // KV heads that a layer is left with; 0: those it has
   bool aligns_heads = false;        // heads that become one are turned towards one another first
-  uint64_t seed = 0;                // of random pruning and the search for groups of heads
+  uint64_t seed = 0;                // of random pruning, off-grid factors, the search for groups of heads
 
   bool quantizes() const { return integers || !encoding.is_plain(); }
 };
@@ -55,6 +57,9 @@ Recipe grid_recipe(const std::string& name, const GridOptions& options);
 // Throws usage for a name that is unknown or that the container cannot hold, naming those there are, and for a group the recipe has no use for.
 Recipe recipe_from_name(const std::string& name, int64_t group = 0,
                         Container container = Container::hf_folder, int64_t kv_heads = 0);
+
+// All that a recipe says, for a manifest.
+Json recipe_json(const Recipe& recipe);
 
 // compressed-tensors' description of the recipe, the "quantization_config" of config.json; empty
 // when the recipe does not quantize.

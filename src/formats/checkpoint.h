@@ -78,12 +78,14 @@ struct TensorSource {
 // generation_config.json} so that transformers loads it; quantization_config and manifest may be
 // null. The tokenizer's files and generation_config.json are copied from `source_dir`, a Hugging
 // Face folder with this tokenizer, or made from `tokenizer` where that is empty. DIR appears
-// complete or not at all (built beside it, then renamed). Throws usage when DIR exists and is not
+// complete or not at all (built beside it, then renamed); `before_rename` gets the whole folder under
+// its temporary name and may add files or throw. Throws usage when DIR exists and is not
 // empty or the tokenizer cannot be said in these files, system when it cannot be written.
 void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config,
                      const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
                      const std::string& quantization_config_json, const std::string& manifest_json,
-                     const std::filesystem::path& source_dir = {});
+                     const std::filesystem::path& source_dir = {},
+                     const StagedPath& before_rename = {});
 
 // XXH3-128 of the weight file, for Records; of several, the hash of their hashes in their order.
 std::string checkpoint_hash(const Checkpoint& checkpoint);

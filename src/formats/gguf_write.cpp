@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <numeric>
 #include <span>
 
@@ -237,7 +238,7 @@ std::vector<GgufRows> gguf_rows(const Checkpoint& source) {
 
 void write_gguf(const std::filesystem::path& path, const Checkpoint& source, uint32_t file_type,
                 const std::vector<std::pair<std::string, std::string>>& notes,
-                const std::vector<GgufTensorSource>& tensors) {
+                const std::vector<GgufTensorSource>& tensors, const StagedPath& before_rename) {
   check_describable(source);
   std::error_code ignored;
   if (std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) {
@@ -257,12 +258,31 @@ void write_gguf(const std::filesystem::path& path, const Checkpoint& source, uin
                    [&](const ByteSink& sink) { sink(std::as_bytes(std::span(divisors))); }});
   }
   const std::string head = header(keys, all);
-  write_file_atomic(path, [&](const ByteSink& bytes) {
+  const auto write = [&](const ByteSink& bytes) {
     AlignedSink sink(bytes);
     sink.put(std::as_bytes(std::span(head)));
     sink.align();
     write_tensors(all, &sink);
-  });
+  };
+  write_file_atomic(path, write, before_rename);
+}
+
+void replace_gguf_text(const std::filesystem::path& path, std::string_view key,
+                       std::string_view text) {
+  const MappedFile file(path);
+  const GgufFile gguf = parse_gguf(file.bytes(), path.string());
+  const GgufValue* value = gguf.find(key);
+  CHECK(value != nullptr && value->type == GgufType::string, "no text {}", key);
+  CHECK(text.size() <= value->bytes.size(), "{}: {} bytes, {} are kept for it", key, text.size(),
+        value->bytes.size());
+  std::string filled(text);
+  filled.resize(value->bytes.size(), ' ');
+  const auto offset = value->bytes.data() - file.bytes().data();
+  std::fstream out(path, std::ios::binary | std::ios::in | std::ios::out);
+  out.seekp(offset);
+  out.write(filled.data(), static_cast<std::streamsize>(filled.size()));
+  out.flush();
+  if (!out) fail(ErrorKind::system, "{}: cannot write {}", path.string(), key);
 }
 
 }  // namespace tandem

@@ -43,10 +43,17 @@ struct GgufTensorSource {
 };
 
 // `file_type` is general.file_type, llama.cpp's number for the whole. `notes` are further string
-// keys, such as where the weights come from. The file appears complete or not at all. Throws usage
+// keys, such as where the weights come from. The file appears complete or not at all; `before_rename`
+// gets it whole under a temporary name. Throws usage
 // when `path` exists, bad_file or usage as gguf_rows does, system when it cannot be written.
 void write_gguf(const std::filesystem::path& path, const Checkpoint& source, uint32_t file_type,
                 const std::vector<std::pair<std::string, std::string>>& notes,
-                const std::vector<GgufTensorSource>& tensors);
+                const std::vector<GgufTensorSource>& tensors,
+                const StagedPath& before_rename = {});
+
+// Replaces a string of the file's metadata by `text`, filled up with spaces to the length it has:
+// for what is known only when the tensors are written. Throws system; CHECKs that the text fits.
+void replace_gguf_text(const std::filesystem::path& path, std::string_view key,
+                       std::string_view text);
 
 }  // namespace tandem

@@ -214,6 +214,7 @@ void add_manifest(const std::filesystem::path& dir, Checkpoint* checkpoint) {
   if (!std::filesystem::exists(path)) return;
   const Json manifest = read_object(path, kMaxConfigBytes);
   for (const auto& [key, value] : manifest.items()) {
+    if (value.is_structured()) continue;  // for those who read the manifest itself
     checkpoint->metadata.emplace_back(
         key, value.is_string() ? value.get<std::string>() : dump_json(value));
   }

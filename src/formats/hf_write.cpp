@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -61,7 +62,7 @@ void add_window(const ModelConfig& config, const Family& family, Json* json) {
 }
 
 std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenizer,
-                        const std::string& quantization_config_json) {
+                        const std::string& quantization_config_json, const char* dtype) {
   const Family& family = written_family(config);
   const Json rope = rope_json(config);
   const bool scaled = rope["rope_type"] != "default";
@@ -92,8 +93,8 @@ std::string config_json(const ModelConfig& config, const TokenizerSpec& tokenize
       {"initializer_range", 0.02},
       {"pretraining_tp", 1},
       {"use_cache", true},
-      {"torch_dtype", "bfloat16"},
-      {"dtype", "bfloat16"}};
+      {"torch_dtype", dtype},
+      {"dtype", dtype}};
   add_window(config, family, &json);
   if (!config.name.empty()) json["_name_or_path"] = config.name;
   if (!quantization_config_json.empty()) {
@@ -183,14 +184,18 @@ void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config
                      const TokenizerSpec& tokenizer, const std::vector<TensorSource>& tensors,
                      const std::string& quantization_config_json,
                      const std::string& manifest_json,
-                     const std::filesystem::path& source_dir) {
+                     const std::filesystem::path& source_dir, const StagedPath& before_rename) {
   auto target = std::filesystem::absolute(dir).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();
   refuse_existing(target);
+  const bool is_f32 = std::ranges::any_of(tensors, [](const TensorSource& tensor) {
+    return tensor.name == "model.embed_tokens.weight" && tensor.dtype == "F32";
+  });
   // Small files first: what cannot be written at all is then refused before the weights are made.
   TemporaryFolder folder(target);
   write_file_atomic(folder.path() / "config.json",
-                    config_json(config, tokenizer, quantization_config_json));
+                    config_json(config, tokenizer, quantization_config_json,
+                                is_f32 ? "float32" : "bfloat16"));
   if (source_dir.empty()) {
     write_tokenizer(tokenizer, config, folder.path());
   } else {
@@ -198,6 +203,7 @@ void write_hf_folder(const std::filesystem::path& dir, const ModelConfig& config
   }
   if (!manifest_json.empty()) write_file_atomic(folder.path() / kManifestFile, manifest_json);
   write_safetensors(folder.path() / "model.safetensors", tensors);
+  if (before_rename) before_rename(folder.path());
   folder.rename_to_target();
 }
 

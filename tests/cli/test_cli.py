@@ -57,7 +57,8 @@ def run_json(*args):
 
 # Help, version, usage
 
-VERBS = ["run", "chat", "inspect", "info", "compress", "study", "report", "bench", "eval", "completion"]
+VERBS = ["run", "chat", "inspect", "info", "compress", "study", "report", "bench", "eval", "methods", "verify",
+         "completion"]
 
 
 def assert_one_screen(text):

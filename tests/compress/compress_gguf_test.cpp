@@ -203,8 +203,8 @@ TEST(CompressGgufRefuses, NamesThatTheContainerCannotHold) {
             "recipe 'q2_k': unknown for a GGUF file, expected one of bf16, f16, q8_0, q6_k, q4_k, "
             "q4_1, q4_0, hqq");
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("q4_k"); }),
-            "recipe q4_k: a Hugging Face folder cannot hold it, expected bf16, int8, llm-int8, int4, fp8 or nf4, or an "
-            "output named *.gguf");
+            "recipe q4_k: a Hugging Face folder cannot hold it, expected bf16, f32, int8, llm-int8, "
+            "int4, fp8, nf4, off-grid or off-grid-f32, or an output named *.gguf");
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("q4_0", 64, Container::gguf); }),
             "recipe q4_0: has no groups, found --group 64");
 }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "base/thread_pool.h"
 #include "study/evals/loglikelihood.h"
 #include "study/evals/protocol.h"
 
@@ -23,11 +24,11 @@ struct TextResult {
   std::optional<MeanError> top1_agreement;  // 0 to 1
 };
 
-// baseline: null, or the model whose logits the same windows are compared with; it holds the logits
-// of one window in memory.
+// baseline: null, or the model whose logits the same windows are compared with; both models' logits
+// of one window are then in memory, and `pool`, where given, compares them.
 TextResult evaluate_text(const LogitSource& model, const LogitSource& baseline,
                          const std::vector<ScoredSpan>& windows, int64_t V,
-                         const EvalProgress& progress);
+                         const EvalProgress& progress, ThreadPool* pool = nullptr);
 
 struct TaskResult {
   int64_t num_items = 0;
@@ -36,6 +37,8 @@ struct TaskResult {
   std::optional<MeanError> acc_norm, acc_bytes;
   // Items of one choice: exp(mean negative log-likelihood of an item).
   std::optional<MeanError> perplexity;
+  // 1 or 0 an item, in order: acc_norm's where there are several choices, else acc's.
+  std::vector<double> headline;
 };
 
 // Each choice follows its context after one space.
