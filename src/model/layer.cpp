@@ -87,21 +87,21 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
     KvCache layer_cache = cache;
     layer_cache.layout.window = layer.window;
 
-    Activations act = ws.activations(layer.qkv.act_type(), T, C);
+    Activations act = ws.activations(layer.qkv, T, C);
     ops_->rms_norm(context, x, T, C, layer.attn_norm, eps, act);
     linear(context, layer.qkv, act, qkv);
     ops_->rope_append(context, qkv, transform, batch, H, cos_sin, layer_cache, l);
     ops_->attention(context, qkv, batch, H, layer_cache, l, ws.scratch.as<float>(), attended);
-    act = ws.activations(layer.o.act_type(), T, H * D);
+    act = ws.activations(layer.o, T, H * D);
     ops_->quantize(context, attended, H * D, act);
     linear(context, layer.o, act, x, /*accumulate=*/true);
     add_bias(context, *ops_, layer.o_bias, T, C, x);
 
-    act = ws.activations(layer.gate_up.act_type(), T, C);
+    act = ws.activations(layer.gate_up, T, C);
     ops_->rms_norm(context, x, T, C, layer.ffn_norm, eps, act);
     linear(context, layer.gate_up, act, gate_up);
     add_bias(context, *ops_, layer.gate_up_bias, T, 2 * F, gate_up);
-    act = ws.activations(layer.down.act_type(), T, F);
+    act = ws.activations(layer.down, T, F);
     ops_->act_mul(context, gate_up, T, F, act);
     linear(context, layer.down, act, x, /*accumulate=*/true);
     add_bias(context, *ops_, layer.down_bias, T, C, x);
@@ -115,7 +115,7 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
     for (int64_t i = 0; i < num_logits; ++i) std::copy_n(x + batch.logit_rows[i] * C, C, last + i * C);
   }
   const LinearGroup& lm_head = lm_head_.parts.empty() ? embedding_ : lm_head_;
-  const Activations act = ws.activations(lm_head.act_type(), num_logits, C);
+  const Activations act = ws.activations(lm_head, num_logits, C);
   ops_->rms_norm(context, last, num_logits, C, final_norm_, eps, act);
   CHECK(lm_head.N == V, "lm_head {} vocabulary {}", lm_head.N, V);
   linear(context, lm_head, act, ws.logits.as<float>());

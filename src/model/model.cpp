@@ -51,21 +51,42 @@ void check_places(const Checkpoint& checkpoint, ThreadPool& pool, const std::str
   });
   if (bad_row < 0) return;
   const int64_t group = first_bad_places(weight, bad_row);
-  const int places = places_of(row_places(weight, bad_row), group);
+  if (weight.mask != nullptr) {
+    fail(ErrorKind::bad_file,
+         "{}: tensor {}: its 2:4 mask keeps another number than two of the four elements from {} of row {}",
+         checkpoint.path.string(), quote(name), 4 * group, bad_row.load());
+  }
+  const int places = RowPlaces(weight, bad_row).of(group);
   fail(ErrorKind::bad_file,
        "{}: tensor {}: 2:4 indices out of range: row {} keeps {} and {} of the four elements from {}; expected two "
        "different ones in ascending order",
        checkpoint.path.string(), quote(name), bad_row.load(), places & 3, places >> 2, 4 * group);
 }
 
+// Whether one packed matrix can hold both.
+bool packs_with(const Weight& a, const Weight& b) {
+  return a.encoding == b.encoding && (a.table == b.table || std::equal(a.table, a.table + 16, b.table));
+}
+
+// Linears that read the same activations must agree on their scale.
+void check_input_scale(const Checkpoint& checkpoint, const std::string& name, const LinearGroup& group) {
+  const Weight& weight = checkpoint.weight(name);
+  if (!weight.encoding.has_input_scale() || weight.input_scale == group.input_scale) return;
+  fail(ErrorKind::bad_file, "{}: tensor {}: its input_scale is {}, that of its neighbour, which reads the same "
+       "activations, {}; expected one", checkpoint.path.string(), quote(name), weight.input_scale, group.input_scale);
+}
+
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
 LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names, bool require_sparse) {
   LinearGroup group;
+  group.input_scale = checkpoint.weight(names.front()).input_scale;
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
-    const Encoding encoding = checkpoint.weight(names[i]).encoding;
-    for (; i < names.size() && checkpoint.weight(names[i]).encoding == encoding; ++i) {
+    const Weight& first = checkpoint.weight(names[i]);
+    const Encoding encoding = first.encoding;
+    for (; i < names.size() && packs_with(checkpoint.weight(names[i]), first); ++i) {
+      check_input_scale(checkpoint, names[i], group);
       if (!checkpoint.is_random) {
         check_finite(checkpoint, *context.pool, names[i]);
         check_places(checkpoint, *context.pool, names[i]);
@@ -76,6 +97,13 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
     if (require_sparse && encoding.is_sparse() && !kernel.skips_zeros) {
       fail(ErrorKind::no_device, "{}: {} is {} and would run dense: kernel {} skips no zeros, and --require-sparse asks for it",
            checkpoint.path.string(), names[i - 1], encoding.name(), kernel.name);
+    }
+    const bool is_ref = isa == "ref";  // it reads the file itself
+    std::vector<Buffer> behind;        // places moved behind the values of masked 2:4 weights
+    for (Weight& part : parts) {
+      if (part.mask == nullptr || is_ref) continue;
+      behind.emplace_back(static_cast<size_t>(part.N) * encoding.row_bytes(part.K));
+      part = with_places(part, behind.back().data());
     }
     PackedWeight packed = kernel.prepack(context, parts, arena);
     packed.kernel = &kernel;
