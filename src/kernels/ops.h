@@ -38,6 +38,8 @@ struct Activations {
   float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group), the sum of x; int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
   float static_scale = 0;    // what every scale is; fp8_static and int8_static only
+  // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order. Host only.
+  const int32_t* columns = nullptr;
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
   // Channels that share a scale.
@@ -64,9 +66,12 @@ struct PackedWeight {
   uint64_t data_bytes = 0;
   std::vector<Weight> parts;  // ref only: the canonical rows, concatenated along N
   float table[16] = {};       // codebook only: Weight::table
+  float input_scale = 0;      // Weight::input_scale
   // Bytes one use of the whole matrix reads.
   uint64_t read_bytes = 0;
   bool sparse_only = false;  // 2:4: many tokens too skip what is not kept, at whatever speed
+  // [K] in the arena: the order in which `run` wants the activations' channels; null: as they are.
+  const int32_t* columns = nullptr;
 };
 
 // A row of the kernel table for linears: the instruction set `isa` runs weights of `packing`.

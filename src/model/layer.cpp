@@ -8,11 +8,18 @@
 namespace tandem {
 namespace {
 
-// y[T, group.N] = x . W^T; parts lie side by side.
-void linear(const Context& context, const LinearGroup& group, const Activations& x, float* y,
+// y[T, group.N] = x . W^T; parts lie side by side. make_x(x) makes the input in x's type, order of
+// channels and scale: once, unless parts want their own.
+template <typename MakeX>
+void linear(const Context& context, const LinearGroup& group, Activations x, MakeX make_x, float* y,
             bool accumulate = false) {
   int64_t column = 0;
   for (const PackedWeight& part : group.parts) {
+    if (column == 0 || part.columns != x.columns || part.input_scale != x.static_scale) {
+      x.columns = part.columns;
+      x.static_scale = part.input_scale;
+      make_x(x);
+    }
     part.kernel->run(context, part, x, y + column, group.N, accumulate);
     column += part.N;
   }
@@ -87,23 +94,23 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
     KvCache layer_cache = cache;
     layer_cache.layout.window = layer.window;
 
-    Activations act = ws.activations(layer.qkv, T, C);
-    ops_->rms_norm(context, x, T, C, layer.attn_norm, eps, act);
-    linear(context, layer.qkv, act, qkv);
+    const auto attn_input = [&](const Activations& act) {
+      ops_->rms_norm(context, x, T, C, layer.attn_norm, eps, act);
+    };
+    linear(context, layer.qkv, ws.activations(layer.qkv.act_type(), T, C), attn_input, qkv);
     ops_->rope_append(context, qkv, transform, batch, H, cos_sin, layer_cache, l);
     ops_->attention(context, qkv, batch, H, layer_cache, l, ws.scratch.as<float>(), attended);
-    act = ws.activations(layer.o, T, H * D);
-    ops_->quantize(context, attended, H * D, act);
-    linear(context, layer.o, act, x, /*accumulate=*/true);
+    const auto o_input = [&](const Activations& act) { ops_->quantize(context, attended, H * D, act); };
+    linear(context, layer.o, ws.activations(layer.o.act_type(), T, H * D), o_input, x, /*accumulate=*/true);
     add_bias(context, *ops_, layer.o_bias, T, C, x);
 
-    act = ws.activations(layer.gate_up, T, C);
-    ops_->rms_norm(context, x, T, C, layer.ffn_norm, eps, act);
-    linear(context, layer.gate_up, act, gate_up);
+    const auto ffn_input = [&](const Activations& act) {
+      ops_->rms_norm(context, x, T, C, layer.ffn_norm, eps, act);
+    };
+    linear(context, layer.gate_up, ws.activations(layer.gate_up.act_type(), T, C), ffn_input, gate_up);
     add_bias(context, *ops_, layer.gate_up_bias, T, 2 * F, gate_up);
-    act = ws.activations(layer.down, T, F);
-    ops_->act_mul(context, gate_up, T, F, act);
-    linear(context, layer.down, act, x, /*accumulate=*/true);
+    const auto down_input = [&](const Activations& act) { ops_->act_mul(context, gate_up, T, F, act); };
+    linear(context, layer.down, ws.activations(layer.down.act_type(), T, F), down_input, x, /*accumulate=*/true);
     add_bias(context, *ops_, layer.down_bias, T, C, x);
   }
   if (num_logits == 0) return;
@@ -115,10 +122,11 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
     for (int64_t i = 0; i < num_logits; ++i) std::copy_n(x + batch.logit_rows[i] * C, C, last + i * C);
   }
   const LinearGroup& lm_head = lm_head_.parts.empty() ? embedding_ : lm_head_;
-  const Activations act = ws.activations(lm_head, num_logits, C);
-  ops_->rms_norm(context, last, num_logits, C, final_norm_, eps, act);
+  const auto last_input = [&](const Activations& act) {
+    ops_->rms_norm(context, last, num_logits, C, final_norm_, eps, act);
+  };
   CHECK(lm_head.N == V, "lm_head {} vocabulary {}", lm_head.N, V);
-  linear(context, lm_head, act, ws.logits.as<float>());
+  linear(context, lm_head, ws.activations(lm_head.act_type(), num_logits, C), last_input, ws.logits.as<float>());
   if (device_ != nullptr) {
     ops_->device->argmax(context, ws.logits.as<float>(), num_logits, V, ws.greedy.as<int32_t>());
   }

@@ -65,28 +65,23 @@ void check_places(const Checkpoint& checkpoint, ThreadPool& pool, const std::str
 
 // Whether one packed matrix can hold both.
 bool packs_with(const Weight& a, const Weight& b) {
-  return a.encoding == b.encoding && (a.table == b.table || std::equal(a.table, a.table + 16, b.table));
-}
-
-// Linears that read the same activations must agree on their scale.
-void check_input_scale(const Checkpoint& checkpoint, const std::string& name, const LinearGroup& group) {
-  const Weight& weight = checkpoint.weight(name);
-  if (!weight.encoding.has_input_scale() || weight.input_scale == group.input_scale) return;
-  fail(ErrorKind::bad_file, "{}: tensor {}: its input_scale is {}, that of its neighbour, which reads the same "
-       "activations, {}; expected one", checkpoint.path.string(), quote(name), weight.input_scale, group.input_scale);
+  return a.encoding == b.encoding && same_columns(a, b) && a.input_scale == b.input_scale &&
+         (a.table == b.table || std::equal(a.table, a.table + 16, b.table));
 }
 
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
 LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names, bool require_sparse) {
   LinearGroup group;
-  group.input_scale = checkpoint.weight(names.front()).input_scale;
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
     const Weight& first = checkpoint.weight(names[i]);
     const Encoding encoding = first.encoding;
+    if (context.device != nullptr && first.columns != nullptr) {
+      fail(ErrorKind::no_device, "{}: {} keeps its columns in another order (act-order), which cuda does not run",
+           checkpoint.path.string(), names[i]);
+    }
     for (; i < names.size() && packs_with(checkpoint.weight(names[i]), first); ++i) {
-      check_input_scale(checkpoint, names[i], group);
       if (!checkpoint.is_random) {
         check_finite(checkpoint, *context.pool, names[i]);
         check_places(checkpoint, *context.pool, names[i]);
@@ -107,6 +102,7 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
     }
     PackedWeight packed = kernel.prepack(context, parts, arena);
     packed.kernel = &kernel;
+    packed.input_scale = first.input_scale;
     packed.sparse_only = require_sparse;
     if (!group.parts.empty() && kernel.act_type != group.act_type()) {
       fail(ErrorKind::bad_file, "{}: {} is {}, but its neighbours want {} activations",

@@ -20,7 +20,6 @@ namespace tandem {
 struct LinearGroup {
   std::vector<PackedWeight> parts;  // parts of one encoding are packed as one
   int64_t N = 0;
-  float input_scale = 0;  // of the activations, where the encoding has one
   ActType act_type() const { return parts.front().kernel->act_type; }
 };
 

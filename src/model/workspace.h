@@ -26,10 +26,10 @@ struct Model::Workspace {
   Buffer host_logits, host_greedy;  // what the host asked for, pinned
   std::unique_ptr<DeviceStep> step;
 
-  // Activations of T tokens and K channels for a linear, in these buffers: one at a time is alive.
-  Activations activations(const LinearGroup& linear, int64_t T, int64_t K) {
-    return {linear.act_type(),      T, K, act_f32.as<float>(), act_codes.as<int8_t>(), act_scales.as<float>(),
-            act_sums.as<float>(), act_half.as<uint16_t>(), linear.input_scale};
+  // Activations of T tokens and K channels in these buffers: one at a time is alive.
+  Activations activations(ActType type, int64_t T, int64_t K) {
+    return {type, T, K, act_f32.as<float>(), act_codes.as<int8_t>(), act_scales.as<float>(),
+            act_sums.as<float>(), act_half.as<uint16_t>()};
   }
 };
 

@@ -16,6 +16,7 @@ int Encoding::bits() const {
     case Packing::int8_channel:
     case Packing::llm_int8:
     case Packing::int8_channel_24:
+    case Packing::int8_zero:
     case Packing::fp8_channel:
     case Packing::fp8_weight:
     case Packing::fp8_block:
@@ -29,9 +30,12 @@ int Encoding::bits() const {
     case Packing::fp4:
     case Packing::codebook:
     case Packing::int4_group:
+    case Packing::int4_zero:
     case Packing::int4_group_24: return 4;
-    case Packing::q2_k: return 2;
-    case Packing::q3_k: return 3;
+    case Packing::q2_k:
+    case Packing::int2_zero: return 2;
+    case Packing::q3_k:
+    case Packing::int3_zero: return 3;
     case Packing::q5_0:
     case Packing::q5_1:
     case Packing::q5_k: return 5;
@@ -93,6 +97,11 @@ std::string Encoding::name() const {
     case Packing::f16_24: return "f16 2:4";
     case Packing::int8_channel_24: return "int8 per channel 2:4";
     case Packing::int4_group_24: return group == 0 ? "int4 2:4" : fmt::format("int4 g{} 2:4", group);
+    case Packing::int2_zero:
+    case Packing::int3_zero:
+    case Packing::int4_zero:
+    case Packing::int8_zero:
+      return group == 0 ? fmt::format("int{} zp", bits()) : fmt::format("int{} g{} zp", bits(), group);
   }
   return "?";
 }
@@ -130,8 +139,22 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::bf16_24: return k + k / 8;
     case Packing::int4_group_24: return k / 4 + k / 8;
     case Packing::int8_channel_24: return k / 2 + k / 8;
+    case Packing::int2_zero:
+    case Packing::int3_zero:
+    case Packing::int4_zero:
+    case Packing::int8_zero: return k / 8 * static_cast<size_t>(bits());
   }
   return 0;
+}
+
+Encoding int_zero(int bits, int64_t group, ScaleType scale) {
+  CHECK(bits == 2 || bits == 3 || bits == 4 || bits == 8, "bits {}", bits);
+  CHECK(group > 0 && group % kActBlock == 0, "group {}", group);
+  return {bits == 2   ? Packing::int2_zero
+          : bits == 3 ? Packing::int3_zero
+          : bits == 4 ? Packing::int4_zero
+                      : Packing::int8_zero,
+          scale, group};
 }
 
 size_t scale_bytes(ScaleType type) {

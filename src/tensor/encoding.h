@@ -43,6 +43,9 @@ enum class Packing : uint8_t {
   fp8_block, fp8_static,
   int8_static,  // bytes as int8_channel, against activations whose scale the file fixes
   codebook,     // as nf4; the 16 numbers stand beside the weight (Weight::table)
+  // Codes of 2, 3, 4 or 8 bits along K, one after another from the lowest bit of a row's first byte;
+  // one scale and one zero point (a byte) a group of whole blocks of 32: w = (code - zero) * scale
+  int2_zero, int3_zero, int4_zero, int8_zero,
 };
 
 enum class ScaleType : uint8_t { none, f32, f16, bf16 };
@@ -79,6 +82,8 @@ struct Encoding {
   bool is_plain() const { return packing <= Packing::bf16; }
   bool is_super() const { return packing >= Packing::q2_k && packing <= Packing::q6_k; }
   bool is_sparse() const { return packing >= Packing::bf16_24 && packing <= Packing::int8_channel_24; }
+  // A zero point a group, in a plane of its own.
+  bool has_zeros() const { return packing >= Packing::int2_zero && packing <= Packing::int8_zero; }
   // w = code * scale + min: what decode_row_codes decodes.
   bool has_integer_codes() const {
     return !is_plain() && !is_fp8() && !is_lookup() && !is_sparse();
@@ -131,6 +136,8 @@ inline constexpr Encoding kLlmInt8{Packing::llm_int8, ScaleType::f32, 0};
 inline constexpr Encoding int4_group(int64_t group, ScaleType scale) {
   return {Packing::int4_group, scale, group};
 }
+// 2, 3, 4 or 8 bits: CHECKed.
+Encoding int_zero(int bits, int64_t group, ScaleType scale);
 
 inline constexpr Encoding fp8_channel(ScaleType scale) { return {Packing::fp8_channel, scale, 0}; }
 inline constexpr Encoding fp8_weight(ScaleType scale) { return {Packing::fp8_weight, scale, 0}; }

@@ -88,6 +88,10 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::int8_static:
     case Packing::int4_group:
     case Packing::int4_group_24:
+    case Packing::int2_zero:
+    case Packing::int3_zero:
+    case Packing::int4_zero:
+    case Packing::int8_zero:
     case Packing::int8_channel_24: return scales_are_finite(w, n);
     case Packing::fp8_channel:
     case Packing::fp8_weight:

@@ -1,6 +1,7 @@
 #include "tensor/weight.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "base/error.h"
 #include "tensor/dtype.h"
@@ -18,6 +19,10 @@ float row_scale(const Weight& w, int64_t n, int64_t group) {
   const int64_t index = w.stored_row(n) * w.encoding.groups_per_row(w.K) + group;
   return load_scale(w.scales + static_cast<size_t>(index) * scale_bytes(w.encoding.scale_type),
                     w.encoding.scale_type);
+}
+
+const uint8_t* row_zeros(const Weight& w, int64_t n) {
+  return w.zeros + w.stored_row(n) * w.encoding.groups_per_row(w.K);
 }
 
 // The values kept, `value(i)` the i-th of the row, in their places, zero elsewhere.
@@ -88,7 +93,33 @@ Weight row_range(const Weight& w, int64_t first, int64_t count) {
     part.scales += static_cast<size_t>(first * w.encoding.groups_per_row(w.K)) *
                    scale_bytes(w.encoding.scale_type);
   }
+  if (w.zeros != nullptr) part.zeros += first * w.encoding.groups_per_row(w.K);
   return part;
+}
+
+bool same_columns(const Weight& a, const Weight& b) {
+  if (a.columns == b.columns) return true;
+  return a.columns != nullptr && b.columns != nullptr && a.K == b.K &&
+         std::equal(a.columns, a.columns + a.K, b.columns);
+}
+
+void pack_codes(const uint8_t* codes, int64_t K, int bits, std::byte* out) {
+  CHECK(K % 8 == 0, "K {}", K);
+  for (int64_t k = 0; k < K; k += 8, out += bits) {
+    uint64_t eight = 0;
+    for (int j = 0; j < 8; ++j) eight |= static_cast<uint64_t>(codes[k + j]) << (bits * j);
+    std::memcpy(out, &eight, static_cast<size_t>(bits));
+  }
+}
+
+void unpack_codes(const std::byte* packed, int64_t K, int bits, uint8_t* codes) {
+  CHECK(K % 8 == 0, "K {}", K);
+  const uint64_t mask = (1u << bits) - 1;
+  for (int64_t k = 0; k < K; k += 8, packed += bits) {
+    uint64_t eight = 0;
+    std::memcpy(&eight, packed, static_cast<size_t>(bits));
+    for (int j = 0; j < 8; ++j) codes[k + j] = static_cast<uint8_t>(eight >> (bits * j) & mask);
+  }
 }
 
 void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales, float* mins) {
@@ -144,12 +175,24 @@ void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales,
         }
       }
       return;
+    case Packing::int2_zero:
+    case Packing::int3_zero:
+    case Packing::int4_zero:
+    case Packing::int8_zero:
+      unpack_codes(row_data(w, n), w.K, w.encoding.bits(), codes);
+      for (int64_t g = 0; g < w.encoding.groups_per_row(w.K); ++g) {
+        scales[g] = row_scale(w, n, g);
+        mins[g] = -static_cast<float>(row_zeros(w, n)[g]) * scales[g];
+      }
+      return;
     default: CHECK(false, "packing {}", static_cast<int>(w.encoding.packing));
   }
 }
 
-void decode_row(const Weight& w, int64_t n, float* out) {
-  CHECK(n >= 0 && n < w.N, "row {} of {}", n, w.N);
+namespace {
+
+// In the order of the stored columns.
+void decode_stored_row(const Weight& w, int64_t n, float* out) {
   const auto* p = reinterpret_cast<const uint8_t*>(row_data(w, n));
   switch (w.encoding.packing) {
     case Packing::f32: std::memcpy(out, p, static_cast<size_t>(w.K) * 4); return;
@@ -238,7 +281,31 @@ void decode_row(const Weight& w, int64_t n, float* out) {
       spread(w, n, out, [&](int64_t i) { return static_cast<float>(static_cast<int8_t>(p[i])) * scale; });
       return;
     }
+    case Packing::int2_zero:
+    case Packing::int3_zero:
+    case Packing::int4_zero:
+    case Packing::int8_zero: {
+      thread_local std::vector<uint8_t> codes;
+      codes.resize(static_cast<size_t>(w.K));
+      unpack_codes(row_data(w, n), w.K, w.encoding.bits(), codes.data());
+      for (int64_t k = 0; k < w.K; ++k) {
+        const int64_t g = k / w.encoding.group;
+        out[k] = static_cast<float>(codes[static_cast<size_t>(k)] - row_zeros(w, n)[g]) * row_scale(w, n, g);
+      }
+      return;
+    }
   }
+}
+
+}  // namespace
+
+void decode_row(const Weight& w, int64_t n, float* out) {
+  CHECK(n >= 0 && n < w.N, "row {} of {}", n, w.N);
+  if (w.columns == nullptr) return decode_stored_row(w, n, out);
+  thread_local std::vector<float> stored;
+  stored.resize(static_cast<size_t>(w.K));
+  decode_stored_row(w, n, stored.data());
+  for (int64_t k = 0; k < w.K; ++k) out[w.columns[k]] = stored[static_cast<size_t>(k)];
 }
 
 }  // namespace tandem

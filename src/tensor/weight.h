@@ -15,6 +15,9 @@ struct Weight {
   int64_t K = 0;                    // elements a row, in features
   const std::byte* data = nullptr;    // [N, encoding.row_bytes(K)]
   const std::byte* scales = nullptr;  // [N, groups] of encoding.scale_type; null when inside data
+  const uint8_t* zeros = nullptr;     // [N, groups] zero points, below 2^bits; encoding.has_zeros() only
+  // [K], a permutation: the stored column k is the input channel columns[k] (GPTQ's act-order). null: in order.
+  const int32_t* columns = nullptr;
   // GGUF stores the rows of Llama's q and k matrices in the order of interleaved RoPE: within a head
   // of this many rows, file row 2i is logical row i and file row 2i+1 is logical row i + half. 0: none.
   int64_t interleaved_head = 0;
@@ -35,8 +38,14 @@ struct Weight {
                              : static_cast<size_t>(N * encoding.groups_per_row(K)) *
                                    scale_bytes(encoding.scale_type);
   }
+  size_t zeros_bytes() const {
+    return encoding.has_zeros() ? static_cast<size_t>(N * encoding.groups_per_row(K)) : 0;
+  }
+  size_t columns_bytes() const { return columns == nullptr ? 0 : static_cast<size_t>(K) * sizeof(int32_t); }
   // Bytes that a kernel must read to use the whole matrix once.
-  size_t total_bytes() const { return data_bytes() + mask_bytes() + scales_bytes(); }
+  size_t total_bytes() const {
+    return data_bytes() + mask_bytes() + scales_bytes() + zeros_bytes() + columns_bytes();
+  }
   // Where the file keeps logical row n.
   int64_t stored_row(int64_t n) const;
 };
@@ -50,11 +59,19 @@ inline const float* table_of(const Weight& weight) {
 // Rows [first, first + count) of a weight whose rows are not interleaved, in the same bytes.
 Weight row_range(const Weight& weight, int64_t first, int64_t count);
 
-// out[K] = row n in float.
+// Whether one row of activations serves both: no columns, or the same.
+bool same_columns(const Weight& a, const Weight& b);
+
+// out[K] = row n in float, in the order of the input channels.
 void decode_row(const Weight& weight, int64_t n, float* out);
 
 // Row n of an encoding that has integer codes as w = codes[k] * scales[g] + mins[g], g = k / group: codes[K] (below 2^bits;
-// iq4_nl: value + 128), scales and mins [groups_per_row].
+// iq4_nl: value + 128), scales and mins [groups_per_row]. k counts stored columns.
 void decode_row_codes(const Weight& weight, int64_t n, uint8_t* codes, float* scales, float* mins);
+
+// Codes of `bits` (2, 3, 4, 8) one after another from the lowest bit: codes[K] -> out[K bits / 8], and back. K is a
+// multiple of 8.
+void pack_codes(const uint8_t* codes, int64_t K, int bits, std::byte* out);
+void unpack_codes(const std::byte* packed, int64_t K, int bits, uint8_t* codes);
 
 }  // namespace tandem

@@ -42,6 +42,7 @@ struct RandomWeight {
   Weight weight;
   std::vector<std::byte> data, scales;
   std::vector<float> table;
+  std::vector<uint8_t> zeros;
 
   RandomWeight(Encoding encoding, int64_t N, int64_t K, uint64_t seed) {
     Random random(seed);
@@ -100,6 +101,11 @@ struct RandomWeight {
     if (encoding.packing == Packing::codebook) {
       for (int i = 0; i < 16; ++i) table.push_back(std::sin(static_cast<float>(5 * i)));
       weight.table = table.data();
+    }
+    if (encoding.has_zeros()) {
+      zeros.resize(weight.zeros_bytes());
+      for (uint8_t& zero : zeros) zero = static_cast<uint8_t>(random.below(1u << encoding.bits()));
+      weight.zeros = zeros.data();
     }
     weight.data = data.data();
     weight.scales = scales.empty() ? nullptr : scales.data();

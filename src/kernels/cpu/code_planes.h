@@ -3,6 +3,9 @@
 //   5 bits: then 1 vector; bit q of each byte is the fifth bit of quad q = 0..7
 //   6 bits: then 2 vectors, one for each half of the channels; bits 2q, 2q + 1 are the upper bits of its quad q
 // So a code costs its bits and nothing more, and a shift and a mask bring the upper bits to their place.
+// PairPlanes is the same of 2 or 3 bits:
+//   2 vectors of pairs of bits: in vector v bits 2i, 2i + 1 of each byte are quad 4v + i
+//   3 bits: then 1 vector; bit q of each byte is the third bit of quad q
 #pragma once
 
 template <class S, int Bits>
@@ -79,6 +82,68 @@ struct CodePlanes {
     if constexpr (Bits > 4) {
       value |= (bytes[(4 + upper_vector(quad)) * kVectorBytes + at] >> upper_bit(quad) & kUpperMask) << 4;
     }
+    return static_cast<uint8_t>(value);
+  }
+};
+
+template <class S, int Bits>
+struct PairPlanes {
+  using I = typename S::I;
+  static_assert(Bits == 2 || Bits == 3);
+  static constexpr int64_t kVectorBytes = 4 * S::kLanes;
+  static constexpr int64_t kBytes = Bits * kVectorBytes;
+
+  // sums[m] += codes . x[m] over 32 channels.
+  template <int MB>
+  [[gnu::always_inline]] static void dot(const uint8_t* codes, const int8_t* x, int64_t ldx, I (&sums)[MB]) {
+    half<0>(codes, x, ldx, sums);
+    half<4>(codes, x, ldx, sums);
+  }
+
+  // Quads q to q + 3.
+  template <int q, int MB>
+  [[gnu::always_inline]] static void half(const uint8_t* codes, const int8_t* x, int64_t ldx, I (&sums)[MB]) {
+    const I pairs = S::load_bytes(codes + q / 4 * kVectorBytes);
+    quad<q>(pairs, codes, x, ldx, sums);
+    quad<q + 1>(pairs, codes, x, ldx, sums);
+    quad<q + 2>(pairs, codes, x, ldx, sums);
+    quad<q + 3>(pairs, codes, x, ldx, sums);
+  }
+
+  template <int q, int MB>
+  [[gnu::always_inline]] static void quad(I pairs, const uint8_t* codes, const int8_t* x, int64_t ldx,
+                                          I (&sums)[MB]) {
+    I values = S::and_bytes(S::template shift<-2 * (q % 4)>(pairs), 3);
+    if constexpr (Bits == 3) {
+      const I third = S::load_bytes(codes + 2 * kVectorBytes);
+      values = S::or_bits(values, S::and_bytes(S::template shift<2 - q>(third), 4));
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < MB; ++m) sums[m] = S::dot_quad(sums[m], values, S::broadcast4(x + m * ldx + 4 * q));
+  }
+
+  // rows: codes of each lane's channels, `stride` bytes from lane to lane.
+  static void store(const uint8_t* rows, int64_t stride, std::byte* out) {
+    std::memset(out, 0, kBytes);
+    const auto add = [out](int64_t vector, int lane, uint32_t bits) {
+      std::byte* const at = out + vector * kVectorBytes + lane * 4;
+      const uint32_t sum = load_unaligned<uint32_t>(at) | bits;
+      std::memcpy(at, &sum, 4);
+    };
+    for (int lane = 0; lane < S::kLanes; ++lane) {
+      for (int q = 0; q < 8; ++q) {
+        const auto codes = load_unaligned<uint32_t>(rows + lane * stride + q * 4);
+        add(q / 4, lane, (codes & 0x03030303) << (q % 4 * 2));
+        if constexpr (Bits == 3) add(2, lane, (codes >> 2 & 0x01010101) << q);
+      }
+    }
+  }
+
+  static uint8_t code(const std::byte* block, int64_t lane, int64_t k) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(block) + lane * 4 + k % 4;
+    const int q = static_cast<int>(k / 4);
+    int value = bytes[q / 4 * kVectorBytes] >> (q % 4 * 2) & 3;
+    if constexpr (Bits == 3) value |= (bytes[2 * kVectorBytes] >> q & 1) << 2;
     return static_cast<uint8_t>(value);
   }
 };

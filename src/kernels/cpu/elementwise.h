@@ -126,12 +126,18 @@ struct Elementwise {
   template <typename Fill>
   static void store_row(const Activations& out, int64_t t, Fill fill) {
     if (out.type == ActType::f32) {
+      CHECK(out.columns == nullptr, "K {}", out.K);
       fill(out.f32 + t * out.K);
       return;
     }
-    thread_local std::vector<float> row;
+    thread_local std::vector<float> row, ordered;
     if (static_cast<int64_t>(row.size()) < out.K_padded()) row.resize(static_cast<size_t>(out.K_padded()));
     fill(row.data());
+    if (out.columns != nullptr) {
+      ordered.resize(row.size());
+      for (int64_t k = 0; k < out.K; ++k) ordered[k] = row[out.columns[k]];
+      std::swap(row, ordered);
+    }
     std::fill(row.begin() + out.K, row.begin() + out.K_padded(), 0.0f);
     quantize_padded(row.data(), out, t);
   }
@@ -139,7 +145,7 @@ struct Elementwise {
   static void quantize(const Context& context, const float* x, int64_t ldx, const Activations& out) {
     context.pool->parallel_for(out.T, 8, [&](int64_t begin, int64_t end, int) {
       for (int64_t t = begin; t < end; ++t) {
-        if (out.type != ActType::f32 && out.K == out.K_padded()) {
+        if (out.type != ActType::f32 && out.K == out.K_padded() && out.columns == nullptr) {
           quantize_padded(x + t * ldx, out, t);
         } else {
           store_row(out, t, [&](float* row) { std::copy_n(x + t * ldx, out.K, row); });

@@ -7,8 +7,8 @@
 // the same for each plane of the codes.
 //
 // Layout (prepack): panels of kLanes rows, one row a lane. A panel holds, for each group: the scales of
-// its rows [kLanes], the minimums [kLanes] when the encoding stores them, then for each 32 channels the
-// codes as dot_block4, CodePlanes (5 bits) or dot_block8 wants them. int8_channel: all codes first, then f32
+// its rows [kLanes], the minimums or the zero points (bytes) [kLanes] when the encoding stores them, then for
+// each 32 channels the codes as PairPlanes (2, 3 bits), dot_block4, CodePlanes (5 bits) or dot_block8 wants them. int8_channel: all codes first, then f32
 // scales. Rows beyond N have zero scales; channels beyond K are zero-valued codes. Pieces are read unaligned.
 //
 // Constraints: a group is a multiple of 32 channels and divides K; without groups K is free up to 65536.
@@ -24,10 +24,12 @@
 // How an encoding's scales are stored in a panel.
 enum class PanelScale { f16, bf16, f32 };
 
-// A code format: bits of a code, whether minimums are stored, how scales are stored. Without a stored
-// minimum, m = -kZero * s, which signed codes need not add.
-template <int Bits, bool HasMin, PanelScale Scale>
+// A code format: bits of a code, whether minimums or zero points are stored, how scales are stored. Without
+// either, m = -kZero * s, which signed codes need not add.
+template <int Bits, bool HasMin, PanelScale Scale, bool HasZero = false>
 struct CodeFormat {
+  static_assert(!(HasMin && HasZero));
+  static constexpr bool kHasZero = HasZero;
   static constexpr int kBits = Bits;
   static constexpr bool kHasMin = HasMin;
   static constexpr PanelScale kScale = Scale;
@@ -41,10 +43,13 @@ struct CodesLinear {
   using I = typename S::I;
   static constexpr int kLanes = S::kLanes;
   static constexpr int64_t kBlockBytes = Format::kBits * 4 * kLanes;  // 32 channels of kLanes rows
-  static constexpr int64_t kHeadBytes = Format::kScaleBytes * kLanes * (Format::kHasMin ? 2 : 1);
+  static constexpr int64_t kHeadBytes =
+      Format::kScaleBytes * kLanes * (Format::kHasMin ? 2 : 1) + (Format::kHasZero ? kLanes : 0);
   static constexpr int64_t kPrefetchBytes = 2048;
   static constexpr int64_t kMaxUngroupedK = 65536;  // times 255 * 127 is just below 2^31
-  static constexpr bool kAddsMin = Format::kHasMin || Format::kBits < 8 || !S::kSignedBytes;
+  static constexpr bool kAddsMin = Format::kHasMin || Format::kHasZero || Format::kBits < 8 || !S::kSignedBytes;
+  // What is missing from a code as a panel keeps it.
+  static constexpr float kCodeOffset = Format::kBits == 8 && S::kSignedBytes ? 128.0f : 0.0f;
 
   static F load_scales(const std::byte* p) {
     if constexpr (Format::kScale == PanelScale::f16) {
@@ -63,7 +68,9 @@ struct CodesLinear {
   template <int MB>
   static void dot_block(const std::byte* codes, const int8_t* x, int64_t ldx, I (&sums)[MB]) {
     const auto* c = reinterpret_cast<const uint8_t*>(codes);
-    if constexpr (Format::kBits == 4) {
+    if constexpr (Format::kBits < 4) {
+      PairPlanes<S, Format::kBits>::template dot<MB>(c, x, ldx, sums);
+    } else if constexpr (Format::kBits == 4) {
       S::template dot_block4<MB>(c, x, ldx, sums);
     } else if constexpr (Format::kBits == 5) {
       CodePlanes<S, 5>::template dot<MB>(c, x, ldx, sums, sums);
@@ -94,6 +101,9 @@ struct CodesLinear {
       F m;
       if constexpr (Format::kHasMin) {
         m = load_scales(panel + kLanes * Format::kScaleBytes);
+      } else if constexpr (Format::kHasZero) {
+        const F zero = S::load_uint8(reinterpret_cast<const uint8_t*>(panel) + kLanes * Format::kScaleBytes);
+        m = S::mul(s, S::sub(S::set(kCodeOffset), zero));
       } else {
         m = S::mul(s, S::set(-Format::kZero));
       }
@@ -208,6 +218,7 @@ struct CodesLinear {
 
   // Codes of kLanes rows [kLanes][K_padded] -> the block order of the panel, in words of four codes.
   static void store_block(const uint8_t* rows, int64_t K_padded, int64_t b, std::byte* out) {
+    if constexpr (Format::kBits < 4) return PairPlanes<S, Format::kBits>::store(rows + b * kActBlock, K_padded, out);
     if constexpr (Format::kBits == 5) return CodePlanes<S, 5>::store(rows + b * kActBlock, K_padded, out);
     const auto word = [&](int lane, int64_t k) {
       uint32_t four;
@@ -239,8 +250,8 @@ struct CodesLinear {
     w.K = parts.front().K;
     std::vector<std::pair<const Weight*, int64_t>> rows;  // logical row -> part and row within it
     for (const Weight& part : parts) {
-      CHECK(part.encoding == w.encoding && part.K == w.K, "stacked {} K {} on {} K {}", part.encoding.name(),
-            part.K, w.encoding.name(), w.K);
+      CHECK(part.encoding == w.encoding && part.K == w.K && same_columns(part, parts.front()),
+            "stacked {} K {} on {} K {}", part.encoding.name(), part.K, w.encoding.name(), w.K);
       for (int64_t n = 0; n < part.N; ++n) rows.emplace_back(&part, n);
     }
     w.N = static_cast<int64_t>(rows.size());
@@ -256,10 +267,16 @@ struct CodesLinear {
     w.data_bytes = static_cast<uint64_t>(panels * bytes);
     std::byte* const data = arena.take(w.data_bytes);
     w.data = data;
+    if (parts.front().columns != nullptr) {
+      auto* columns = reinterpret_cast<int32_t*>(arena.take(parts.front().columns_bytes()));
+      std::copy_n(parts.front().columns, w.K, columns);
+      w.columns = columns;
+    }
     context.pool->parallel_for(panels, 4, [&](int64_t begin, int64_t end, int) {
       // Channels beyond K keep the code that means zero.
       std::vector<uint8_t> codes(static_cast<size_t>(kLanes * K_padded), uint8_t(Format::kZero));
       std::vector<float> scales(static_cast<size_t>(kLanes * groups)), mins(scales.size());
+      std::vector<uint8_t> zeros(Format::kHasZero ? scales.size() : 0);
       for (int64_t p = begin; p < end; ++p) {
         std::byte* out = data + p * bytes;
         for (int64_t lane = 0; lane < kLanes; ++lane) {
@@ -267,6 +284,10 @@ struct CodesLinear {
           if (n < w.N) {
             decode_row_codes(*rows[n].first, rows[n].second, &codes[lane * K_padded], &scales[lane * groups],
                              &mins[lane * groups]);
+            if constexpr (Format::kHasZero) {
+              const auto& [part, row] = rows[n];
+              std::copy_n(part->zeros + part->stored_row(row) * groups, groups, &zeros[lane * groups]);
+            }
           } else {
             std::fill_n(&scales[lane * groups], groups, 0.0f);
             std::fill_n(&mins[lane * groups], groups, 0.0f);
@@ -279,6 +300,9 @@ struct CodesLinear {
               store_scale(out + lane * Format::kScaleBytes, scale_type(), scales[lane * groups + g]);
               if constexpr (Format::kHasMin) {
                 store_scale(out + (kLanes + lane) * Format::kScaleBytes, scale_type(), mins[lane * groups + g]);
+              }
+              if constexpr (Format::kHasZero) {
+                out[kLanes * Format::kScaleBytes + lane] = static_cast<std::byte>(zeros[lane * groups + g]);
               }
             }
             out += kHeadBytes;
@@ -306,20 +330,23 @@ struct CodesLinear {
       const float s = load_scale(head + lane * Format::kScaleBytes, scale_type());
       float m = 0;
       if constexpr (Format::kHasMin) m = load_scale(head + (kLanes + lane) * Format::kScaleBytes, scale_type());
+      float zero = Format::kHasMin ? 0.0f : Format::kZero;
+      if constexpr (Format::kHasZero) zero = static_cast<float>(head[kLanes * Format::kScaleBytes + lane]);
       if (!scales_last) p += kHeadBytes;
       for (int64_t k = g * group; k < std::min((g + 1) * group, w.K); ++k) {
         const int64_t i = k % kActBlock;
         const auto* block = reinterpret_cast<const uint8_t*>(p) + (k - g * group) / kActBlock * kBlockBytes;
         uint8_t code;
-        if constexpr (Format::kBits == 5) {
+        if constexpr (Format::kBits < 4) {
+          code = PairPlanes<S, Format::kBits>::code(reinterpret_cast<const std::byte*>(block), lane, i);
+        } else if constexpr (Format::kBits == 5) {
           code = CodePlanes<S, 5>::code(reinterpret_cast<const std::byte*>(block), lane, i);
         } else if constexpr (Format::kBits == 4) {
           code = block[(i % 16 / 4 * kLanes + lane) * 4 + i % 4] >> (i / 16 * 4) & 15;
         } else {
           code = block[(i / 4 * kLanes + lane) * 4 + i % 4] ^ (S::kSignedBytes ? 0x80 : 0);
         }
-        const float value = static_cast<float>(code) - (Format::kHasMin ? 0.0f : Format::kZero);
-        out[k] = value * s + m;
+        out[w.columns == nullptr ? k : w.columns[k]] = (static_cast<float>(code) - zero) * s + m;
       }
       p += group / kActBlock * kBlockBytes;
     }
@@ -327,10 +354,10 @@ struct CodesLinear {
 };
 
 // Chooses the instance by the scale type of the weight at hand, for one packing's row of the table.
-template <class S, int Bits>
+template <class S, int Bits, bool HasZero = false>
 struct CodesLinearAnyScale {
   template <PanelScale Scale>
-  using Linear = CodesLinear<S, CodeFormat<Bits, false, Scale>>;
+  using Linear = CodesLinear<S, CodeFormat<Bits, false, Scale, HasZero>>;
 
   static PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, Arena& arena) {
     switch (parts.front().encoding.scale_type) {

@@ -74,6 +74,9 @@ struct Avx2 {
   static F load_int8(const int8_t* p) {
     return to_float(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
+  static F load_uint8(const uint8_t* p) {
+    return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   // 8 E4M3 numbers, times 1 / kE4m3Unit: their bits are those of f16 further right, with another bias.
   static constexpr float kE4m3Unit = 256.0f;
   static F load_e4m3(const uint8_t* p) {

@@ -136,6 +136,10 @@ constexpr LinearKernel kRows[] = {
     row("linear_f16_24_ref", Packing::f16_24),
     row("linear_int4_group_24_ref", Packing::int4_group_24),
     row("linear_int8_channel_24_ref", Packing::int8_channel_24),
+    row("linear_int2_zero_ref", Packing::int2_zero),
+    row("linear_int3_zero_ref", Packing::int3_zero),
+    row("linear_int4_zero_ref", Packing::int4_zero),
+    row("linear_int8_zero_ref", Packing::int8_zero),
 };
 
 }  // namespace

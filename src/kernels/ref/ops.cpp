@@ -105,6 +105,11 @@ void quantize_row_outliers(const float* x, const Activations& out, int64_t t) {
 }
 
 void store_activations(const float* x, const Activations& out, int64_t t) {
+  std::vector<float> ordered;
+  if (out.columns != nullptr) {
+    for (int64_t k = 0; k < out.K; ++k) ordered.push_back(x[out.columns[k]]);
+    x = ordered.data();
+  }
   if (out.type == ActType::f32) {
     std::copy_n(x, out.K, out.f32 + t * out.K);
   } else if (out.type == ActType::fp8_static || out.type == ActType::int8_static) {
