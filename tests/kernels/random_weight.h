@@ -122,7 +122,7 @@ struct OwnedActivations {
     view.type = type;
     view.T = T;
     view.K = K;
-    view.static_scale = 0.02f;
+    view.static_scale = 0.05f;
     f32.resize(static_cast<size_t>(T * K), NAN);
     codes.resize(static_cast<size_t>(view.num_codes()), 99);
     scales.resize(static_cast<size_t>(view.num_scales()), NAN);
