@@ -140,7 +140,9 @@ Weight read_byte_weight(const ByteScheme& scheme, const SafetensorsEntry& codes,
                         const SafetensorsEntry& scale, const SafetensorsEntry* input_scale,
                         const std::string& where,
                         std::vector<std::shared_ptr<const Buffer>>* memory) {
-  if (codes.shape.size() != 2) fail(ErrorKind::bad_file, "{}: not a matrix", where);
+  if (codes.shape.size() != 2 || codes.shape[0] < 1 || codes.shape[1] < 1) {
+    fail(ErrorKind::bad_file, "{}: not a matrix", where);
+  }
   const bool is_block = scheme.scales == ByteScheme::Scales::block;
   Weight weight;
   weight.encoding = {scheme.packing(where), scale_type_of(scale, where), is_block ? kFp8Block : 0};
@@ -169,12 +171,6 @@ Weight read_byte_weight(const ByteScheme& scheme, const SafetensorsEntry& codes,
   }
   weight.input_scale = read_input_scale(*input_scale, where);
   return weight;
-}
-
-int64_t drop_kv_scales(SafetensorsFile& file) {
-  return static_cast<int64_t>(std::erase_if(file.tensors, [](const SafetensorsEntry& entry) {
-    return entry.name.ends_with(".k_scale") || entry.name.ends_with(".v_scale");
-  }));
 }
 
 }  // namespace tandem

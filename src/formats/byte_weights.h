@@ -46,7 +46,4 @@ Weight read_byte_weight(const ByteScheme& scheme, const SafetensorsEntry& codes,
                         const std::string& where,
                         std::vector<std::shared_ptr<const Buffer>>* memory);
 
-// Takes the scales of a KV cache out of the file's tensors; the number of them.
-int64_t drop_kv_scales(SafetensorsFile& file);
-
 }  // namespace tandem

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/thread_pool.h"
 #include "formats/gguf.h"
 #include "formats/hf_folder.h"
 
@@ -44,15 +45,22 @@ const NamedTensor* Checkpoint::find(std::string_view name) const {
 }
 
 const Weight& Checkpoint::weight(std::string_view name) const {
+  ThreadPool alone(1);
+  return weight(name, alone);
+}
+
+const Weight& Checkpoint::weight(std::string_view name, ThreadPool& pool) const {
   const NamedTensor* tensor = find(name);
   if (tensor == nullptr) {
     fail(ErrorKind::bad_file, "{}: tensor {} is missing", path.string(), quote(name));
   }
+  if (Repacked* planes = find_planes(repacked, tensor->weight)) planes->ensure(pool);
   return tensor->weight;
 }
 
 void Checkpoint::release_pages() const {
   for (const auto& file : files) file->release_pages();
+  for (const auto& [address, planes] : repacked) planes->release();
 }
 
 void Checkpoint::index_tensors() {

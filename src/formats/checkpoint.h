@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "formats/model_config.h"
+#include "formats/repacked.h"
 #include "formats/tokenizer_spec.h"
 #include "tensor/buffer.h"
 #include "tensor/weight.h"
@@ -41,14 +42,18 @@ struct Checkpoint {
   bool is_random = false;
   // The memory behind tensors that come from no file.
   std::vector<std::shared_ptr<const Buffer>> memory;
+  // The planes of weights that their file keeps in another order.
+  RepackedPlanes repacked;
   // Vectors that the reader had to put in another order; their weights point here.
   std::vector<std::shared_ptr<const std::vector<float>>> reordered;
 
-  // nullptr when there is none.
+  // nullptr when there is none. The bytes of repacked planes are there only after weight().
   const NamedTensor* find(std::string_view name) const;
-  // Throws bad_file naming the tensor when there is none.
+  // With its bytes, until release_pages(). Throws bad_file naming the tensor when there is none.
   const Weight& weight(std::string_view name) const;
-  // Tells the system that the mapped pages are no longer needed (after prepack).
+  // The same with the threads of a pool, where there are bytes to be made.
+  const Weight& weight(std::string_view name, ThreadPool& pool) const;
+  // Mapped pages and repacked planes are no longer needed (after prepack).
   void release_pages() const;
   // Rebuilds the index behind find(); a reader calls it once, after the last tensor.
   void index_tensors();

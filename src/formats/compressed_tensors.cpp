@@ -1,9 +1,10 @@
 #include "formats/compressed_tensors.h"
 
-#include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "base/error.h"
+#include "tensor/dtype.h"
 
 namespace tandem {
 namespace {
@@ -12,43 +13,15 @@ constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kPacked = ".weight_packed";
 constexpr std::string_view kScale = ".weight_scale";
 constexpr std::string_view kShape = ".weight_shape";
-// A row's products of bytes, 255 x 127 at most, must sum up within 32 bits.
-constexpr int64_t kMaxInt8Width = 65536;
+constexpr std::string_view kZero = ".weight_zero_point";
+constexpr std::string_view kGroups = ".weight_g_idx";
+constexpr std::string_view kInputScale = ".input_scale";
+// sparse-24-bitmask: of NAME, not of NAME.weight
+constexpr std::string_view kValues = ".compressed";
+constexpr std::string_view kMask = ".bitmask";
+constexpr std::string_view kMaskShape = ".shape";
 
-// Refuses json[key] unless it equals `wanted`; a key that is absent counts as null.
-void expect(const Json& json, const char* key, const Json& wanted, const std::string& where) {
-  const auto it = json.find(key);
-  const Json found = it == json.end() ? Json(nullptr) : *it;
-  if (found != wanted) {
-    fail(ErrorKind::bad_file, "{}: '{}' is {}; only {} is supported by this version", where, key,
-         quote(dump_json(found)), dump_json(wanted));
-  }
-}
-
-const Json& object(const Json& json, const char* key, const std::string& where) {
-  const auto it = json.find(key);
-  if (it == json.end() || !it->is_object()) {
-    fail(ErrorKind::bad_file, "{}: '{}' is missing or not an object", where, key);
-  }
-  return *it;
-}
-
-void expect_numbers(const Json& json, const char* type, int64_t bits, const char* strategy,
-                    bool dynamic, const std::string& where) {
-  expect(json, "num_bits", bits, where);
-  expect(json, "type", type, where);
-  expect(json, "strategy", strategy, where);
-  expect(json, "symmetric", true, where);
-  expect(json, "dynamic", dynamic, where);
-  if (json.contains("actorder")) expect(json, "actorder", nullptr, where);
-}
-
-ScaleType scale_type(const SafetensorsEntry& scale, const std::string& where) {
-  if (scale.dtype == "F32") return ScaleType::f32;
-  if (scale.dtype == "F16") return ScaleType::f16;
-  if (scale.dtype == "BF16") return ScaleType::bf16;
-  fail(ErrorKind::bad_file, "{}: scales of type {}, expected F32, F16 or BF16", where, scale.dtype);
-}
+using Kind = WeightScheme::Kind;
 
 void expect_tensor(const SafetensorsEntry& entry, std::string_view dtype,
                    const std::vector<int64_t>& shape, const std::string& where) {
@@ -58,11 +31,55 @@ void expect_tensor(const SafetensorsEntry& entry, std::string_view dtype,
        fmt::join(shape, ", "));
 }
 
+// The tensors of integers in groups, held to each other; views into the file.
+struct IntegerTensors {
+  bool in_words;
+  bool one_scale;  // of the whole matrix
+  int bits;
+  int64_t N, K, groups;
+  int64_t scale_size;
+  std::span<const std::byte> codes, scales, zeros;  // zeros empty: symmetric
+
+  // code = q + 2^(bits - 1), as unsigned fields and bytes.
+  void read(int64_t first, int64_t count, uint8_t* out, std::byte* out_scales, uint8_t* out_zeros) const {
+    for (int64_t n = 0; n < count; ++n) {
+      if (in_words) {
+        const int64_t row_bytes = (K * bits + 31) / 32 * 4;
+        unpack_codes(codes.data() + (first + n) * row_bytes, K, bits, out + n * K);
+      } else {
+        const std::byte* from = codes.data() + (first + n) * K;
+        for (int64_t k = 0; k < K; ++k) out[n * K + k] = static_cast<uint8_t>(from[k]) ^ 0x80;
+      }
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t at = (first + n) * groups + g;
+        std::memcpy(out_scales + (n * groups + g) * scale_size, scales.data() + (one_scale ? 0 : at) * scale_size,
+                    static_cast<size_t>(scale_size));
+        out_zeros[n * groups + g] = zero(first + n, g);
+      }
+    }
+  }
+
+  uint8_t zero(int64_t n, int64_t g) const {
+    if (zeros.empty()) return static_cast<uint8_t>(1 << (bits - 1));
+    if (!in_words) {
+      return static_cast<uint8_t>(zeros[static_cast<size_t>(one_scale ? 0 : n * groups + g)]) ^ 0x80;
+    }
+    // Fields along N, those of a group in a column of words: one may lie across two.
+    const int64_t bit = n * bits, last_word = (N * bits - 1) / 32;
+    const auto word = [&](int64_t i) -> uint64_t {
+      return i > last_word ? 0 : load_unaligned<uint32_t>(zeros.data() + 4 * (i * groups + g));
+    };
+    const uint64_t two = word(bit / 32) | word(bit / 32 + 1) << 32;
+    return static_cast<uint8_t>(two >> (bit % 32) & ((1u << bits) - 1));
+  }
+};
+
 class WeightReader {
  public:
   WeightReader(const SafetensorsFile& file, const std::optional<QuantizationConfig>& quantization,
-               const std::string& where)
-      : quantization_(quantization), where_(where) {
+               const std::string& where, RepackedPlanes* planes,
+               std::vector<std::shared_ptr<const Buffer>>* memory)
+      : quantization_(quantization), where_(where), planes_(planes), memory_(memory) {
     for (const auto& entry : file.tensors) entries_.emplace(entry.name, &entry);
   }
 
@@ -71,11 +88,15 @@ class WeightReader {
     const std::string_view name = entry.name;
     if (name.ends_with(kPacked)) return read_packed(entry);
     if (name.ends_with(kWeight) && is_bytes(entry)) return read_bytes(entry);
-    for (const auto& [suffix, owner] :
-         {std::pair(kScale, kWeight), std::pair(kScale, kPacked), std::pair(kShape, kPacked)}) {
+    if (name.ends_with(kValues) && quantization_ && quantization_->has_masks) return read_masked(entry);
+    for (const std::string_view suffix : {kMask, kMaskShape}) {
+      if (name.ends_with(suffix) && find(entry, suffix, kValues) != nullptr) return std::nullopt;
+    }
+    for (const std::string_view suffix : {kScale, kShape, kZero, kGroups, kInputScale}) {
       if (!name.ends_with(suffix)) continue;
-      const auto it = entries_.find(with(entry, suffix, owner));
-      if (it != entries_.end() && (owner == kPacked || is_bytes(*it->second))) return std::nullopt;
+      if (find(entry, suffix, kPacked) != nullptr) return std::nullopt;
+      const SafetensorsEntry* owner = suffix == kShape ? nullptr : find(entry, suffix, kWeight);
+      if (owner != nullptr && is_bytes(*owner)) return std::nullopt;
     }
     return read_plain(entry);
   }
@@ -95,77 +116,160 @@ class WeightReader {
     return fmt::format("{}: tensor {}", where_, quote(entry.name));
   }
 
+  const SafetensorsEntry* find(const SafetensorsEntry& entry, std::string_view suffix,
+                               std::string_view replacement) const {
+    const auto it = entries_.find(with(entry, suffix, replacement));
+    return it == entries_.end() ? nullptr : it->second;
+  }
   const SafetensorsEntry& companion(const SafetensorsEntry& entry, std::string_view suffix,
                                     std::string_view replacement) const {
-    const auto it = entries_.find(with(entry, suffix, replacement));
-    if (it == entries_.end()) {
+    const SafetensorsEntry* found = find(entry, suffix, replacement);
+    if (found == nullptr) {
       fail(ErrorKind::bad_file, "{}: its companion {} is missing", tensor(entry),
            quote(with(entry, suffix, replacement)));
     }
-    return *it->second;
+    return *found;
   }
 
-  void require(const SafetensorsEntry& entry, bool as_configured) const {
-    if (!quantization_ || !as_configured || is_ignored(entry)) {
+  const WeightScheme* scheme_of(const SafetensorsEntry& entry) const {
+    return quantization_ ? quantization_->scheme_of(entry.name.substr(0, entry.name.rfind('.'))) : nullptr;
+  }
+
+  // The scheme of a quantized tensor, which must be one that `fits`.
+  template <typename Fits>
+  const WeightScheme& require(const SafetensorsEntry& entry, Fits fits) const {
+    const WeightScheme* scheme = scheme_of(entry);
+    if (scheme == nullptr || !fits(*scheme)) {
       fail(ErrorKind::bad_file,
            "{}: quantized, but quantization_config in config.json does not say so", tensor(entry));
     }
-  }
-
-  bool has(Packing packing) const { return quantization_ && quantization_->packing == packing; }
-
-  bool is_ignored(const SafetensorsEntry& entry) const {
-    const std::string module = entry.name.substr(0, entry.name.rfind('.'));
-    const auto& ignored = quantization_->ignored;
-    return std::find(ignored.begin(), ignored.end(), module) != ignored.end();
+    return *scheme;
   }
 
   NamedTensor read_bytes(const SafetensorsEntry& entry) const {
     const bool is_int8 = entry.dtype == "I8";
-    require(entry, is_int8 ? has(Packing::int8_channel)
-                           : has(Packing::fp8_channel) || has(Packing::fp8_weight));
+    const WeightScheme& scheme = require(entry, [&](const WeightScheme& s) {
+      if (s.kind == Kind::integers) return is_int8 && !s.in_words;
+      return s.bytes.is_float != is_int8;
+    });
     if (entry.shape.size() != 2) fail(ErrorKind::bad_file, "{}: not a matrix", tensor(entry));
-    if (is_int8 && entry.shape[1] > kMaxInt8Width) {
-      fail(ErrorKind::bad_file, "{}: rows of {} elements, at most {} are supported with one scale",
-           tensor(entry), entry.shape[1], kMaxInt8Width);
+    if (scheme.kind == Kind::integers) {
+      return read_integers(entry, kWeight, scheme, entry.shape[0], entry.shape[1]);
     }
-    const auto& scale = companion(entry, kWeight, kScale);
-    expect_tensor(scale, "", {entry.shape[0], 1}, tensor(entry));
+    return {entry.name,
+            read_byte_weight(scheme.bytes, entry, companion(entry, kWeight, kScale),
+                             find(entry, kWeight, kInputScale), tensor(entry), memory_)};
+  }
+
+  // 2:4, its values beside a mask of the places.
+  NamedTensor read_masked(const SafetensorsEntry& entry) const {
+    const std::string where = tensor(entry);
+    if (entry.dtype != "BF16" && entry.dtype != "F16") {
+      fail(ErrorKind::bad_file, "{}: 2:4 values of type {}, expected BF16 or F16", where, entry.dtype);
+    }
+    const auto& shape = companion(entry, kValues, kMaskShape);
+    if (shape.shape != std::vector<int64_t>{2}) expect_tensor(shape, "I64", {2, 1}, where);
+    expect_tensor(shape, "I64", shape.shape, where);
+    int64_t dims[2];
+    std::memcpy(dims, shape.bytes.data(), sizeof dims);
+    const auto [N, K] = dims;
+    if (N < 1 || K < 8 || K % 8 != 0 || static_cast<uint64_t>(K) > entry.bytes.size()) {
+      fail(ErrorKind::bad_file, "{}: its shape is [{}, {}], expected a width that 8 divides", where, N, K);
+    }
+    expect_tensor(entry, entry.dtype, {N, K / 2}, where);
+    const auto& mask = companion(entry, kValues, kMask);
+    expect_tensor(mask, "U8", {N, K / 8}, where);
     Weight weight;
-    weight.encoding = {quantization_->packing, scale_type(scale, tensor(entry)), 0};
-    weight.N = entry.shape[0];
-    weight.K = entry.shape[1];
+    weight.encoding = entry.dtype == "F16" ? kF16_24 : kBF16_24;
+    weight.N = N;
+    weight.K = K;
     weight.data = entry.bytes.data();
-    weight.scales = scale.bytes.data();
-    return {entry.name, weight};
+    weight.mask = mask.bytes.data();
+    return {with(entry, kValues, kWeight), weight};
   }
 
   NamedTensor read_packed(const SafetensorsEntry& entry) const {
-    require(entry, has(Packing::int4_group));
+    const WeightScheme& scheme = require(
+        entry, [](const WeightScheme& s) { return s.kind == Kind::integers && s.in_words; });
     const std::string where = tensor(entry);
     const auto& shape = companion(entry, kPacked, kShape);
     expect_tensor(shape, "I64", {2}, where);
     int64_t dims[2];
     std::memcpy(dims, shape.bytes.data(), sizeof dims);
     const auto [N, K] = dims;
-    const int64_t group = quantization_->group;
     // Bounded by the bytes at hand before anything is computed from it.
-    if (N < 1 || K < 1 || static_cast<uint64_t>(K) / 2 > entry.bytes.size()) {
+    if (N < 1 || K < 1 || static_cast<uint64_t>(K) / 8 > entry.bytes.size()) {
       fail(ErrorKind::bad_file, "{}: weight_shape is [{}, {}]", where, N, K);
     }
+    expect_tensor(entry, "I32", {N, (K * scheme.bits + 31) / 32}, where);
+    return read_integers(entry, kPacked, scheme, N, K);
+  }
+
+  int64_t group_of(const SafetensorsEntry& entry, const WeightScheme& scheme, int64_t K) const {
+    const int64_t group = scheme.scales == WeightScheme::Scales::group ? scheme.group : K;
     if (K % group != 0) {
-      fail(ErrorKind::bad_file, "{}: groups of {} do not divide a width of {}", where, group, K);
+      fail(ErrorKind::bad_file, "{}: groups of {} do not divide a width of {}", tensor(entry), group, K);
     }
-    expect_tensor(entry, "I32", {N, (K + 7) / 8}, where);
-    const auto& scale = companion(entry, kPacked, kScale);
-    expect_tensor(scale, "", {N, K / group}, where);
-    Weight weight;
-    weight.encoding = int4_group(group, scale_type(scale, where));
-    weight.N = N;
-    weight.K = K;
-    weight.data = entry.bytes.data();
-    weight.scales = scale.bytes.data();
-    return {with(entry, kPacked, kWeight), weight};
+    if (group % 32 != 0) {
+      fail(ErrorKind::bad_file, "{}: a width of {}, expected a multiple of 32", tensor(entry), K);
+    }
+    return group;
+  }
+
+  // The zero points; symmetric codes have none.
+  std::span<const std::byte> zeros_of(const SafetensorsEntry& entry, std::string_view suffix,
+                                      const WeightScheme& scheme, int64_t N, int64_t G) const {
+    if (scheme.symmetric) return {};
+    const auto& zero = companion(entry, suffix, kZero);
+    if (scheme.in_words) {
+      expect_tensor(zero, "I32", {(N * scheme.bits + 31) / 32, G}, tensor(entry));
+    } else if (scheme.scales == WeightScheme::Scales::tensor) {
+      expect_tensor(zero, "I8", {1}, tensor(entry));
+    } else {
+      expect_tensor(zero, "I8", {N, G}, tensor(entry));
+    }
+    return zero.bytes;
+  }
+
+  std::vector<int32_t> columns_of(const SafetensorsEntry& entry, std::string_view suffix,
+                                  const WeightScheme& scheme, int64_t K, int64_t group) const {
+    const SafetensorsEntry* groups = find(entry, suffix, kGroups);
+    if (groups == nullptr || !scheme.reorders) return {};
+    expect_tensor(*groups, "I32", {K}, tensor(entry));
+    std::vector<int32_t> of_channel(static_cast<size_t>(K));
+    std::memcpy(of_channel.data(), groups->bytes.data(), groups->bytes.size());
+    if (of_channel.front() == -1) return {};  // filled with -1 where it is not used
+    return columns_by_group(of_channel, group, tensor(*groups));
+  }
+
+  NamedTensor read_integers(const SafetensorsEntry& entry, std::string_view suffix, const WeightScheme& scheme,
+                            int64_t N, int64_t K) const {
+    const int64_t group = group_of(entry, scheme, K), G = K / group;
+    const bool one_scale = scheme.scales == WeightScheme::Scales::tensor;
+    const auto& scale = companion(entry, suffix, kScale);
+    expect_tensor(scale, "", one_scale ? std::vector<int64_t>{1} : std::vector<int64_t>{N, G}, tensor(entry));
+    const ScaleType type = scale_type_of(scale, tensor(entry));
+    const auto zeros = zeros_of(entry, suffix, scheme, N, G);
+    auto columns = columns_of(entry, suffix, scheme, K, group);
+    std::string name = with(entry, suffix, kWeight);
+    if (scheme.in_words && scheme.bits == 4 && scheme.symmetric && !one_scale && columns.empty()) {
+      Weight weight;  // the file's own bytes
+      weight.encoding = int4_group(group, type);
+      weight.N = N;
+      weight.K = K;
+      weight.data = entry.bytes.data();
+      weight.scales = scale.bytes.data();
+      return {std::move(name), weight};
+    }
+    IntegerSource source{.N = N, .K = K, .bits = scheme.bits, .group = group, .scale_type = type};
+    source.symmetric = scheme.symmetric;
+    source.columns = std::move(columns);
+    const IntegerTensors tensors{scheme.in_words, one_scale, scheme.bits, N, K, G,
+                                 static_cast<int64_t>(scale_bytes(type)), entry.bytes, scale.bytes, zeros};
+    source.read = [tensors](int64_t first, int64_t count, uint8_t* codes, std::byte* scales, uint8_t* zero_points) {
+      tensors.read(first, count, codes, scales, zero_points);
+    };
+    return {std::move(name), add_planes(std::move(source), planes_)};
   }
 
   NamedTensor read_plain(const SafetensorsEntry& entry) const {
@@ -181,7 +285,7 @@ class WeightReader {
            tensor(entry), entry.dtype);
     }
     const bool linear = entry.name.ends_with("_proj.weight") || entry.name == "lm_head.weight";
-    if (quantization_ && linear && !is_ignored(entry)) {
+    if (linear && scheme_of(entry) != nullptr) {
       fail(ErrorKind::bad_file,
            "{}: {}, but quantization_config in config.json says it is quantized", tensor(entry),
            entry.dtype);
@@ -198,75 +302,19 @@ class WeightReader {
 
   const std::optional<QuantizationConfig>& quantization_;
   const std::string& where_;
+  RepackedPlanes* planes_;
+  std::vector<std::shared_ptr<const Buffer>>* memory_;
   std::map<std::string_view, const SafetensorsEntry*> entries_;
 };
 
 }  // namespace
 
-QuantizationConfig read_quantization_config(const Json& json, const std::string& where) {
-  if (!json.is_object())
-    fail(ErrorKind::bad_file, "{}: quantization_config is not an object", where);
-  const std::string config = where + ": quantization_config";
-  expect(json, "quant_method", "compressed-tensors", config);
-  for (const char* key : {"kv_cache_scheme", "sparsity_config"}) {
-    if (json.contains(key) && !json[key].empty()) expect(json, key, nullptr, config);
-  }
-  const Json& groups = object(json, "config_groups", config);
-  if (groups.size() != 1) {
-    fail(ErrorKind::bad_file, "{}: {} config_groups; only one is supported by this version", config,
-         groups.size());
-  }
-  const Json& group = groups.begin().value();
-  if (!group.is_object()) fail(ErrorKind::bad_file, "{}: its group is not an object", config);
-  expect(group, "targets", Json::array({"Linear"}), config);
-
-  QuantizationConfig out;
-  const Json& weights = object(group, "weights", config);
-  if (json.contains("format") && json["format"] == "pack-quantized") {
-    out.packing = Packing::int4_group;
-    expect_numbers(weights, "int", 4, "group", false, config + ": weights");
-    expect(group, "input_activations", nullptr, config);
-    const auto it = weights.find("group_size");
-    if (it == weights.end() || !it->is_number_unsigned() || it->get<uint64_t>() % 32 != 0 ||
-        *it == 0 || it->get<uint64_t>() > 65536) {
-      fail(ErrorKind::bad_file, "{}: weights: 'group_size' is {}, expected a multiple of 32",
-           config, it == weights.end() ? "missing" : quote(dump_json(*it)));
-    }
-    out.group = it->get<int64_t>();
-  } else {
-    const bool is_float = json.contains("format") && json["format"] == "float-quantized";
-    if (!is_float) expect(json, "format", "int-quantized", config);
-    const char* type = is_float ? "float" : "int";
-    expect_numbers(weights, type, 8, "channel", false, config + ": weights");
-    const auto activations = group.find("input_activations");
-    const bool weights_only =
-        is_float && (activations == group.end() || activations->is_null());
-    if (!weights_only) {
-      expect_numbers(object(group, "input_activations", config), type, 8, "token", true,
-                     config + ": input_activations");
-    }
-    out.packing = !is_float      ? Packing::int8_channel
-                  : weights_only ? Packing::fp8_weight
-                                 : Packing::fp8_channel;
-  }
-  const auto ignore = json.find("ignore");
-  if (ignore == json.end() || ignore->is_null()) return out;
-  if (!ignore->is_array()) fail(ErrorKind::bad_file, "{}: 'ignore' is not an array", config);
-  for (const auto& module : *ignore) {
-    if (!module.is_string() || module.get<std::string>().starts_with("re:")) {
-      fail(ErrorKind::bad_file,
-           "{}: 'ignore' holds {}; only names of modules are supported by this version", config,
-           quote(dump_json(module)));
-    }
-    out.ignored.push_back(module.get<std::string>());
-  }
-  return out;
-}
-
 std::vector<NamedTensor> read_weights(const SafetensorsFile& file,
                                       const std::optional<QuantizationConfig>& quantization,
-                                      const std::string& where) {
-  const WeightReader reader(file, quantization, where);
+                                      const std::string& where, RepackedPlanes* planes,
+                                      std::vector<std::shared_ptr<const Buffer>>* memory) {
+  CHECK(!quantization || (planes != nullptr && memory != nullptr), "{}", where);
+  const WeightReader reader(file, quantization, where, planes, memory);
   std::vector<NamedTensor> tensors;
   for (const auto& entry : file.tensors) {
     if (auto tensor = reader.read(entry)) tensors.push_back(std::move(*tensor));

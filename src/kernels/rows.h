@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "kernels/multiply.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -15,6 +16,9 @@ std::span<const LinearKernel> older_cuda_linear_kernels();  // of GPUs that are 
 const OpSet& ref_ops();
 const OpSet& avx2_ops();
 const OpSet& avx512_ops();
+void ref_multiply(ThreadPool& pool, const Product& product);
+Multiply avx2_multiply();
+Multiply avx512_multiply();
 const OpSet* cuda_ops();  // null in a build without CUDA
 std::span<const OpSet> older_cuda_ops();
 // Why a generation that has no row for this packing cannot have one: " (its tensor cores have no bf16)"; empty: the

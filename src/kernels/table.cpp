@@ -80,6 +80,13 @@ const LinearKernel& find_linear(std::string_view isa, Packing packing) {
        cuda_reason(isa, packing), others.empty() ? "none" : fmt::format("{}", fmt::join(others, ", ")));
 }
 
+Multiply find_multiply(std::string_view isa) {
+  if (isa == "avx512") return avx512_multiply();
+  if (isa == "avx2") return avx2_multiply();
+  if (isa == "ref") return ref_multiply;
+  fail(ErrorKind::no_device, "no matrix product for instruction set {}", quote(isa));
+}
+
 const OpSet& find_ops(std::string_view isa) {
   for (const OpSet& set : op_sets()) {
     if (isa == set.isa) return set;

@@ -73,6 +73,7 @@ bool packs_with(const Weight& a, const Weight& b) {
 LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::string_view isa, Arena& arena,
                  const std::vector<std::string>& names, bool require_sparse) {
   LinearGroup group;
+  for (const std::string& name : names) checkpoint.weight(name, *context.pool);  // makes bytes that are to be made
   for (size_t i = 0; i < names.size();) {
     std::vector<Weight> parts;
     const Weight& first = checkpoint.weight(names[i]);

@@ -53,6 +53,18 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   return *this;
 }
 
+void Buffer::close() {
+  CHECK(device_ == nullptr && data_ != nullptr, "{} bytes", size_bytes_);
+  CHECK(::madvise(data_, size_bytes_, MADV_DONTNEED) == 0 && ::mprotect(data_, size_bytes_, PROT_NONE) == 0,
+        "{} bytes", size_bytes_);
+}
+
+void Buffer::open() {
+  CHECK(device_ == nullptr && data_ != nullptr, "{} bytes", size_bytes_);
+  if (::mprotect(data_, size_bytes_, PROT_READ | PROT_WRITE) == 0) return;
+  fail(ErrorKind::no_memory, "cannot have {} bytes of memory", size_bytes_);
+}
+
 std::byte* Arena::take(size_t size_bytes) {
   const size_t alignment = device_ != nullptr ? 256 : 64;
   const size_t padded = (size_bytes + alignment - 1) / alignment * alignment;

@@ -32,6 +32,9 @@ class Buffer {
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   size_t size_bytes() const { return size_bytes_; }
+  // Host: gives the memory back and keeps the addresses, which fault until open(): zero again. CHECKed.
+  void close();
+  void open();
   template <typename T>
   T* as(size_t offset_bytes = 0) {
     return reinterpret_cast<T*>(data_ + offset_bytes);

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/regex.h"
+#include "base/regex.h"
 #include "text/utf8_runs.h"
 
 namespace tandem {

@@ -9,7 +9,7 @@
 
 #include "text/byte_trie.h"
 #include "text/charsmap.h"
-#include "text/regex.h"
+#include "base/regex.h"
 #include "text/vocabulary.h"
 
 namespace tandem {

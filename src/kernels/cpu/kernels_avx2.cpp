@@ -33,6 +33,7 @@ namespace {
 #include "kernels/cpu/linear_sparse.h"
 #include "kernels/cpu/linear_super.h"
 #include "kernels/cpu/linear_table.h"
+#include "kernels/cpu/multiply.h"
 
 using Set = Avx2;
 #define KERNEL(stem) "linear_" stem "_avx2"
@@ -44,6 +45,8 @@ using Set = Avx2;
 std::span<const LinearKernel> avx2_linear_kernels() { return kRows; }
 
 const OpSet& avx2_ops() { return kOps; }
+
+Multiply avx2_multiply() { return TiledMultiply<Set>::run; }
 
 }  // namespace tandem
 

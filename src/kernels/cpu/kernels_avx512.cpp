@@ -33,6 +33,7 @@ namespace {
 #include "kernels/cpu/linear_sparse.h"
 #include "kernels/cpu/linear_super.h"
 #include "kernels/cpu/linear_table.h"
+#include "kernels/cpu/multiply.h"
 
 using Set = Avx512;
 #define KERNEL(stem) "linear_" stem "_avx512"
@@ -44,6 +45,8 @@ using Set = Avx512;
 std::span<const LinearKernel> avx512_linear_kernels() { return kRows; }
 
 const OpSet& avx512_ops() { return kOps; }
+
+Multiply avx512_multiply() { return TiledMultiply<Set>::run; }
 
 }  // namespace tandem
 

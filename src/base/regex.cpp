@@ -1,4 +1,4 @@
-#include "text/regex.h"
+#include "base/regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -46,7 +46,7 @@ struct Regex::Scratch::Impl {
 
 Regex::Regex(std::string_view pattern) : impl_(std::make_unique<Impl>()) {
   if (pattern.size() > kMaxPatternBytes) {
-    fail(ErrorKind::bad_file, "tokenizer: a pattern has {} bytes, expected at most {}",
+    fail(ErrorKind::bad_file, "a pattern has {} bytes, expected at most {}",
          pattern.size(), kMaxPatternBytes);
   }
   impl_->pattern = pattern;
@@ -63,7 +63,7 @@ Regex::Regex(std::string_view pattern) : impl_(std::make_unique<Impl>()) {
                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &where,
                                   compile.get()));
   if (!impl_->code) {
-    fail(ErrorKind::bad_file, "tokenizer: the pattern {} is not supported: {} at byte {}",
+    fail(ErrorKind::bad_file, "the pattern {} is not supported: {} at byte {}",
          quote(pattern, 160), message_of(error), where);
   }
 }
@@ -86,13 +86,13 @@ std::optional<Regex::Match> Regex::find(std::string_view text, size_t from,
                   PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK, data, impl_->context.get());
   if (code == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (code < 0) {
-    fail(ErrorKind::usage, "the tokenizer's pattern {} cannot be matched at byte {} of {}: {}",
+    fail(ErrorKind::usage, "the pattern {} cannot be matched at byte {} of {}: {}",
          quote(impl_->pattern, 160), from, text.size(), message_of(code));
   }
   const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
   // \K can put the beginning behind the end.
   if (ends[1] <= ends[0] || ends[0] < from) {
-    fail(ErrorKind::usage, "the tokenizer's pattern {} matches from byte {} to byte {}",
+    fail(ErrorKind::usage, "the pattern {} matches from byte {} to byte {}",
          quote(impl_->pattern, 160), ends[0], ends[1]);
   }
   return Match{ends[0], ends[1]};
