@@ -19,7 +19,7 @@ namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, out, format, device;
+  std::string model, recipe, codebook, out, format, device;
   int64_t group = 0;
   int threads = 0;
 };
@@ -79,6 +79,17 @@ Container container_of(const CompressOptions& options) {
   return is_gguf ? Container::gguf : Container::hf_folder;
 }
 
+Recipe recipe_of(const CompressOptions& options) {
+  Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  const bool wants_codebook = recipe.encoding.packing == Packing::codebook;
+  if (wants_codebook == options.codebook.empty()) {
+    fail(ErrorKind::usage, "recipe {}: {} --codebook FILE", recipe.name,
+         wants_codebook ? "needs" : "has no use for");
+  }
+  if (wants_codebook) recipe.codebook = read_codebook(options.codebook);
+  return recipe;
+}
+
 int run_compress(const CompressOptions& options) {
   if (!options.device.empty()) {
     fail(ErrorKind::no_device,
@@ -88,7 +99,7 @@ int run_compress(const CompressOptions& options) {
          options.device);
   }
   // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
+  const Recipe recipe = recipe_of(options);
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
@@ -118,12 +129,16 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16; int8 llm-int8 int4 fp8 nf4; GGUF f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "What the layers' matrices become; all names are below")
       ->required()
       ->type_name("NAME");
-  verb->add_option("--group", options->group, "int4: weights of a row that share a scale (64)")
+  verb->add_option("--group", options->group,
+                   "int4, nf4, fp4, codebook: weights that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
+  verb->add_option("--codebook", options->codebook,
+                   "codebook: 16 numbers from -1 to 1, for a group's largest")
+      ->type_name("FILE");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
@@ -135,6 +150,9 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
+      "Recipes:\n  folder  bf16 int8 llm-int8 int4 fp8 fp8-tensor fp8-block fp8-deepseek\n"
+      "          nf4 nf4-dq fp4 fp4-dq codebook sparse-24\n"
+      "  GGUF    bf16 f16 q8_0 q6_k q4_k q4_1 q4_0\n"
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");

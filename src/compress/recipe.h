@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "tensor/encoding.h"
 
@@ -11,19 +13,30 @@ namespace tandem {
 // What a model is written as.
 enum class Container : uint8_t { hf_folder, gguf };
 
+// What an FP8 scale stands for: a row, the whole matrix, or a block of 128 x 128, in the files of
+// compressed-tensors (bf16) or of DeepSeek (f32).
+enum class Fp8Scales : uint8_t { row, tensor, block, deepseek };
+
 struct Recipe {
   std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
   Encoding encoding;  // folder: of the layers' matrices, the rest is bf16; GGUF: of all matrices
   int64_t group = 0;  // elements of a row that share a scale; 0: the whole row, or no scale
   Container container = Container::hf_folder;
+  Fp8Scales fp8_scales = Fp8Scales::row;
+  bool is_nested = false;            // absmax of nf4 and fp4 as bytes: double quantization
+  std::vector<float> codebook = {};  // [16], codebook only
 
   bool quantizes() const { return !encoding.is_plain(); }
 };
 
-// group 0 means the recipe's own (int4: 64). Throws usage for a name that is unknown or that the
+// group 0 means the recipe's own (int4, nf4, fp4, codebook: 64). Throws usage for a name that is unknown or that the
 // container cannot hold, naming those there are, and for a group the recipe has no use for.
 Recipe recipe_from_name(const std::string& name, int64_t group = 0,
                         Container container = Container::hf_folder);
+
+// 16 numbers within -1 and 1, at least two of them different, with white space or commas between them.
+// Throws usage naming the file.
+std::vector<float> read_codebook(const std::filesystem::path& path);
 
 // compressed-tensors' description of the recipe, the "quantization_config" of config.json; empty
 // when the recipe does not quantize.

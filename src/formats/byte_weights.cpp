@@ -121,7 +121,7 @@ Packing ByteScheme::packing(const std::string& where) const {
 }
 
 int64_t read_block_rows(const Json& json, const std::string& where) {
-  const bool is_pair = json.is_array() && json.size() == 2 && json[0].is_number_unsigned();
+  const bool is_pair = json.is_array() && json.size() == 2 && json[0].is_number_integer();
   if (is_pair && json[0] >= 1 && json[0] <= 1 << 20 && json[1] == kFp8Block) {
     return json[0].get<int64_t>();
   }

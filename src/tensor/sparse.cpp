@@ -44,6 +44,15 @@ int RowPlaces::of(int64_t g) const {
   return std::countr_zero(nibble) | (static_cast<int>(std::bit_width(nibble)) - 1) << 2;
 }
 
+void mask_of_places(const std::byte* places, int64_t K, std::byte* mask) {
+  const auto* nibbles = reinterpret_cast<const uint8_t*>(places);
+  const auto four = [&](int64_t g) {
+    const int two = places_of(nibbles, g);
+    return 1 << (two & 3) | 1 << (two >> 2);
+  };
+  for (int64_t g = 0; g < K / 4; g += 2) mask[g / 2] = static_cast<std::byte>(four(g) | four(g + 1) << 4);
+}
+
 int64_t first_bad_places(const Weight& w, int64_t n) {
   const RowPlaces places(w, n);
   for (int64_t g = 0; g < w.K / 4; ++g) {

@@ -41,6 +41,10 @@ class RowPlaces {
 // out[N * encoding.row_bytes(K)], which the result points to.
 Weight with_places(const Weight& weight, std::byte* out);
 
+// The places of a row of K elements, K / 8 bytes, as a mask: bit k % 8 of byte k / 8 is set where
+// element k is kept.
+void mask_of_places(const std::byte* places, int64_t K, std::byte* mask);
+
 // The first group of the row whose nibble is no places; -1: none.
 int64_t first_bad_places(const Weight& weight, int64_t n);
 
