@@ -21,6 +21,7 @@ namespace {
 struct CompressOptions {
   std::string model, recipe, codebook, out, format, device;
   int64_t group = 0;
+  bool asymmetric = false, per_channel = false;
   int threads = 0;
 };
 
@@ -64,7 +65,9 @@ double bits_each(uint64_t bytes, uint64_t elements) {
 
 void print_result(const CompressOptions& options, const Recipe& recipe,
                   const CompressResult& result, double seconds) {
-  fmt::print("{}: {} in {:.1f} s\n", options.out, recipe.encoding.name(), seconds);
+  const std::string name = recipe.integers ? fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout))
+                                           : recipe.encoding.name();
+  fmt::print("{}: {} in {:.1f} s\n", options.out, name, seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
   fmt::print("after  {:9.1f} MiB, {:5.2f} bits per weight ({:.2f} in the layers' matrices)\n",
@@ -80,12 +83,21 @@ Container container_of(const CompressOptions& options) {
 }
 
 Recipe recipe_of(const CompressOptions& options) {
-  Recipe recipe = recipe_from_name(options.recipe, options.group, container_of(options));
-  const bool wants_codebook = recipe.encoding.packing == Packing::codebook;
+  const GridOptions grid{options.format, options.group, options.asymmetric, options.per_channel};
+  const Container container = container_of(options);
+  const bool wants_codebook = options.recipe == "codebook";
   if (wants_codebook == options.codebook.empty()) {
-    fail(ErrorKind::usage, "recipe {}: {} --codebook FILE", recipe.name,
+    fail(ErrorKind::usage, "recipe {}: {} --codebook FILE", options.recipe,
          wants_codebook ? "needs" : "has no use for");
   }
+  if (container == Container::hf_folder && is_grid_recipe(options.recipe, grid)) {
+    return grid_recipe(options.recipe, grid);
+  }
+  if (options.asymmetric || options.per_channel) {
+    fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
+         quote(options.recipe));
+  }
+  Recipe recipe = recipe_from_name(options.recipe, options.group, container);
   if (wants_codebook) recipe.codebook = read_codebook(options.codebook);
   return recipe;
 }
@@ -133,17 +145,19 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("NAME");
   verb->add_option("--group", options->group,
-                   "int4, nf4, fp4, codebook: weights that share a scale (64)")
+                   "int*, nf4, fp4, codebook: weights that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   verb->add_option("--codebook", options->codebook,
                    "codebook: 16 numbers from -1 to 1, for a group's largest")
       ->type_name("FILE");
+  verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
+  verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row, activations not part of it");
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
-  verb->add_option("--format", options->format, "hf or gguf; default: gguf where PATH ends in it")
-      ->check(CLI::IsMember({"hf", "gguf"}).description(""))
+  verb->add_option("--format", options->format, "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
+      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))

@@ -13,7 +13,7 @@
 #include "cli/model_path.h"
 #include "cli/verbs.h"
 #include "formats/checkpoint.h"
-#include "kernels/ops.h"
+#include "kernels/table.h"
 #include "model/footprint.h"
 
 namespace tandem {
@@ -29,7 +29,16 @@ struct Options {
 struct EncodingTotal {
   int64_t count = 0;
   uint64_t bytes = 0;
+  std::string kernel;  // that runs its matrices here; empty: it has none
 };
+
+// The kernel of this processor for a packing; no test of a GPU, which need not be there.
+std::string kernel_name(Packing packing) {
+  for (const LinearKernel& row : linear_kernels()) {
+    if (best_isa() == row.isa && row.packing == packing) return row.name;
+  }
+  return "no kernel on this processor";
+}
 
 struct Totals {
   uint64_t parameters = 0;
@@ -45,6 +54,7 @@ Totals totals_of(const Checkpoint& checkpoint) {
     EncodingTotal& total = totals.by_encoding[weight.encoding.name()];
     total.count += 1;
     total.bytes += weight.total_bytes();
+    if (weight.N > 1) total.kernel = kernel_name(weight.encoding.packing);
   }
   return totals;
 }
@@ -152,7 +162,8 @@ void print_text(const Checkpoint& checkpoint, const Options& options) {
              c.tied_embedding ? "tied to the embedding" : "of its own");
   fmt::print("  parameters  {} in {} tensors\n", totals.parameters, checkpoint.tensors.size());
   for (const auto& [name, total] : totals.by_encoding) {
-    fmt::print("    {:<18} {:>5} tensors {:>15} bytes\n", name, total.count, total.bytes);
+    fmt::print("    {:<18} {:>5} tensors {:>15} bytes{}{}\n", name, total.count, total.bytes,
+               total.kernel.empty() ? "" : ", ", total.kernel);
   }
   fmt::print("  tokenizer   {} {}, {} merges, {} control tokens, BOS {}\n", kind_name(spec.kind),
              quote(spec.pre_tokenizer), spec.merges.size(), num_control(spec),
@@ -223,7 +234,10 @@ Json tokenizer_json(const TokenizerSpec& spec, bool with_template) {
 Json tensors_json(const Checkpoint& checkpoint, const Totals& totals, bool with_list) {
   Json json = {{"count", checkpoint.tensors.size()}, {"encodings", Json::array()}};
   for (const auto& [name, total] : totals.by_encoding) {
-    json["encodings"].push_back({{"name", name}, {"count", total.count}, {"bytes", total.bytes}});
+    json["encodings"].push_back({{"name", name},
+                                 {"count", total.count},
+                                 {"bytes", total.bytes},
+                                 {"kernel", total.kernel.empty() ? Json(nullptr) : Json(total.kernel)}});
   }
   if (!with_list) return json;
   Json& list = json["list"] = Json::array();

@@ -1,5 +1,7 @@
 #include "compress/compress.h"
 
+#include <atomic>
+#include <cmath>
 #include <cstring>
 #include <span>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "compress/float_sources.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
+#include "compress/rtn_grid.h"
 
 namespace tandem {
 namespace {
@@ -82,6 +85,46 @@ void add_quantized_sources(RowStream& stream, const NamedTensor& tensor, const R
       [K, encoding](int64_t, const float* row, std::byte* to) { rtn_scales(row, K, encoding, to); }));
 }
 
+// A layer's matrix rounded to the grid, from the bf16 form of its weights. Throws bad_file when they
+// are not finite in it or in the grid's type.
+GridMatrix rounded_matrix(const Checkpoint& source, const NamedTensor& tensor, const IntegerGrid& grid,
+                          ThreadPool& pool) {
+  Matrix w(tensor.weight.N, tensor.weight.K);
+  std::atomic<int64_t> bad_row{-1};
+  pool.parallel_for(w.N, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t n = begin; n < end; ++n) {
+      decode_row(tensor.weight, n, w.row(n));
+      bool finite = round_row_to_bf16(w.row(n), w.K);
+      for (int64_t k = 0; k < w.K; ++k) {
+        w.row(n)[k] = round_to_type(w.row(n)[k], grid.scale_type);
+        finite = finite && std::isfinite(w.row(n)[k]);
+      }
+      if (!finite) bad_row.store(n, std::memory_order_relaxed);
+    }
+  });
+  if (bad_row >= 0) {
+    fail(ErrorKind::bad_file, "{}: {}: row {} has a weight that is NaN or infinite in {}", source.path.string(),
+         quote(tensor.name), bad_row.load(), grid.scale_type == ScaleType::f16 ? "f16" : "bf16");
+  }
+  return round_to_grid(w, grid, pool);
+}
+
+void add_grid_sources(RowStream& stream, const Checkpoint& source, const NamedTensor& tensor,
+                      const GridRecipe& recipe, ThreadPool& pool, std::vector<TensorSource>& out) {
+  const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+  const GridShape shape{recipe.grid, tensor.weight.N, tensor.weight.K};
+  const auto make = [&source, &tensor, grid = recipe.grid, &pool] {
+    return rounded_matrix(source, tensor, grid, pool);
+  };
+  for (TensorSource& made : grid_tensors(recipe.layout, module, shape, make)) {
+    made.write = [&stream, &tensor, bytes = made.size_bytes, write = std::move(made.write)](const ByteSink& sink) {
+      write(sink);
+      stream.advance(tensor.name, bytes);
+    };
+    out.push_back(std::move(made));
+  }
+}
+
 void check_output(const Checkpoint& source, const std::filesystem::path& out_dir) {
   std::error_code ignored;
   if (std::filesystem::equivalent(source.path, out_dir, ignored)) {
@@ -108,6 +151,10 @@ std::string manifest_json(const Checkpoint& source, const Recipe& recipe) {
                    {"source_hash", checkpoint_hash(source)},
                    {"recipe", recipe.name}};
   if (recipe.group != 0) manifest["group"] = recipe.group;
+  if (recipe.integers) {
+    manifest["layout"] = grid_layout_name(recipe.integers->layout);
+    manifest["symmetric"] = recipe.integers->grid.symmetric;
+  }
   manifest["version"] = version();
   manifest["commit"] = commit();
   return dump_json(manifest, 2) + "\n";
@@ -120,7 +167,7 @@ void check_not_compressed(const Checkpoint& source) {
     const Encoding& encoding = weight.encoding;
     if (encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
         encoding.packing == Packing::llm_int8 || encoding.packing == Packing::int8_static ||
-        encoding.is_fp8() || encoding.is_lookup() || encoding.is_sparse()) {
+        encoding.is_fp8() || encoding.is_lookup() || encoding.is_sparse() || encoding.has_zeros()) {
       fail(ErrorKind::usage, "{}: {} is already {}, expected a model that is not compressed",
            source.path.string(), quote(name), weight.encoding.name());
     }
@@ -141,7 +188,9 @@ CompressResult compress(const Checkpoint& source, const Recipe& recipe,
   for (const NamedTensor& tensor : source.tensors) {
     const bool in_layer = is_layer_matrix(tensor.name);
     const size_t first = sources.size();
-    if (in_layer && recipe.quantizes()) {
+    if (in_layer && recipe.integers) {
+      add_grid_sources(stream, source, tensor, *recipe.integers, pool, sources);
+    } else if (in_layer && recipe.quantizes()) {
       add_quantized_sources(stream, tensor, recipe, sources);
     } else {
       sources.push_back(bf16_source(stream, tensor));

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/version.h"
 #include "compress/compress.h"
+#include "compress/convert_blocks.h"
 #include "compress/quantize.h"
 #include "compress/row_stream.h"
 #include "formats/gguf_write.h"
@@ -33,9 +34,10 @@ Encoding fallback(const Encoding& encoding) {
 }
 
 // Norms and biases stay f32. With q4_k the matrix that gives the logits, be it the embedding's too,
-// is q6_k, as llama.cpp makes it.
-Encoding wanted_encoding(const GgufRows& rows, const Recipe& recipe, bool tied) {
+// is q6_k, as llama.cpp makes it. Of a source that is converted what is plain stays as it is.
+Encoding wanted_encoding(const GgufRows& rows, const Recipe& recipe, bool tied, bool converts) {
   if (rows.is_vector()) return kF32;
+  if (converts && rows.parts.front()->weight.encoding.is_plain()) return rows.parts.front()->weight.encoding;
   const bool is_output = rows.name == (tied ? "token_embd.weight" : "output.weight");
   return is_output && recipe.encoding == kQ4_K ? kQ6_K : recipe.encoding;
 }
@@ -43,9 +45,9 @@ Encoding wanted_encoding(const GgufRows& rows, const Recipe& recipe, bool tied) 
 // Fallbacks that have a line together: the layers' matrices of one name.
 using Fallback = std::tuple<std::string, int64_t, std::string, std::string>;
 
-Encoding chosen_encoding(const GgufRows& rows, const Recipe& recipe, bool tied,
+Encoding chosen_encoding(const GgufRows& rows, const Recipe& recipe, bool tied, bool converts,
                          std::map<Fallback, int>* fallbacks) {
-  const Encoding wanted = wanted_encoding(rows, recipe, tied);
+  const Encoding wanted = wanted_encoding(rows, recipe, tied, converts);
   Encoding encoding = wanted;
   while (rows.K() % encoding.block() != 0) encoding = fallback(encoding);
   if (encoding != wanted) {
@@ -81,6 +83,8 @@ bool make_row(const GgufRows& rows, const Encoding& encoding, int64_t n, float* 
               std::byte* out) {
   const auto [part, row] = rows.row(n);
   const Weight& w = part->weight;
+  const bool integers = w.encoding.packing == Packing::int4_group || w.encoding.has_zeros();
+  if (integers) return convert_row(w, row, encoding, out);
   if (w.encoding == encoding && !encoding.is_plain()) {
     const size_t bytes = encoding.row_bytes(w.K);
     std::memcpy(out, w.data + static_cast<size_t>(w.stored_row(row)) * bytes, bytes);
@@ -110,7 +114,8 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
                                 const std::filesystem::path& out_file, ThreadPool& pool,
                                 const Progress& progress) {
   CHECK(recipe.container == Container::gguf, "recipe {}", recipe.name);
-  check_not_compressed(source);
+  const bool converts = has_four_bit_integers(source);
+  converts ? check_converts(source, recipe.encoding) : check_not_compressed(source);
   const std::vector<GgufRows> plan = gguf_rows(source);
   RowStream stream(source, pool, progress);
   CompressResult result;
@@ -118,17 +123,19 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
   std::vector<GgufTensorSource> tensors;
   for (const GgufRows& rows : plan) {
     const Encoding encoding =
-        chosen_encoding(rows, recipe, source.config.tied_embedding, &fallbacks);
+        chosen_encoding(rows, recipe, source.config.tied_embedding, converts, &fallbacks);
     const int64_t N = rows.N(), K = rows.K();
     const size_t row_bytes = encoding.row_bytes(K);
     const bool in_layer = rows.name.starts_with("blk.") && !rows.is_vector();
     tensors.push_back({rows.name, encoding, N, K, [&, encoding, row_bytes](const ByteSink& sink) {
+                         for (const NamedTensor* part : rows.parts) source.weight(part->name, pool);
                          stream.write(
                              rows.name, rows.N(), rows.K(), row_bytes, encoding.name(),
                              [&](int64_t n, float* scratch, std::byte* out) {
                                return make_row(rows, encoding, n, scratch, out);
                              },
                              sink);
+                         source.release_pages();
                        }});
     const uint64_t elements = static_cast<uint64_t>(N * K);
     const uint64_t bytes = static_cast<uint64_t>(N) * row_bytes;
@@ -141,6 +148,10 @@ CompressResult compress_to_gguf(const Checkpoint& source, const Recipe& recipe,
   stream.set_total_bytes(result.output_bytes);
   write_gguf(out_file, source, file_type(recipe.encoding), manifest(source, recipe), tensors);
   result.notes = fallback_lines(fallbacks);
+  if (converts) {
+    result.notes.push_back(recipe.encoding == kQ4_0 ? "codes and scales are the source's"
+                                                    : "codes and scales are the source's, minimums are rounded to f16");
+  }
   for (std::string& note : gguf_tokenizer_notes(source.tokenizer)) {
     result.notes.push_back(std::move(note));
   }

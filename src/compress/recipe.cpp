@@ -128,6 +128,38 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
           0};
 }
 
+bool is_grid_recipe(const std::string& name, const GridOptions& options) {
+  const bool hf = options.format.empty() || options.format == "hf";
+  return !hf || options.asymmetric || options.per_channel || name == "int3" || name == "int2" ||
+         (name == "int8" && options.group != 0);
+}
+
+Recipe grid_recipe(const std::string& name, const GridOptions& options) {
+  if (name != "int8" && name != "int4" && name != "int3" && name != "int2") {
+    fail(ErrorKind::usage, "recipe {}: has no integers in groups, expected int8, int4, int3 or int2", quote(name));
+  }
+  if (options.per_channel && options.group != 0) {
+    fail(ErrorKind::usage, "--group {} and --per-channel: expected one of them", options.group);
+  }
+  if (options.group % kActBlock != 0) {
+    fail(ErrorKind::usage, "recipe {}: group {}, expected a multiple of {}", name, options.group, kActBlock);
+  }
+  GridRecipe integers;
+  integers.grid.bits = name.back() - '0';
+  integers.grid.group = options.per_channel ? 0 : options.group != 0 ? options.group : kDefaultGroup;
+  integers.grid.symmetric = !options.asymmetric;
+  const bool hf = options.format.empty() || options.format == "hf";
+  integers.grid.scale_type = hf ? ScaleType::bf16 : ScaleType::f16;
+  integers.layout = options.format == "gptq"      ? GridLayout::gptq
+                    : options.format == "gptq_v2" ? GridLayout::gptq_v2
+                    : options.format == "awq"     ? GridLayout::awq
+                    : integers.grid.bits == 8     ? GridLayout::int_quantized
+                                                  : GridLayout::pack_quantized;
+  Recipe recipe{name, kBF16, integers.grid.group};
+  recipe.integers = integers;
+  return recipe;
+}
+
 namespace {
 
 std::string bitsandbytes_config_json(const Recipe& recipe) {
@@ -191,6 +223,9 @@ std::vector<float> read_codebook(const std::filesystem::path& path) {
 
 std::string quantization_config_json(const Recipe& recipe) {
   if (!recipe.quantizes()) return {};
+  if (recipe.integers) {
+    return grid_config_json(recipe.integers->layout, {{recipe.integers->grid}}, {"lm_head"});
+  }
   if (recipe.encoding.is_lookup() || recipe.encoding.packing == Packing::llm_int8) {
     return bitsandbytes_config_json(recipe);
   }

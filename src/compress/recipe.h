@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "compress/grid_files.h"
 #include "tensor/encoding.h"
 
 namespace tandem {
@@ -16,6 +18,11 @@ enum class Container : uint8_t { hf_folder, gguf };
 // What an FP8 scale stands for: a row, the whole matrix, or a block of 128 x 128, in the files of
 // compressed-tensors (bf16) or of DeepSeek (f32).
 enum class Fp8Scales : uint8_t { row, tensor, block, deepseek };
+// Integers with a scale and a zero point a group, in the layout of a library.
+struct GridRecipe {
+  IntegerGrid grid;
+  GridLayout layout = GridLayout::pack_quantized;
+};
 
 struct Recipe {
   std::string name;   // folder: "bf16", "int8", "llm-int8", "int4", "fp8", "nf4"; GGUF: "bf16", "f16", "q8_0", "q4_k", ...
@@ -25,9 +32,24 @@ struct Recipe {
   Fp8Scales fp8_scales = Fp8Scales::row;
   bool is_nested = false;            // absmax of nf4 and fp4 as bytes: double quantization
   std::vector<float> codebook = {};  // [16], codebook only
+  std::optional<GridRecipe> integers = {};  // of the layers' matrices, instead of `encoding`
 
-  bool quantizes() const { return !encoding.is_plain(); }
+  bool quantizes() const { return integers || !encoding.is_plain(); }
 };
+
+// What a user may say of integers besides their bits.
+struct GridOptions {
+  std::string format;        // "hf", "gptq", "gptq_v2", "awq"
+  int64_t group = 0;         // 0: the recipe's own, 64
+  bool asymmetric = false;   // a zero point a group
+  bool per_channel = false;  // one group a row
+};
+
+// Whether a recipe of this name and these options is one of recipe_from_name's or is made of integers
+// with groups as grid_recipe makes them.
+bool is_grid_recipe(const std::string& name, const GridOptions& options);
+// "int8", "int4", "int3", "int2". Throws usage for another name and for options that contradict.
+Recipe grid_recipe(const std::string& name, const GridOptions& options);
 
 // group 0 means the recipe's own (int4, nf4, fp4, codebook: 64). Throws usage for a name that is unknown or that the
 // container cannot hold, naming those there are, and for a group the recipe has no use for.

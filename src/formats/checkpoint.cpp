@@ -60,7 +60,9 @@ const Weight& Checkpoint::weight(std::string_view name, ThreadPool& pool) const 
 
 void Checkpoint::release_pages() const {
   for (const auto& file : files) file->release_pages();
-  for (const auto& [address, planes] : repacked) planes->release();
+  for (const auto& [address, planes] : repacked) {
+    if (planes.use_count() == 1) planes->release();  // else a model reads them still, through its own copy
+  }
 }
 
 void Checkpoint::index_tensors() {

@@ -41,7 +41,8 @@ struct IntegerTensors {
   std::span<const std::byte> codes, scales, zeros;  // zeros empty: symmetric
 
   // code = q + 2^(bits - 1), as unsigned fields and bytes.
-  void read(int64_t first, int64_t count, uint8_t* out, std::byte* out_scales, uint8_t* out_zeros) const {
+  void read(int64_t first, int64_t count, uint8_t* out, std::byte* out_scales,
+            uint8_t* out_zeros) const {
     for (int64_t n = 0; n < count; ++n) {
       if (in_words) {
         const int64_t row_bytes = (K * bits + 31) / 32 * 4;
@@ -52,7 +53,8 @@ struct IntegerTensors {
       }
       for (int64_t g = 0; g < groups; ++g) {
         const int64_t at = (first + n) * groups + g;
-        std::memcpy(out_scales + (n * groups + g) * scale_size, scales.data() + (one_scale ? 0 : at) * scale_size,
+        std::memcpy(out_scales + (n * groups + g) * scale_size,
+                    scales.data() + (one_scale ? 0 : at) * scale_size,
                     static_cast<size_t>(scale_size));
         out_zeros[n * groups + g] = zero(first + n, g);
       }
@@ -62,7 +64,8 @@ struct IntegerTensors {
   uint8_t zero(int64_t n, int64_t g) const {
     if (zeros.empty()) return static_cast<uint8_t>(1 << (bits - 1));
     if (!in_words) {
-      return static_cast<uint8_t>(zeros[static_cast<size_t>(one_scale ? 0 : n * groups + g)]) ^ 0x80;
+      return static_cast<uint8_t>(zeros[static_cast<size_t>(one_scale ? 0 : n * groups + g)]) ^
+             0x80;
     }
     // Fields along N, those of a group in a column of words: one may lie across two.
     const int64_t bit = n * bits, last_word = (N * bits - 1) / 32;
@@ -132,7 +135,8 @@ class WeightReader {
   }
 
   const WeightScheme* scheme_of(const SafetensorsEntry& entry) const {
-    return quantization_ ? quantization_->scheme_of(entry.name.substr(0, entry.name.rfind('.'))) : nullptr;
+    return quantization_ ? quantization_->scheme_of(entry.name.substr(0, entry.name.rfind('.')))
+                         : nullptr;
   }
 
   // The scheme of a quantized tensor, which must be one that `fits`.
@@ -208,7 +212,8 @@ class WeightReader {
   int64_t group_of(const SafetensorsEntry& entry, const WeightScheme& scheme, int64_t K) const {
     const int64_t group = scheme.scales == WeightScheme::Scales::group ? scheme.group : K;
     if (K % group != 0) {
-      fail(ErrorKind::bad_file, "{}: groups of {} do not divide a width of {}", tensor(entry), group, K);
+      fail(ErrorKind::bad_file, "{}: groups of {} do not divide a width of {}", tensor(entry),
+           group, K);
     }
     if (group % 32 != 0) {
       fail(ErrorKind::bad_file, "{}: a width of {}, expected a multiple of 32", tensor(entry), K);
@@ -242,12 +247,13 @@ class WeightReader {
     return columns_by_group(of_channel, group, tensor(*groups));
   }
 
-  NamedTensor read_integers(const SafetensorsEntry& entry, std::string_view suffix, const WeightScheme& scheme,
-                            int64_t N, int64_t K) const {
+  NamedTensor read_integers(const SafetensorsEntry& entry, std::string_view suffix,
+                            const WeightScheme& scheme, int64_t N, int64_t K) const {
     const int64_t group = group_of(entry, scheme, K), G = K / group;
     const bool one_scale = scheme.scales == WeightScheme::Scales::tensor;
     const auto& scale = companion(entry, suffix, kScale);
-    expect_tensor(scale, "", one_scale ? std::vector<int64_t>{1} : std::vector<int64_t>{N, G}, tensor(entry));
+    expect_tensor(scale, "", one_scale ? std::vector<int64_t>{1} : std::vector<int64_t>{N, G},
+                  tensor(entry));
     const ScaleType type = scale_type_of(scale, tensor(entry));
     const auto zeros = zeros_of(entry, suffix, scheme, N, G);
     auto columns = columns_of(entry, suffix, scheme, K, group);
@@ -264,9 +270,11 @@ class WeightReader {
     IntegerSource source{.N = N, .K = K, .bits = scheme.bits, .group = group, .scale_type = type};
     source.symmetric = scheme.symmetric;
     source.columns = std::move(columns);
-    const IntegerTensors tensors{scheme.in_words, one_scale, scheme.bits, N, K, G,
-                                 static_cast<int64_t>(scale_bytes(type)), entry.bytes, scale.bytes, zeros};
-    source.read = [tensors](int64_t first, int64_t count, uint8_t* codes, std::byte* scales, uint8_t* zero_points) {
+    const IntegerTensors tensors{
+        scheme.in_words, one_scale,   scheme.bits, N, K, G, static_cast<int64_t>(scale_bytes(type)),
+        entry.bytes,     scale.bytes, zeros};
+    source.read = [tensors](int64_t first, int64_t count, uint8_t* codes, std::byte* scales,
+                            uint8_t* zero_points) {
       tensors.read(first, count, codes, scales, zero_points);
     };
     return {std::move(name), add_planes(std::move(source), planes_)};

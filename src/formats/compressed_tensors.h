@@ -4,10 +4,11 @@
 //   float-quantized: NAME.weight E4M3 [N,K], NAME.weight_scale [N,1], [1] or [N/128,K/128] rounded up
 //   both: NAME.input_scale [1] where the scale of the activations is fixed
 //   sparse-24-bitmask: NAME.compressed [N,K/2], NAME.bitmask U8 [N,K/8], NAME.shape int64 [2,1]
-//   pack-quantized:  NAME.weight_packed int32 [N, K bits/32], fields along K, code = q + 2^(bits-1);
-//   NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
-// Asymmetric: NAME.weight_zero_point, int8 of the scales' shape; packed: int32 [N bits/32, K/g], fields along
-// N, zero = z + 2^(bits-1). NAME.weight_g_idx int32 [K], the group of each channel: act-order.
+//   pack-quantized:  NAME.weight_packed int32 [N, K bits/32], fields along K, code = q +
+//   2^(bits-1); NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
+// Asymmetric: NAME.weight_zero_point, int8 of the scales' shape; packed: int32 [N bits/32, K/g],
+// fields along N, zero = z + 2^(bits-1). NAME.weight_g_idx int32 [K], the group of each channel:
+// act-order.
 #pragma once
 
 #include <optional>
@@ -47,7 +48,8 @@ struct QuantizationConfig {
   std::vector<ModulePattern> ignored;  // modules left in plain numbers: "lm_head"
   bool has_masks = false;              // sparse-24-bitmask: NAME.compressed for NAME.weight
 
-  // Of names before patterns before "Linear", and of equals the first; nullptr: left in plain numbers.
+  // Of names before patterns before "Linear", and of equals the first; nullptr: left in plain
+  // numbers.
   const WeightScheme* scheme_of(std::string_view module) const;
 };
 

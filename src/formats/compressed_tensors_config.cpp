@@ -30,11 +30,13 @@ const Json* member(const Json& json, const char* key) {
   return it == json.end() || it->is_null() ? nullptr : &*it;
 }
 
-std::string text(const Json& json, const char* key, const char* otherwise, const std::string& where) {
+std::string text(const Json& json, const char* key, const char* otherwise,
+                 const std::string& where) {
   const Json* value = member(json, key);
   if (value == nullptr) return otherwise;
   if (!value->is_string()) {
-    fail(ErrorKind::bad_file, "{}: '{}' is {}, expected a string", where, key, quote(dump_json(*value)));
+    fail(ErrorKind::bad_file, "{}: '{}' is {}, expected a string", where, key,
+         quote(dump_json(*value)));
   }
   return value->get<std::string>();
 }
@@ -42,14 +44,15 @@ std::string text(const Json& json, const char* key, const char* otherwise, const
 void read_group(const Json& weights, const std::string& where, WeightScheme* out) {
   const std::string strategy = text(weights, "strategy", "", where);
   if (strategy == "tensor" || strategy == "channel") {
-    out->scales = strategy == "tensor" ? WeightScheme::Scales::tensor : WeightScheme::Scales::channel;
+    out->scales =
+        strategy == "tensor" ? WeightScheme::Scales::tensor : WeightScheme::Scales::channel;
     return;
   }
   if (strategy != "group") expect(weights, "strategy", "group", where);
   out->scales = WeightScheme::Scales::group;
   const auto it = weights.find("group_size");
-  if (it == weights.end() || !it->is_number_unsigned() || it->get<uint64_t>() % 32 != 0 || *it == 0 ||
-      it->get<uint64_t>() > 65536) {
+  if (it == weights.end() || !it->is_number_unsigned() || it->get<uint64_t>() % 32 != 0 ||
+      *it == 0 || it->get<uint64_t>() > 65536) {
     fail(ErrorKind::bad_file, "{}: 'group_size' is {}, expected a multiple of 32", where,
          it == weights.end() ? "missing" : quote(dump_json(*it)));
   }
@@ -60,10 +63,12 @@ void read_integers(const Json& weights, const std::string& where, WeightScheme* 
   expect(weights, "type", "int", where);
   expect(weights, "dynamic", false, where);
   const Json* bits = member(weights, "num_bits");
-  const bool known = bits != nullptr && (*bits == 8 || (out->in_words && (*bits == 2 || *bits == 3 || *bits == 4)));
+  const bool known = bits != nullptr &&
+                     (*bits == 8 || (out->in_words && (*bits == 2 || *bits == 3 || *bits == 4)));
   if (!known) {
     fail(ErrorKind::bad_file, "{}: 'num_bits' is {}, expected {}", where,
-         bits == nullptr ? "missing" : quote(dump_json(*bits)), out->in_words ? "2, 3, 4 or 8" : "8");
+         bits == nullptr ? "missing" : quote(dump_json(*bits)),
+         out->in_words ? "2, 3, 4 or 8" : "8");
   }
   out->bits = bits->get<int>();
   const Json* symmetric = member(weights, "symmetric");
@@ -72,13 +77,14 @@ void read_integers(const Json& weights, const std::string& where, WeightScheme* 
   read_group(weights, where, out);
   const std::string order = text(weights, "actorder", "", where);
   if (order != "" && order != "weight" && order != "static" && order != "group") {
-    fail(ErrorKind::bad_file, "{}: 'actorder' is {}, expected weight, static or group", where, quote(order));
+    fail(ErrorKind::bad_file, "{}: 'actorder' is {}, expected weight, static or group", where,
+         quote(order));
   }
   out->reorders = order == "group";
 }
 
-// Activations meet integers in groups as the kernels have them, finer than any scheme here: so those of
-// a token, or none, are all the same.
+// Activations meet integers in groups as the kernels have them, finer than any scheme here: so
+// those of a token, or none, are all the same.
 void expect_dynamic_bytes(const Json& group, const std::string& where) {
   const Json* activations = member(group, "input_activations");
   if (activations == nullptr) return;
@@ -89,7 +95,8 @@ void expect_dynamic_bytes(const Json& group, const std::string& where) {
   expect(*activations, "dynamic", true, inner);
 }
 
-void read_scheme(const Json& group, const std::string& format, const std::string& where, WeightScheme* out) {
+void read_scheme(const Json& group, const std::string& format, const std::string& where,
+                 WeightScheme* out) {
   const std::string inner = where + ": weights";
   const Json& weights = object(group, "weights", where);
   const Json* activations = member(group, "input_activations");
@@ -101,7 +108,8 @@ void read_scheme(const Json& group, const std::string& format, const std::string
   out->in_words = format == "pack-quantized";
   if (!out->in_words && format != "naive-quantized" && format != "int-quantized") {
     fail(ErrorKind::bad_file,
-         "{}: 'format' is {}; only int-quantized, naive-quantized, float-quantized and pack-quantized are "
+         "{}: 'format' is {}; only int-quantized, naive-quantized, float-quantized and "
+         "pack-quantized are "
          "supported by this version",
          where, quote(format));
   }
@@ -134,7 +142,8 @@ std::vector<std::string> names(const Json& json, const char* key, const std::str
   if (array == nullptr) return out;
   if (!array->is_array()) fail(ErrorKind::bad_file, "{}: '{}' is not an array", where, key);
   for (const Json& name : *array) {
-    if (!name.is_string()) fail(ErrorKind::bad_file, "{}: '{}' holds {}", where, key, quote(dump_json(name)));
+    if (!name.is_string())
+      fail(ErrorKind::bad_file, "{}: '{}' holds {}", where, key, quote(dump_json(name)));
     out.push_back(name.get<std::string>());
   }
   return out;

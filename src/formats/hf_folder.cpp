@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -251,6 +252,30 @@ void drop_copies(Checkpoint* checkpoint) {
   }
 }
 
+// Old GPTQ folders have a bias beside every quantized matrix, of zeros where the model has none.
+void drop_zero_biases(Checkpoint* checkpoint) {
+  std::set<std::string> expected;
+  for (const ExpectedTensor& want : expected_tensors(checkpoint->config)) expected.insert(want.name);
+  const auto num_dropped = std::erase_if(checkpoint->tensors, [&](const NamedTensor& tensor) {
+    if (!tensor.name.ends_with("_proj.bias") || expected.contains(tensor.name)) return false;
+    const auto* bytes = tensor.weight.data;
+    return std::all_of(bytes, bytes + tensor.weight.data_bytes(), [](std::byte b) { return b == std::byte{0}; });
+  });
+  if (num_dropped == 0) return;
+  checkpoint->warnings.push_back(fmt::format("{} biases of zeros are left out: the config has none", num_dropped));
+}
+
+// config.json's quantization_config, or the file in which AutoGPTQ once kept GPTQ's; null: neither.
+Json quantization_of(const Json& config, const std::filesystem::path& dir) {
+  const auto it = config.find("quantization_config");
+  if (it != config.end() && !it->is_null()) return *it;
+  const auto path = dir / "quantize_config.json";
+  if (!std::filesystem::exists(path)) return nullptr;
+  Json json = read_object(path, kMaxConfigBytes);
+  if (!json.contains("quant_method")) json["quant_method"] = "gptq";
+  return json;
+}
+
 // Embeddings are padded to a round number of rows: those beyond the tokenizer's are never produced.
 void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
   const auto size = static_cast<int64_t>(spec->tokens.size());
@@ -297,15 +322,18 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   std::optional<BitsandbytesConfig> bitsandbytes;
   std::optional<QweightConfig> qweight;
   std::optional<Fp8Config> fp8;
-  if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
-    const Json& config = json["quantization_config"];
+  if (const Json config = quantization_of(json, dir); !config.is_null()) {
     if (is_bitsandbytes(config)) {
       bitsandbytes = read_bitsandbytes_config(config, where);
+      checkpoint.format += ", bitsandbytes";
     } else if (is_qweight(config)) {
       qweight = read_qweight_config(config, where);
+      checkpoint.format += ", " + qweight->name();
     } else if (is_fp8_config(config)) {
       fp8 = read_fp8_config(config, where);
+      checkpoint.format += ", FP8";
     } else {
+      checkpoint.format += ", compressed-tensors";
       quantization = read_quantization_config(config, where);
     }
   }
@@ -318,6 +346,7 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   } else if (qweight) {
     checkpoint.tensors = read_qweights(weights.tensors, *qweight, weights.where,
                                        &checkpoint.repacked, &checkpoint.warnings);
+    drop_zero_biases(&checkpoint);
   } else if (fp8) {
     checkpoint.tensors =
         read_fp8_weights(weights.tensors, *fp8, weights.where, &checkpoint.memory);

@@ -12,7 +12,8 @@
 namespace tandem {
 namespace {
 
-constexpr std::string_view kCodes = ".qweight", kZeros = ".qzeros", kScales = ".scales", kGroups = ".g_idx";
+constexpr std::string_view kCodes = ".qweight", kZeros = ".qzeros", kScales = ".scales",
+                           kGroups = ".g_idx";
 
 uint32_t word_at(const SafetensorsEntry& entry, int64_t i) {
   return load_unaligned<uint32_t>(entry.bytes.data() + 4 * i);
@@ -31,16 +32,18 @@ struct Module {
   int64_t N = 0, K = 0, G = 0, group = 0;
 };
 
-// Zero points of the rows [first, first + count) of GPTQ, out[n * G + g]. v1: the library adds one to
-// all fields of a word at once, carries included, which undoes exactly what it subtracts.
-void read_gptq_zeros(const Module& m, int bits, bool less_one, int64_t first, int64_t count, uint8_t* out) {
+// Zero points of the rows [first, first + count) of GPTQ, out[n * G + g]. v1: the library adds one
+// to all fields of a word at once, carries included, which undoes exactly what it subtracts.
+void read_gptq_zeros(const Module& m, int bits, bool less_one, int64_t first, int64_t count,
+                     uint8_t* out) {
   const int64_t words_a_row = m.N * bits / 32, begin = first * bits / 32;
   const int64_t num_words = (count * bits + 31) / 32, padded = num_words * 32 / bits / 8 * 8;
   std::vector<uint32_t> words(static_cast<size_t>(num_words));
   std::vector<uint8_t> row(static_cast<size_t>(padded));
   for (int64_t g = 0; g < m.G; ++g) {
     for (int64_t i = 0; i < num_words; ++i) {
-      words[static_cast<size_t>(i)] = word_at(m.zeros, g * words_a_row + begin + i) + (less_one ? ones(bits) : 0);
+      words[static_cast<size_t>(i)] =
+          word_at(m.zeros, g * words_a_row + begin + i) + (less_one ? ones(bits) : 0);
     }
     unpack_codes(reinterpret_cast<const std::byte*>(words.data()), padded, bits, row.data());
     for (int64_t n = 0; n < count; ++n) {
@@ -54,15 +57,17 @@ void read_gptq_codes(const Module& m, int bits, int64_t first, int64_t count, ui
   for (int64_t k = 0; k < m.K; k += 32) {
     for (int64_t n = 0; n < count; ++n) {
       uint32_t words[8];  // 32 channels of a row
-      for (int i = 0; i < bits; ++i) words[i] = word_at(m.codes, (k / 32 * bits + i) * m.N + first + n);
+      for (int i = 0; i < bits; ++i)
+        words[i] = word_at(m.codes, (k / 32 * bits + i) * m.N + first + n);
       unpack_codes(reinterpret_cast<const std::byte*>(words), 32, bits, codes + n * m.K + k);
     }
   }
 }
 
-// AWQ's words of eight columns: rows [0, rows) of a [rows, N/8] tensor, out[(n - first) * stride + row].
-void read_awq_words(const SafetensorsEntry& entry, int64_t rows, int64_t N, int64_t first, int64_t count,
-                    int64_t stride, uint8_t* out) {
+// AWQ's words of eight columns: rows [0, rows) of a [rows, N/8] tensor, out[(n - first) * stride +
+// row].
+void read_awq_words(const SafetensorsEntry& entry, int64_t rows, int64_t N, int64_t first,
+                    int64_t count, int64_t stride, uint8_t* out) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t n = 0; n < count; n += 8) {
       const uint32_t word = word_at(entry, row * (N / 8) + (first + n) / 8);
@@ -72,8 +77,8 @@ void read_awq_words(const SafetensorsEntry& entry, int64_t rows, int64_t N, int6
 }
 
 // [rows, columns] of AWQ's GEMV: words of a row one after another, `wanted` fields of it.
-void read_gemv_words(const SafetensorsEntry& entry, int64_t words_a_row, int64_t wanted, int64_t first,
-                     int64_t count, uint8_t* out) {
+void read_gemv_words(const SafetensorsEntry& entry, int64_t words_a_row, int64_t wanted,
+                     int64_t first, int64_t count, uint8_t* out) {
   for (int64_t n = 0; n < count; ++n) {
     for (int64_t i = 0; i < wanted; ++i) {
       out[n * wanted + i] = word_at(entry, (first + n) * words_a_row + i / 8) >> (i % 8 * 4) & 15;
@@ -83,8 +88,8 @@ void read_gemv_words(const SafetensorsEntry& entry, int64_t words_a_row, int64_t
 
 class Reader {
  public:
-  Reader(const SafetensorsFile& file, const QweightConfig& config, const std::string& where, RepackedPlanes* planes,
-         std::vector<std::string>* warnings)
+  Reader(const SafetensorsFile& file, const QweightConfig& config, const std::string& where,
+         RepackedPlanes* planes, std::vector<std::string>* warnings)
       : config_(config), where_(where), planes_(planes), warnings_(warnings) {
     for (const auto& entry : file.tensors) entries_.emplace(entry.name, &entry);
   }
@@ -107,7 +112,9 @@ class Reader {
   }
 
   bool is_plain(std::string_view module) const {
-    const auto in_name = [&](const std::string& part) { return module.find(part) != std::string_view::npos; };
+    const auto in_name = [&](const std::string& part) {
+      return module.find(part) != std::string_view::npos;
+    };
     if (std::ranges::any_of(config_.plain, in_name)) return true;
     const auto at_end = [&](const std::string& end) { return module.ends_with(end); };
     return !config_.quantized.empty() && !std::ranges::any_of(config_.quantized, at_end);
@@ -116,7 +123,8 @@ class Reader {
   NamedTensor read_one_plain(const SafetensorsEntry& entry) const {
     const std::string_view name = entry.name;
     if (name.ends_with("_proj.weight") && !is_plain(name.substr(0, name.rfind('.')))) {
-      fail(ErrorKind::bad_file, "{}: {}, but quantization_config in config.json says it is quantized", tensor(entry),
+      fail(ErrorKind::bad_file,
+           "{}: {}, but quantization_config in config.json says it is quantized", tensor(entry),
            entry.dtype);
     }
     SafetensorsFile one;
@@ -131,7 +139,8 @@ class Reader {
   const SafetensorsEntry& need(const Module& m, std::string_view suffix) const {
     const SafetensorsEntry* found = find(m, suffix);
     if (found == nullptr) {
-      fail(ErrorKind::bad_file, "{}: its companion {} is missing", tensor(m.codes), quote(m.name + std::string(suffix)));
+      fail(ErrorKind::bad_file, "{}: its companion {} is missing", tensor(m.codes),
+           quote(m.name + std::string(suffix)));
     }
     return *found;
   }
@@ -150,18 +159,20 @@ class Reader {
     m.scales = need(m, kScales);
     if (const auto* groups = find(m, kGroups)) m.groups = *groups;
     if (entry.shape.size() != 2 || m.scales.shape.size() != 2 || entry.dtype != "I32") {
-      fail(ErrorKind::bad_file, "{}: {} [{}], scales [{}]; expected I32 and two matrices", tensor(entry), entry.dtype,
-           fmt::join(entry.shape, ", "), fmt::join(m.scales.shape, ", "));
+      fail(ErrorKind::bad_file, "{}: {} [{}], scales [{}]; expected I32 and two matrices",
+           tensor(entry), entry.dtype, fmt::join(entry.shape, ", "),
+           fmt::join(m.scales.shape, ", "));
     }
     const bool gemv = config_.layout == QweightConfig::Layout::awq_gemv;
     const bool gptq = config_.layout == QweightConfig::Layout::gptq;
     m.N = gptq ? entry.shape[1] : gemv ? entry.shape[0] : entry.shape[1] * 8;
     m.K = gptq ? entry.shape[0] * 32 / config_.bits : gemv ? entry.shape[1] * 8 : entry.shape[0];
     m.group = config_.group == 0 ? m.K : config_.group;
-    if (m.N < 1 || m.K < 1 || m.N % 8 != 0 || m.K % 32 != 0 || m.K % m.group != 0 || m.group % 32 != 0 ||
-        m.N * config_.bits % 32 != 0) {
+    if (m.N < 1 || m.K < 1 || m.N % 8 != 0 || m.K % 32 != 0 || m.K % m.group != 0 ||
+        m.group % 32 != 0 || m.N * config_.bits % 32 != 0) {
       fail(ErrorKind::bad_file,
-           "{}: a matrix [{}, {}] in groups of {}; supported are groups of a multiple of 32 that divides the width "
+           "{}: a matrix [{}, {}] in groups of {}; supported are groups of a multiple of 32 that "
+           "divides the width "
            "and a multiple of 8 rows",
            tensor(entry), m.N, m.K, m.group);
     }
@@ -192,8 +203,8 @@ class Reader {
       }
     }
     if (m.scales.shape != scales) {
-      fail(ErrorKind::bad_file, "{}: [{}], expected [{}]", tensor(m.scales), fmt::join(m.scales.shape, ", "),
-           fmt::join(scales, ", "));
+      fail(ErrorKind::bad_file, "{}: [{}], expected [{}]", tensor(m.scales),
+           fmt::join(m.scales.shape, ", "), fmt::join(scales, ", "));
     }
     if (m.groups) expect(*m.groups, {m.K});
   }
@@ -205,7 +216,8 @@ class Reader {
     std::memcpy(of_channel.data(), m.groups->bytes.data(), m.groups->bytes.size());
     std::vector<int32_t> columns = columns_by_group(of_channel, m.group, tensor(*m.groups));
     if (!columns.empty() && !config_.reorders) {
-      fail(ErrorKind::bad_file, "{}: groups are not in order, but quantization_config says 'desc_act' is false",
+      fail(ErrorKind::bad_file,
+           "{}: groups are not in order, but quantization_config says 'desc_act' is false",
            tensor(*m.groups));
     }
     return columns;
@@ -219,15 +231,18 @@ class Reader {
     return true;
   }
 
-  // GPTQ: whether this module's qzeros are one less. A symmetric model's are known, whatever its config says.
+  // GPTQ: whether this module's qzeros are one less. A symmetric model's are known, whatever its
+  // config says.
   bool zeros_less_one(const Module& m) {
     if (config_.bits == 3 || !config_.symmetric) return config_.zeros_less_one;
     const uint32_t middle = ones(config_.bits) << (config_.bits - 1);
-    const bool other = all_words(m.zeros, config_.zeros_less_one ? middle : middle - ones(config_.bits));
+    const bool other =
+        all_words(m.zeros, config_.zeros_less_one ? middle : middle - ones(config_.bits));
     if (other && !warned_) {
       warned_ = true;
-      warnings_->push_back(fmt::format("qzeros are those of GPTQ {}, whatever checkpoint_format says",
-                                       config_.zeros_less_one ? "v2" : "v1"));
+      warnings_->push_back(
+          fmt::format("qzeros are those of GPTQ {}, whatever checkpoint_format says",
+                      config_.zeros_less_one ? "v2" : "v1"));
     }
     return config_.zeros_less_one != other;
   }
@@ -241,15 +256,17 @@ class Reader {
   }
 
   // Rows [first, first + count) of everything, in the order that Weight wants.
-  static void read_rows(const Module& m, QweightConfig::Layout layout, int bits, bool less_one, int64_t scale_size,
-                        int64_t first, int64_t count, uint8_t* codes, std::byte* scales, uint8_t* zeros) {
+  static void read_rows(const Module& m, QweightConfig::Layout layout, int bits, bool less_one,
+                        int64_t scale_size, int64_t first, int64_t count, uint8_t* codes,
+                        std::byte* scales, uint8_t* zeros) {
     const std::byte* from = m.scales.bytes.data();
     const bool by_row = layout == QweightConfig::Layout::awq_gemv;
     const int64_t width = m.scales.shape[1];
     for (int64_t n = 0; n < count; ++n) {
       for (int64_t g = 0; g < m.G; ++g) {
         const int64_t at = by_row ? (first + n) * width + g : g * width + first + n;
-        std::memcpy(scales + (n * m.G + g) * scale_size, from + at * scale_size, static_cast<size_t>(scale_size));
+        std::memcpy(scales + (n * m.G + g) * scale_size, from + at * scale_size,
+                    static_cast<size_t>(scale_size));
       }
     }
     switch (layout) {
@@ -271,19 +288,21 @@ class Reader {
   NamedTensor read_module(const SafetensorsEntry& entry) {
     const Module m = open_module(entry);
     if (is_plain(m.name)) {
-      fail(ErrorKind::bad_file, "{}: quantized, but quantization_config in config.json says it is not", tensor(entry));
+      fail(ErrorKind::bad_file,
+           "{}: quantized, but quantization_config in config.json says it is not", tensor(entry));
     }
     const bool less_one = config_.layout == QweightConfig::Layout::gptq && zeros_less_one(m);
-    IntegerSource source{.N = m.N, .K = m.K, .bits = config_.bits, .group = m.group, .scale_type = scale_type(m)};
+    IntegerSource source{
+        .N = m.N, .K = m.K, .bits = config_.bits, .group = m.group, .scale_type = scale_type(m)};
     source.columns = columns_of(m);
     const int bits = config_.bits;
     if (bits == 4) {  // the middle of AWQ's symmetric codes too is 8
       source.symmetric = all_words(m.zeros, less_one ? 0x77777777 : 0x88888888);
     }
     const auto scale_size = static_cast<int64_t>(scale_bytes(source.scale_type));
-    source.read = [m, layout = config_.layout, bits, less_one, scale_size](int64_t first, int64_t count,
-                                                                           uint8_t* codes, std::byte* scales,
-                                                                           uint8_t* zeros) {
+    source.read = [m, layout = config_.layout, bits, less_one, scale_size](
+                      int64_t first, int64_t count, uint8_t* codes, std::byte* scales,
+                      uint8_t* zeros) {
       read_rows(m, layout, bits, less_one, scale_size, first, count, codes, scales, zeros);
     };
     return {m.name + ".weight", add_planes(std::move(source), planes_)};
@@ -303,7 +322,8 @@ const Json* member(const Json& json, const char* key) {
   return it == json.end() || it->is_null() ? nullptr : &*it;
 }
 
-[[noreturn]] void wrong(const std::string& where, const char* key, const Json* found, const std::string& expected) {
+[[noreturn]] void wrong(const std::string& where, const char* key, const Json* found,
+                        const std::string& expected) {
   fail(ErrorKind::bad_file, "{}: '{}' is {}, expected {}", where, key,
        found == nullptr ? "missing" : quote(dump_json(*found)), expected);
 }
@@ -315,7 +335,8 @@ bool flag(const Json& json, const char* key, bool otherwise, const std::string& 
   return value->get<bool>();
 }
 
-std::string lower(const Json& json, const char* key, const char* otherwise, const std::string& where) {
+std::string lower(const Json& json, const char* key, const char* otherwise,
+                  const std::string& where) {
   const Json* value = member(json, key);
   if (value == nullptr) return otherwise;
   if (!value->is_string()) wrong(where, key, value, "a string");
@@ -325,7 +346,8 @@ std::string lower(const Json& json, const char* key, const char* otherwise, cons
 }
 
 // Strings of an array, or of an array of arrays.
-void add_names(const Json& json, const char* key, const std::string& where, std::vector<std::string>* out) {
+void add_names(const Json& json, const char* key, const std::string& where,
+               std::vector<std::string>* out) {
   if (json.is_string()) {
     out->push_back(json.get<std::string>());
     return;
@@ -342,8 +364,9 @@ void read_numbers(const Json& json, std::initializer_list<int> known_bits, const
   if (!known) wrong(where, "bits", bits, fmt::format("one of {}", fmt::join(known_bits, ", ")));
   out->bits = bits->get<int>();
   const Json* group = member(json, "group_size");
-  const bool is_group = group != nullptr && group->is_number_integer() &&
-                        (*group == -1 || (*group >= 32 && *group <= 65536 && group->get<int64_t>() % 32 == 0));
+  const bool is_group =
+      group != nullptr && group->is_number_integer() &&
+      (*group == -1 || (*group >= 32 && *group <= 65536 && group->get<int64_t>() % 32 == 0));
   if (!is_group) wrong(where, "group_size", group, "-1 or a multiple of 32");
   out->group = *group == -1 ? 0 : group->get<int64_t>();
 }
@@ -371,11 +394,25 @@ void read_gptq_config(const Json& json, const std::string& where, QweightConfig*
 void read_awq_config(const Json& json, const std::string& where, QweightConfig* out) {
   read_numbers(json, {4}, where, out);
   const std::string version = lower(json, "version", "gemm", where);
-  if (version != "gemm" && version != "gemv") wrong(where, "version", member(json, "version"), "gemm or gemv");
-  out->layout = version == "gemm" ? QweightConfig::Layout::awq_gemm : QweightConfig::Layout::awq_gemv;
+  if (version != "gemm" && version != "gemv")
+    wrong(where, "version", member(json, "version"), "gemm or gemv");
+  out->layout =
+      version == "gemm" ? QweightConfig::Layout::awq_gemm : QweightConfig::Layout::awq_gemv;
 }
 
 }  // namespace
+
+std::string QweightConfig::name() const {
+  switch (layout) {
+    case Layout::gptq:
+      return zeros_less_one ? "GPTQ v1" : "GPTQ v2";
+    case Layout::awq_gemm:
+      return "AWQ gemm";
+    case Layout::awq_gemv:
+      return "AWQ gemv";
+  }
+  return "?";
+}
 
 bool is_qweight(const Json& json) {
   if (!json.is_object()) return false;

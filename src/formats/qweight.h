@@ -1,10 +1,12 @@
 // The part of a Hugging Face folder that GPTQ and AWQ define: a linear layer is three tensors of
 // integers and scales, which become a Weight of int4_group or int*_zero when a kernel wants them.
 // G groups of channels share a scale; words are int32, fields start at the lowest bit.
-//   gptq      NAME.qweight [K bits/32, N]: fields along K      NAME.qzeros [G, N bits/32]: along N, v1
+//   gptq      NAME.qweight [K bits/32, N]: fields along K      NAME.qzeros [G, N bits/32]: along N,
+//   v1
 //             one less than the zero point; v2 the zero point  NAME.scales [G, N]
 //             NAME.g_idx [K]: the group of each channel; missing: k / group
-//   awq gemm  NAME.qweight [K, N/8]: along N, nibble i of a word is column kAwqOrder[i] of its eight
+//   awq gemm  NAME.qweight [K, N/8]: along N, nibble i of a word is column kAwqOrder[i] of its
+//   eight
 //             NAME.qzeros [G, N/8] likewise                    NAME.scales [G, N]
 //   awq gemv  NAME.qweight [N, K/8]: along K                   NAME.qzeros [N, Z]: along G, padded
 //             NAME.scales [N, 8 Z]
@@ -26,12 +28,15 @@ struct QweightConfig {
   enum class Layout : uint8_t { gptq, awq_gemm, awq_gemv };
   Layout layout = Layout::gptq;
   int bits = 4;
-  int64_t group = 0;             // 0: the whole row
-  bool zeros_less_one = false;   // GPTQ v1
-  bool symmetric = false;        // GPTQ says so: every zero point is 2^(bits - 1)
-  bool reorders = false;         // GPTQ: desc_act, g_idx may be in any order
-  std::vector<std::string> plain;      // parts of the names of modules left in plain numbers
-  std::vector<std::string> quantized;  // ends of the names of those quantized; empty: all linear ones
+  int64_t group = 0;               // 0: the whole row
+  bool zeros_less_one = false;     // GPTQ v1
+  bool symmetric = false;          // GPTQ says so: every zero point is 2^(bits - 1)
+  bool reorders = false;           // GPTQ: desc_act, g_idx may be in any order
+  std::vector<std::string> plain;  // parts of the names of modules left in plain numbers
+  std::vector<std::string>
+      quantized;  // ends of the names of those quantized; empty: all linear ones
+
+  std::string name() const;  // "GPTQ v2", "AWQ gemm"
 };
 
 // Whether config.json's quantization_config is GPTQ's or AWQ's.

@@ -16,14 +16,16 @@ size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 Repacked::Repacked(IntegerSource source) : source_(std::move(source)) {
   const auto& s = source_;
-  CHECK(s.N > 0 && s.K > 0 && s.group > 0 && s.K % s.group == 0, "N {} K {} group {}", s.N, s.K, s.group);
+  CHECK(s.N > 0 && s.K > 0 && s.group > 0 && s.K % s.group == 0, "N {} K {} group {}", s.N, s.K,
+        s.group);
   weight_.encoding = s.bits == 4 && s.symmetric ? int4_group(s.group, s.scale_type)
                                                 : int_zero(s.bits, s.group, s.scale_type);
   weight_.N = s.N;
   weight_.K = s.K;
   weight_.columns = s.columns.empty() ? nullptr : s.columns.data();
   const size_t data = aligned(weight_.data_bytes());
-  const size_t scales = aligned(static_cast<size_t>(s.N * (s.K / s.group)) * scale_bytes(s.scale_type));
+  const size_t scales =
+      aligned(static_cast<size_t>(s.N * (s.K / s.group)) * scale_bytes(s.scale_type));
   planes_ = Buffer(data + scales + weight_.zeros_bytes());
   weight_.data = planes_.data();
   weight_.scales = planes_.data() + data;
@@ -46,10 +48,12 @@ void Repacked::make_rows(int64_t first, int64_t count) {
   for (int64_t n = 0; n < count; ++n) {
     const uint8_t* in_order = codes.data() + n * K;
     if (!source_.columns.empty()) {
-      for (int64_t k = 0; k < K; ++k) row[static_cast<size_t>(k)] = in_order[source_.columns[static_cast<size_t>(k)]];
+      for (int64_t k = 0; k < K; ++k)
+        row[static_cast<size_t>(k)] = in_order[source_.columns[static_cast<size_t>(k)]];
       in_order = row.data();
     }
-    pack_codes(in_order, K, source_.bits, planes_.data() + static_cast<size_t>(first + n) * row_bytes);
+    pack_codes(in_order, K, source_.bits,
+               planes_.data() + static_cast<size_t>(first + n) * row_bytes);
   }
   if (weight_.zeros != nullptr) {
     auto* to = planes_.as<uint8_t>() + (weight_.zeros - std::as_const(planes_).as<uint8_t>());
@@ -60,11 +64,12 @@ void Repacked::make_rows(int64_t first, int64_t count) {
 void Repacked::ensure(ThreadPool& pool) {
   if (is_made_) return;
   planes_.open();
-  pool.parallel_for((source_.N + kRowBlock - 1) / kRowBlock, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t b = begin; b < end; ++b) {
-      make_rows(b * kRowBlock, std::min(kRowBlock, source_.N - b * kRowBlock));
-    }
-  });
+  pool.parallel_for((source_.N + kRowBlock - 1) / kRowBlock, 1,
+                    [&](int64_t begin, int64_t end, int) {
+                      for (int64_t b = begin; b < end; ++b) {
+                        make_rows(b * kRowBlock, std::min(kRowBlock, source_.N - b * kRowBlock));
+                      }
+                    });
   is_made_ = true;
 }
 
@@ -87,7 +92,8 @@ std::vector<int32_t> columns_by_group(const std::vector<int32_t>& group_of_chann
   for (int64_t k = 0; k < K; ++k) {
     const int32_t g = group_of_channel[static_cast<size_t>(k)];
     if (g < 0 || g >= num_groups) {
-      fail(ErrorKind::bad_file, "{}: channel {} is of group {}, expected 0 to {}", where, k, g, num_groups - 1);
+      fail(ErrorKind::bad_file, "{}: channel {} is of group {}, expected 0 to {}", where, k, g,
+           num_groups - 1);
     }
     int64_t& size = sizes[static_cast<size_t>(g)];
     if (size == group) {

@@ -410,11 +410,11 @@ const Case kCases[] = {
      [](Json& j) {
        j["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] = 0;
      }},
-    {"asymmetric", "'symmetric' is 'false'", Kind::int4, "config.json",
+    {"asymmetric", "weight_zero_point' is missing", Kind::int4, "config.json",
      [](Json& j) {
        j["quantization_config"]["config_groups"]["group_0"]["weights"]["symmetric"] = false;
      }},
-    {"gptq", "quant_method", Kind::int4, "config.json",
+    {"gptq", "'bits' is missing", Kind::int4, "config.json",
      [](Json& j) { j["quantization_config"]["quant_method"] = "gptq"; }},
     {"ignored, yet quantized", "does not say so", Kind::int4, "config.json",
      [](Json& j) { j["quantization_config"]["ignore"] = {"model.layers.0.mlp.down_proj"}; }},

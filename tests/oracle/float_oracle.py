@@ -5,10 +5,10 @@ Rewrites the golden of double quantization, then compresses the default model an
     its dequantize_4bit gives our decode in f32,
   - fp8-tensor and fp8-block have the codes and scales of compressed-tensors' quantize, and
     fp8-deepseek those of transformers' Fp8Quantize, on blocks that are not cut off,
-  - transformers, dequantizing the folders itself, gives our logits (normalized squared error < 1e-3),
+  - torch with the libraries' values gives our logits (normalized squared error < 1e-3),
   - 2:4 with a mask decodes to the two largest magnitudes of four,
   - folders with fixed activation scales, made here in the dialects of vLLM and compressed-tensors, give the logits
-    of a model in torch that rounds its activations so (normalized squared error < 1e-3).
+    of a model in torch that rounds its activations so (normalized squared error < 3e-2).
 """
 
 import argparse
@@ -28,6 +28,9 @@ import our_logits
 from bitsandbytes_oracle import bits_of, functional, our_decodes
 
 MAX_ERROR = 1e-3
+# With activations of 8 bits: a rounding that falls the other way changes an element by up to 6 %, and with it
+# those of all later layers. Codes, scales and decode are held to the bit.
+MAX_ERROR_OF_BYTES = 3e-2
 PROMPT = "The capital of France is Paris. The capital of Italy is"
 
 
@@ -118,10 +121,22 @@ def check_masked(ours, base, decodes):
     return bad
 
 
-def dequantized_error(folder, program, base, values):
-    """Normalized squared error of our logits (ref) against transformers with the library's values."""
+def rounded_rows(value, group):
+    """E4M3 with a scale for each `group` channels of a token; 0: for all of them."""
+    pieces = value.split(group or value.shape[-1], -1)
+    scales = [piece.abs().amax(-1, keepdim=True) / 448 for piece in pieces]
+    return torch.cat([rounded(piece, scale, True) for piece, scale in zip(pieces, scales)], -1)
+
+
+def dequantized_error(folder, program, base, values, recipe):
+    """Normalized squared error of our logits (ref) against torch with the library's values and, of FP8,
+    activations rounded as the config says."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.load_state_dict(values, strict=False)
+    if recipe.startswith("fp8"):
+        group = 0 if recipe == "fp8-tensor" else 128
+        for module in layer_linears(model).values():
+            module.register_forward_pre_hook(lambda _, inputs: (rounded_rows(inputs[0], group),))
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     ids = tokenizer(PROMPT, return_tensors="pt", add_special_tokens=False).input_ids
     with torch.no_grad():
@@ -189,7 +204,7 @@ def check_static(args, base_folder, parent):
         for isa in args.isas.split(","):
             ours = our_logits.our_logits(args.build / "tests/model/dump_logits", folder, ids[0].tolist(), isa)
             error = ((ours - theirs).square().mean() / theirs.square().mean()).item()
-            bad += not error < MAX_ERROR
+            bad += not error < MAX_ERROR_OF_BYTES
             print(f"float: static {dialect} on {isa}: logits {error:.1e}", flush=True)
     return bad
 
@@ -216,8 +231,8 @@ def check_folders(args):
                 found = check_masked(ours, base, values.items())
             else:
                 found = check_tables(ours, base, matrices, recipe[:3], recipe.endswith("-dq"), values.items())
-            error = dequantized_error(folder, args.build / "tests/model/dump_logits", base_folder, values)
-            found += not error < MAX_ERROR
+            error = dequantized_error(folder, args.build / "tests/model/dump_logits", base_folder, values, recipe)
+            found += not error < (MAX_ERROR_OF_BYTES if recipe.startswith("fp8") else MAX_ERROR)
             print(f"float: {recipe}: {'equal' if found == 0 else f'{found} differences'}, logits {error:.1e}",
                   flush=True)
             bad += found

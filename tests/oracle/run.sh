@@ -80,6 +80,15 @@ check "log-likelihoods" python "$oracle/loglikelihood_oracle.py" --model "$model
 check "greedy answers" python "$oracle/greedy_oracle.py" --model "$model"
 check "perplexity" python "$oracle/perplexity_oracle.py" --model "$model" --text "$wikitext"
 check "compressed folders" python "$oracle/compressed_oracle.py" --model "$model" --build "$build"
+check "integers with zero points" python "$oracle/integers_oracle.py" --model "$model" --build "$build"
+gptqmodel() {
+  if [ ! -x "${GPTQMODEL_PYTHON:-}" ]; then
+    echo "gptqmodel: name a Python that has it in GPTQMODEL_PYTHON"
+    return 77
+  fi
+  "$GPTQMODEL_PYTHON" "$oracle/gptqmodel_oracle.py" --model "$model" --build "$build" --logits
+}
+check "GPTQ and AWQ folders" gptqmodel
 check "bitsandbytes folders" python "$oracle/bitsandbytes_oracle.py" --model "$model" --build "$build"
 check "float folders" python "$oracle/float_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
@@ -97,6 +106,7 @@ check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtes
 check "our pages" "$build/tests/study/study_documents_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
 check "our double quantization" "$build/tests/compress/compress_double_quantization_test" --gtest_brief=1
+check "our rounding to zero points" "$build/tests/compress/compress_rtn_grid_test" --gtest_brief=1
 check "our tables" "$build/tests/compress/compress_nearest_of_table_test" --gtest_brief=1
 check "our GGUF blocks" "$build/tests/compress/compress_quantize_test" --gtest_brief=1
 
