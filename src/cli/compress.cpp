@@ -27,7 +27,7 @@ namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, out, format, device, pareto;
+  std::string model, recipe, codebook, out, format, device, pareto;
   int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
@@ -111,6 +111,11 @@ Container container_of(const CompressOptions& options) {
 Recipe recipe_of(const CompressOptions& options) {
   const GridOptions grid{options.format, options.group, options.asymmetric, options.per_channel};
   const Container container = container_of(options);
+  const bool wants_codebook = options.recipe == "codebook";
+  if (wants_codebook == options.codebook.empty()) {
+    fail(ErrorKind::usage, "recipe {}: {} --codebook FILE", options.recipe,
+         wants_codebook ? "needs" : "has no use for");
+  }
   if (container == Container::hf_folder && is_grid_recipe(options.recipe, grid)) {
     if (options.kv_heads != 0) {
       fail(ErrorKind::usage, "recipe {}: leaves KV heads as they are, found --kv-heads {}",
@@ -122,7 +127,10 @@ Recipe recipe_of(const CompressOptions& options) {
     fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
          quote(options.recipe));
   }
-  return recipe_from_name(options.recipe, options.group, container, options.kv_heads);
+  Recipe recipe =
+      recipe_from_name(options.recipe, options.group, container, options.kv_heads);
+  if (wants_codebook) recipe.codebook = read_codebook(options.codebook);
+  return recipe;
 }
 
 // As tools/setup.sh installs it.
@@ -286,9 +294,13 @@ void add_compress(CLI::App& app, Action& action) {
                    "A name (see below) or a TOML file of steps (docs/recipes.md)")
       ->required()
       ->type_name("NAME|FILE");
-  verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
+  verb->add_option("--group", options->group,
+                   "int*, nf4, fp4, codebook: weights that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
+  verb->add_option("--codebook", options->codebook,
+                   "codebook: 16 numbers from -1 to 1, for a group's largest")
+      ->type_name("FILE");
   verb->add_flag("--asymmetric", options->asymmetric, "int*: a zero point beside each scale");
   verb->add_flag("--per-channel", options->per_channel, "int*: one scale a row");
   verb->add_option("--kv-heads", options->kv_heads, "gqa-mean, gqa-aligned: KV heads to leave")
@@ -321,10 +333,11 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
-      "Recipes: bf16, f32, int8, llm-int8, int4, int3, int2, fp8, nf4, magnitude-24, random-24,\n"
-      "gqa-mean, gqa-aligned, off-grid, off-grid-f32; by steps over calibration text: rtn, gptq,\n"
-      "awq, hqq, smoothquant, wanda, sparsegpt, learned-mask, sparsegpt-int4;\n"
-      "GGUF: bf16, f16, q8_0, q6_k, q4_k, q4_1, q4_0, hqq\n"
+      "Recipes:\n  folder  bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block fp8-deepseek\n"
+      "          nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean gqa-aligned\n"
+      "          off-grid off-grid-f32\n"
+      "  steps   rtn gptq awq hqq smoothquant wanda sparsegpt learned-mask sparsegpt-int4\n"
+      "  GGUF    bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq\n"
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "compress/float_sources.h"
 #include "compress/manifest.h"
 #include "compress/merge_heads.h"
 #include "compress/nearest_of_table.h"
@@ -22,26 +23,6 @@ namespace {
 
 bool is_layer_matrix(std::string_view name) {
   return name.starts_with("model.layers.") && name.ends_with("_proj.weight");
-}
-
-// What a row of bf16 numbers becomes: its bytes in one tensor of the output.
-using RowEncoder = std::function<void(const float* row, std::byte* out)>;
-
-TensorSource row_source(RowStream& stream, const NamedTensor& tensor, std::string name,
-                        const char* dtype, std::vector<int64_t> shape, size_t row_bytes,
-                        RowEncoder encode) {
-  return {std::move(name), dtype, std::move(shape),
-          static_cast<uint64_t>(tensor.weight.N) * row_bytes,
-          [&stream, &tensor, row_bytes, encode = std::move(encode)](const ByteSink& sink) {
-            const Weight& w = tensor.weight;
-            const auto make_row = [&](int64_t n, float* row, std::byte* out) {
-              decode_row(w, n, row);
-              if (!round_row_to_bf16(row, w.K)) return false;
-              encode(row, out);
-              return true;
-            };
-            stream.write(tensor.name, w.N, w.K, row_bytes, "bf16", make_row, sink);
-          }};
 }
 
 void multiply_row(const ChannelFactors& factors, int64_t n, float* row, int64_t K) {
@@ -78,52 +59,16 @@ TensorSource plain_source(RowStream& stream, const NamedTensor& tensor, const Mo
           static_cast<uint64_t>(N) * row_bytes, write};
 }
 
-// Bytes that are there already.
-TensorSource bytes_source(RowStream& stream, const NamedTensor& tensor, std::string name,
-                          const char* dtype, int64_t count, std::string bytes) {
-  const uint64_t size_bytes = bytes.size();
-  return {std::move(name), dtype, {count}, size_bytes,
-          [&stream, &tensor, bytes = std::move(bytes)](const ByteSink& sink) {
-            sink(std::as_bytes(std::span(bytes)));
-            stream.advance(tensor.name, bytes.size());
-          }};
-}
-
-// The tensors of a matrix of nf4 or fp4, as bitsandbytes names them.
-void add_table_sources(RowStream& stream, const NamedTensor& tensor, const Encoding& encoding,
-                       std::vector<TensorSource>& out) {
-  const int64_t N = tensor.weight.N, K = tensor.weight.K, groups = encoding.groups_per_row(K);
-  const std::string type = encoding.packing == Packing::nf4 ? "nf4" : "fp4";
-  // The library flattens a matrix before it cuts it into blocks: these do not straddle rows.
-  out.push_back(row_source(
-      stream, tensor, tensor.name, "U8", {N * K / 2, 1}, encoding.row_bytes(K),
-      [K, encoding](const float* row, std::byte* to) { table_codes(row, K, encoding, to); }));
-  out.push_back(row_source(
-      stream, tensor, tensor.name + ".absmax", "F32", {N * groups},
-      static_cast<size_t>(groups) * sizeof(float),
-      [K, encoding](const float* row, std::byte* to) { table_absmax(row, K, encoding, to); }));
-  std::string map(16 * sizeof(float), '\0');
-  std::memcpy(map.data(), lookup_values(encoding.packing), map.size());
-  out.push_back(
-      bytes_source(stream, tensor, tensor.name + ".quant_map", "F32", 16, std::move(map)));
-  std::string state = fmt::format(
-      R"({{"quant_type": "{}", "blocksize": {}, "dtype": "bfloat16", "shape": [{}, {}]}})", type,
-      encoding.group, N, K);
-  const auto length = static_cast<int64_t>(state.size());
-  out.push_back(bytes_source(stream, tensor, tensor.name + ".quant_state.bitsandbytes__" + type,
-                             "U8", length, std::move(state)));
-}
-
-// Those of LLM.int8(), as bitsandbytes names them.
+// The tensors of LLM.int8(), as bitsandbytes names them.
 void add_llm_int8_sources(RowStream& stream, const NamedTensor& tensor,
                           std::vector<TensorSource>& out) {
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
   const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
   out.push_back(row_source(
       stream, tensor, tensor.name, "I8", {N, K}, static_cast<size_t>(K),
-      [K](const float* row, std::byte* to) { llm_int8_codes(row, K, to); }));
+      [K](int64_t, const float* row, std::byte* to) { llm_int8_codes(row, K, to); }));
   out.push_back(row_source(stream, tensor, module + ".SCB", "F32", {N}, sizeof(float),
-                           [K](const float* row, std::byte* to) {
+                           [K](int64_t, const float* row, std::byte* to) {
                              const float magnitude = llm_int8_magnitude(row, K);
                              std::memcpy(to, &magnitude, sizeof magnitude);
                            }));
@@ -135,13 +80,16 @@ void add_llm_int8_sources(RowStream& stream, const NamedTensor& tensor,
 
 // The tensors of a quantized matrix. They are written far apart, since a safetensors file is
 // ordered by the size of its elements; so each is made from the source anew rather than kept.
-void add_quantized_sources(RowStream& stream, const NamedTensor& tensor, const Encoding& encoding,
+void add_quantized_sources(RowStream& stream, const NamedTensor& tensor, const Recipe& recipe,
                            std::vector<TensorSource>& out) {
-  if (encoding.is_lookup()) return add_table_sources(stream, tensor, encoding, out);
+  const Encoding& encoding = recipe.encoding;
+  if (encoding.is_lookup()) return add_table_sources(stream, tensor, recipe, out);
+  if (encoding.is_sparse()) return add_masked_sources(stream, tensor, encoding, out);
+  if (recipe.fp8_scales != Fp8Scales::row) return add_fp8_sources(stream, tensor, recipe, out);
   if (encoding.packing == Packing::llm_int8) return add_llm_int8_sources(stream, tensor, out);
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
   const int64_t groups = encoding.groups_per_row(K);
-  const auto codes = [K, encoding](const float* row, std::byte* to) {
+  const auto codes = [K, encoding](int64_t, const float* row, std::byte* to) {
     rtn_codes(row, K, encoding, to);
   };
   if (encoding.bits() == 8) {
@@ -164,7 +112,7 @@ void add_quantized_sources(RowStream& stream, const NamedTensor& tensor, const E
   out.push_back(row_source(
       stream, tensor, tensor.name + "_scale", "BF16", {N, groups},
       static_cast<size_t>(groups) * scale_bytes(encoding.scale_type),
-      [K, encoding](const float* row, std::byte* to) { rtn_scales(row, K, encoding, to); }));
+      [K, encoding](int64_t, const float* row, std::byte* to) { rtn_scales(row, K, encoding, to); }));
 }
 
 // A layer's matrix rounded to the grid, from the bf16 form of its weights. Throws bad_file when they
@@ -220,6 +168,10 @@ void check_groups(const Checkpoint& source, const Recipe& recipe) {
       fail(ErrorKind::usage, "{}: width {} is not a multiple of group {}", quote(name), weight.K,
            recipe.group);
     }
+    if (recipe.encoding.is_sparse() && is_layer_matrix(name) && weight.K % 8 != 0) {
+      fail(ErrorKind::usage, "{}: width {} is not a multiple of 8, as 2:4 with a mask wants it",
+           quote(name), weight.K);
+    }
   }
 }
 
@@ -256,7 +208,8 @@ void check_not_compressed(const Checkpoint& source) {
   for (const auto& [name, weight] : source.tensors) {
     const Encoding& encoding = weight.encoding;
     if (encoding.packing == Packing::int8_channel || encoding.packing == Packing::int4_group ||
-        encoding.packing == Packing::llm_int8 || encoding.is_fp8() || encoding.is_lookup() || encoding.has_zeros()) {
+        encoding.packing == Packing::llm_int8 || encoding.packing == Packing::int8_static ||
+        encoding.is_fp8() || encoding.is_lookup() || encoding.is_sparse() || encoding.has_zeros()) {
       fail(ErrorKind::usage, "{}: {} is already {}, expected a model that is not compressed",
            source.path.string(), quote(name), weight.encoding.name());
     }
@@ -303,7 +256,7 @@ CompressResult write_folder(const Checkpoint& source, const Recipe& recipe,
     if (in_layer && recipe.integers) {
       add_grid_sources(stream, source, tensor, *recipe.integers, pool, sources);
     } else if (in_layer && recipe.quantizes()) {
-      add_quantized_sources(stream, tensor, recipe.encoding, sources);
+      add_quantized_sources(stream, tensor, recipe, sources);
     } else if (in_layer && recipe.pruning != Pruning::none) {
       sources.push_back(pruned_source(stream, tensor, recipe));
     } else {

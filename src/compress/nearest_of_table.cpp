@@ -19,19 +19,13 @@ struct Ladder {
   std::array<float, 15> bounds;
 };
 
-Ladder make_ladder(Packing packing) {
-  const float* values = lookup_values(packing);
+Ladder make_ladder(const float* values) {
   Ladder ladder;
   std::iota(ladder.codes.begin(), ladder.codes.end(), uint8_t{0});
   std::ranges::stable_sort(ladder.codes, {}, [&](uint8_t code) { return values[code]; });
   for (size_t i = 0; i < 15; ++i)
     ladder.bounds[i] = (values[ladder.codes[i]] + values[ladder.codes[i + 1]]) / 2;
   return ladder;
-}
-
-const Ladder& ladder_of(Packing packing) {
-  static const Ladder nf4 = make_ladder(Packing::nf4), fp4 = make_ladder(Packing::fp4);
-  return packing == Packing::nf4 ? nf4 : fp4;
 }
 
 float block_absmax(const float* block, int64_t n) {
@@ -50,9 +44,10 @@ void table_absmax(const float* row, int64_t K, const Encoding& encoding, std::by
   }
 }
 
-void table_codes(const float* row, int64_t K, const Encoding& encoding, std::byte* codes) {
+void table_codes(const float* row, int64_t K, const Encoding& encoding, const float* values,
+                 std::byte* codes) {
   CHECK(encoding.is_lookup() && K % encoding.group == 0, "{} K {}", encoding.name(), K);
-  const Ladder& ladder = ladder_of(encoding.packing);
+  const Ladder ladder = make_ladder(values);
   for (int64_t begin = 0; begin < K; begin += encoding.group) {
     const float inverse =
         1.0f / std::max(block_absmax(row + begin, encoding.group), kSmallestAbsmax);

@@ -1,8 +1,12 @@
 #include "compress/recipe.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <functional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/json.h"
 
 namespace tandem {
@@ -23,13 +27,61 @@ std::string gguf_names() {
   return names + ", hqq";
 }
 
+constexpr const char* kFolderNames =
+    "bf16, f32, int8, llm-int8, int4, int3, int2, fp8, fp8-tensor, fp8-block, fp8-deepseek, nf4, nf4-dq, "
+    "fp4, fp4-dq, codebook, sparse-24, magnitude-24, random-24, gqa-mean, gqa-aligned, off-grid, "
+    "off-grid-f32";
+
+const char* fp8_scales_name(Fp8Scales scales) {
+  switch (scales) {
+    case Fp8Scales::row: return "row";
+    case Fp8Scales::tensor: return "tensor";
+    case Fp8Scales::block: return "block";
+    case Fp8Scales::deepseek: return "deepseek";
+  }
+  return "?";
+}
+
+// nf4, fp4, each with "-dq", and codebook.
+Recipe table_recipe(const std::string& name, int64_t group) {
+  if (group == 0) group = kNF4.group;
+  if (group < 32 || group > 4096 || (group & (group - 1)) != 0) {
+    fail(ErrorKind::usage, "recipe {}: group {}, expected a power of two from 32 to 4096", name, group);
+  }
+  const Packing packing = name == "codebook"        ? Packing::codebook
+                          : name.starts_with("nf4") ? Packing::nf4
+                                                    : Packing::fp4;
+  Recipe recipe{name, {packing, ScaleType::f32, group}, group};
+  recipe.is_nested = name.ends_with("-dq");
+  return recipe;
+}
+
+Recipe fp8_recipe(const std::string& name) {
+  Recipe recipe{name, fp8_channel(ScaleType::bf16)};
+  if (name == "fp8-channel") return recipe;
+  if (name == "fp8-tensor") {
+    recipe.fp8_scales = Fp8Scales::tensor;
+  } else if (name == "fp8-block") {
+    recipe.encoding = fp8_block(ScaleType::bf16);
+    recipe.fp8_scales = Fp8Scales::block;
+  } else if (name == "fp8-deepseek") {
+    recipe.encoding = fp8_block(ScaleType::f32);
+    recipe.fp8_scales = Fp8Scales::deepseek;
+  } else {
+    fail(ErrorKind::usage,
+         "recipe {}: unknown, expected fp8, fp8-channel, fp8-tensor, fp8-block or fp8-deepseek", quote(name));
+  }
+  return recipe;
+}
+
 Recipe gguf_recipe(const std::string& name) {
   if (name == "hqq") return {name, kQ4_1, 0, Container::gguf, /*moves_zeros=*/true};
   for (const Encoding& encoding : kGgufEncodings) {
     if (encoding.name() == name) return {name, encoding, 0, Container::gguf};
   }
-  const bool is_folder_name =
-      name == "int8" || name == "llm-int8" || name == "int4" || name == "fp8" || name == "nf4";
+  const bool is_folder_name = name == "int8" || name == "llm-int8" || name == "int4" ||
+                              name == "codebook" || name == "sparse-24" ||
+                              name.starts_with("fp8") || name.starts_with("nf4") || name.starts_with("fp4");
   fail(ErrorKind::usage, "recipe {}: {} a GGUF file, expected one of {}", quote(name),
        is_folder_name ? "is none that can be held by" : "unknown for", gguf_names());
 }
@@ -83,9 +135,16 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
     }
     return {name, int4_group(group, ScaleType::bf16), group};
   }
-  if (name == "nf4") {
+  if (name == "nf4" || name == "fp4" || name == "nf4-dq" || name == "fp4-dq" || name == "codebook") {
+    return table_recipe(name, group);
+  }
+  if (name.starts_with("fp8-")) {
     refuse_group(name, group);
-    return {name, kNF4, kNF4.group};
+    return fp8_recipe(name);
+  }
+  if (name == "sparse-24") {
+    refuse_group(name, group);
+    return {name, kBF16_24};
   }
   if (name == "llm-int8") {
     refuse_group(name, group);
@@ -100,14 +159,12 @@ Recipe recipe_from_name(const std::string& name, int64_t group, Container contai
   if (name != "bf16" && name != "int8" && name != "fp8") {
     if (is_gguf_name(name)) {
       fail(ErrorKind::usage,
-           "recipe {}: a Hugging Face folder cannot hold it, expected bf16, f32, int8, llm-int8, "
-           "int4, fp8, nf4, off-grid or off-grid-f32, or an output named *.gguf",
-           name);
+           "recipe {}: a Hugging Face folder cannot hold it, expected {}, or an output named *.gguf",
+           name, kFolderNames);
     }
     fail(ErrorKind::usage,
-         "recipe {}: unknown, expected one of bf16, f32, int8, llm-int8, int4, int3, int2, fp8, nf4, "
-         "magnitude-24, random-24, gqa-mean, gqa-aligned, off-grid, off-grid-f32; for GGUF {}",
-         quote(name), gguf_names());
+         "recipe {}: unknown, expected one of {}; for GGUF {}", quote(name), kFolderNames,
+         gguf_names());
   }
   refuse_group(name, group);
   return {name,
@@ -157,8 +214,10 @@ std::string bitsandbytes_config_json(const Recipe& recipe) {
       {"quant_method", "bitsandbytes"},
       {"load_in_4bit", is_nibbles},
       {"load_in_8bit", !is_nibbles},
-      {"bnb_4bit_quant_type", recipe.encoding.packing == Packing::nf4 ? "nf4" : "fp4"},
-      {"bnb_4bit_use_double_quant", false},
+      {"bnb_4bit_quant_type", recipe.encoding.packing == Packing::nf4        ? "nf4"
+                              : recipe.encoding.packing == Packing::codebook ? "codebook"
+                                                                             : "fp4"},
+      {"bnb_4bit_use_double_quant", recipe.is_nested},
       {"bnb_4bit_compute_dtype", "bfloat16"},
       {"bnb_4bit_quant_storage", "uint8"},
       {"llm_int8_enable_fp32_cpu_offload", false},
@@ -166,6 +225,22 @@ std::string bitsandbytes_config_json(const Recipe& recipe) {
       {"llm_int8_skip_modules", Json::array({"lm_head"})},
       {"llm_int8_threshold", 6.0}};
   return dump_json(config, 2);
+}
+
+std::string deepseek_config_json() {
+  const Json config = {{"quant_method", "fp8"},
+                       {"activation_scheme", "dynamic"},
+                       {"fmt", "e4m3"},
+                       {"weight_block_size", {kFp8Block, kFp8Block}},
+                       {"modules_to_not_convert", Json::array({"lm_head"})}};
+  return dump_json(config, 2);
+}
+
+std::string masked_config_json() {
+  const Json sparsity = {{"format", "sparse-24-bitmask"}, {"global_sparsity", 0.5},
+                         {"ignore", Json::array({"lm_head"})}, {"sparsity_structure", "2:4"},
+                         {"targets", Json::array({"Linear"})}};
+  return dump_json({{"quant_method", "compressed-tensors"}, {"sparsity_config", sparsity}}, 2);
 }
 
 }  // namespace
@@ -181,7 +256,32 @@ Json recipe_json(const Recipe& recipe) {
     json["encoding"] = recipe.encoding.name();
   }
   if (recipe.off_grid) json["off_grid"] = {{"seed", recipe.seed}, {"factors", {0.8, 1.25}}};
+  if (recipe.encoding.is_fp8()) json["fp8_scales"] = fp8_scales_name(recipe.fp8_scales);
+  if (recipe.is_nested) json["double_quantization"] = true;
+  if (!recipe.codebook.empty()) json["codebook"] = recipe.codebook;
   return json;
+}
+
+std::vector<float> read_codebook(const std::filesystem::path& path) {
+  const std::string text = read_text_file(path, 4096);
+  std::vector<float> values;
+  constexpr const char* kBetween = " \t\r\n,[]";
+  for (size_t at = text.find_first_not_of(kBetween); at != std::string::npos;) {
+    const size_t end = std::min(text.find_first_of(kBetween, at), text.size());
+    float value = 0;
+    const auto [last, error] = std::from_chars(text.data() + at, text.data() + end, value);
+    if (error != std::errc() || last != text.data() + end || !(std::fabs(value) <= 1)) {
+      fail(ErrorKind::usage, "{}: found {}, expected 16 numbers within -1 and 1", path.string(),
+           quote(text.substr(at, end - at)));
+    }
+    values.push_back(value);
+    at = text.find_first_not_of(kBetween, end);
+  }
+  if (values.size() != 16 || std::ranges::adjacent_find(values, std::not_equal_to<>()) == values.end()) {
+    fail(ErrorKind::usage, "{}: {} numbers, expected 16 that are not all the same", path.string(),
+         values.size());
+  }
+  return values;
 }
 
 std::string quantization_config_json(const Recipe& recipe) {
@@ -192,6 +292,8 @@ std::string quantization_config_json(const Recipe& recipe) {
   if (recipe.encoding.is_lookup() || recipe.encoding.packing == Packing::llm_int8) {
     return bitsandbytes_config_json(recipe);
   }
+  if (recipe.fp8_scales == Fp8Scales::deepseek) return deepseek_config_json();
+  if (recipe.encoding.is_sparse()) return masked_config_json();
   const bool is_float = recipe.encoding.is_fp8(), is_whole_row = recipe.group == 0;
   const char* type = is_float ? "float" : "int";
   Json weights = {{"num_bits", recipe.encoding.bits()},
@@ -205,6 +307,13 @@ std::string quantization_config_json(const Recipe& recipe) {
   if (is_whole_row) {
     activations = {{"num_bits", 8},       {"type", type},          {"symmetric", true},
                    {"strategy", "token"}, {"group_size", nullptr}, {"dynamic", true}};
+  }
+  if (recipe.fp8_scales == Fp8Scales::tensor) weights["strategy"] = "tensor";
+  if (recipe.fp8_scales == Fp8Scales::block) {
+    weights["strategy"] = "block";
+    weights["block_structure"] = {kFp8Block, kFp8Block};
+    activations["strategy"] = "group";
+    activations["group_size"] = kFp8Block;
   }
   const Json scheme = {{"targets", Json::array({"Linear"})},
                        {"weights", weights},

@@ -1,6 +1,8 @@
 #include "formats/bitsandbytes.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <map>
 #include <span>
 
@@ -19,7 +21,9 @@ constexpr int64_t kSmallestBlock = 32, kLargestBlock = 4096;
 constexpr int64_t kMaxInt8Width = 65536;  // of a row whose products are summed in 32 bits
 constexpr std::string_view kMagnitudes = ".SCB", kFormat = ".weight_format";
 
-const char* type_name(Packing packing) { return packing == Packing::nf4 ? "nf4" : "fp4"; }
+const char* type_name(Packing packing) {
+  return packing == Packing::nf4 ? "nf4" : packing == Packing::fp4 ? "fp4" : "codebook";
+}
 
 // What quant_state says.
 struct State {
@@ -161,16 +165,26 @@ class Reader {
     return buffer->data();
   }
 
-  NamedTensor read_codes(const SafetensorsEntry& entry) const {
-    const State state = read_state(entry);
-    const auto& map = companion(entry, ".quant_map", "F32", {16});
-    for (int i = 0; i < 16; ++i) {
-      if (load_unaligned<float>(map.bytes.data() + 4 * i) == lookup_values(config_.packing)[i])
-        continue;
+  // Those of nf4 and fp4 must be the type's own: null.
+  const float* read_table(const SafetensorsEntry& map) const {
+    auto table = std::make_shared<Buffer>(map.bytes.size());
+    std::memcpy(table->data(), map.bytes.data(), map.bytes.size());
+    const float* values = table->as<float>();
+    if (config_.packing != Packing::codebook) {
+      if (std::equal(values, values + 16, lookup_values(config_.packing))) return nullptr;
       fail(ErrorKind::bad_file, "{}: not the numbers of {}", tensor(map),
            type_name(config_.packing));
     }
+    if (!std::all_of(values, values + 16, [](float value) { return std::isfinite(value); }))
+      fail(ErrorKind::bad_file, "{}: holds a number that is NaN or infinite", tensor(map));
+    memory_->push_back(table);
+    return values;
+  }
+
+  NamedTensor read_codes(const SafetensorsEntry& entry) const {
+    const State state = read_state(entry);
     Weight weight;
+    weight.table = read_table(companion(entry, ".quant_map", "F32", {16}));
     weight.encoding = {config_.packing, ScaleType::f32, state.block};
     weight.N = state.N;
     weight.K = state.K;
@@ -239,11 +253,13 @@ BitsandbytesConfig read_bitsandbytes_config(const Json& json, const std::string&
   } else {
     expect(json, "bnb_4bit_quant_storage", "uint8", config);
     const Json type = json.value("bnb_4bit_quant_type", Json("fp4"));  // the library's default
-    if (type != "nf4" && type != "fp4") {
-      fail(ErrorKind::bad_file, "{}: 'bnb_4bit_quant_type' is {}, expected nf4 or fp4", config,
-           quote(dump_json(type)));
+    if (type != "nf4" && type != "fp4" && type != "codebook") {
+      fail(ErrorKind::bad_file, "{}: 'bnb_4bit_quant_type' is {}, expected nf4, fp4 or codebook",
+           config, quote(dump_json(type)));
     }
-    out.packing = type == "nf4" ? Packing::nf4 : Packing::fp4;
+    out.packing = type == "nf4"   ? Packing::nf4
+                  : type == "fp4" ? Packing::fp4
+                                  : Packing::codebook;
   }
   const auto skipped = json.find("llm_int8_skip_modules");
   if (skipped == json.end() || skipped->is_null()) return out;

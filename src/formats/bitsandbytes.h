@@ -4,7 +4,8 @@
 //   NAME.weight.absmax F32 [N K / 64], or, when it is quantized itself (double quantization), U8 of
 //   the same shape with NAME.weight.nested_absmax F32 [blocks of 256], NAME.weight.nested_quant_map
 //   F32 [256] and an offset: absmax = nested_quant_map[code] * nested_absmax + offset
-//   NAME.weight.quant_map F32 [16]: must be the type's own
+//   NAME.weight.quant_map F32 [16]: must be the type's own, but for type "codebook", which is
+//   tandem's: any 16 numbers, which the library does not load
 //   NAME.weight.quant_state.bitsandbytes__TYPE U8: JSON with shape, block sizes and the offset
 // 8 bits: NAME.weight I8 [N, K], NAME.SCB F32 [N], the rows' largest magnitudes, and perhaps
 // NAME.weight_format U8, which must be 0: row-major.

@@ -15,17 +15,13 @@ constexpr std::string_view kScale = ".weight_scale";
 constexpr std::string_view kShape = ".weight_shape";
 constexpr std::string_view kZero = ".weight_zero_point";
 constexpr std::string_view kGroups = ".weight_g_idx";
-// A row's products of bytes, 255 x 127 at most, must sum up within 32 bits.
-constexpr int64_t kMaxInt8Width = 65536;
+constexpr std::string_view kInputScale = ".input_scale";
+// sparse-24-bitmask: of NAME, not of NAME.weight
+constexpr std::string_view kValues = ".compressed";
+constexpr std::string_view kMask = ".bitmask";
+constexpr std::string_view kMaskShape = ".shape";
 
 using Kind = WeightScheme::Kind;
-
-ScaleType scale_type(const SafetensorsEntry& scale, const std::string& where) {
-  if (scale.dtype == "F32") return ScaleType::f32;
-  if (scale.dtype == "F16") return ScaleType::f16;
-  if (scale.dtype == "BF16") return ScaleType::bf16;
-  fail(ErrorKind::bad_file, "{}: scales of type {}, expected F32, F16 or BF16", where, scale.dtype);
-}
 
 void expect_tensor(const SafetensorsEntry& entry, std::string_view dtype,
                    const std::vector<int64_t>& shape, const std::string& where) {
@@ -84,8 +80,9 @@ struct IntegerTensors {
 class WeightReader {
  public:
   WeightReader(const SafetensorsFile& file, const std::optional<QuantizationConfig>& quantization,
-               const std::string& where, RepackedPlanes* planes)
-      : quantization_(quantization), where_(where), planes_(planes) {
+               const std::string& where, RepackedPlanes* planes,
+               std::vector<std::shared_ptr<const Buffer>>* memory)
+      : quantization_(quantization), where_(where), planes_(planes), memory_(memory) {
     for (const auto& entry : file.tensors) entries_.emplace(entry.name, &entry);
   }
 
@@ -94,7 +91,11 @@ class WeightReader {
     const std::string_view name = entry.name;
     if (name.ends_with(kPacked)) return read_packed(entry);
     if (name.ends_with(kWeight) && is_bytes(entry)) return read_bytes(entry);
-    for (const std::string_view suffix : {kScale, kShape, kZero, kGroups}) {
+    if (name.ends_with(kValues) && quantization_ && quantization_->has_masks) return read_masked(entry);
+    for (const std::string_view suffix : {kMask, kMaskShape}) {
+      if (name.ends_with(suffix) && find(entry, suffix, kValues) != nullptr) return std::nullopt;
+    }
+    for (const std::string_view suffix : {kScale, kShape, kZero, kGroups, kInputScale}) {
       if (!name.ends_with(suffix)) continue;
       if (find(entry, suffix, kPacked) != nullptr) return std::nullopt;
       const SafetensorsEntry* owner = suffix == kShape ? nullptr : find(entry, suffix, kWeight);
@@ -152,30 +153,43 @@ class WeightReader {
   NamedTensor read_bytes(const SafetensorsEntry& entry) const {
     const bool is_int8 = entry.dtype == "I8";
     const WeightScheme& scheme = require(entry, [&](const WeightScheme& s) {
-      const bool integers =
-          s.kind == Kind::int8_channel || (s.kind == Kind::integers && !s.in_words);
-      return is_int8 ? integers : s.kind == Kind::fp8_channel || s.kind == Kind::fp8_weight;
+      if (s.kind == Kind::integers) return is_int8 && !s.in_words;
+      return s.bytes.is_float != is_int8;
     });
     if (entry.shape.size() != 2) fail(ErrorKind::bad_file, "{}: not a matrix", tensor(entry));
     if (scheme.kind == Kind::integers) {
       return read_integers(entry, kWeight, scheme, entry.shape[0], entry.shape[1]);
     }
-    if (is_int8 && entry.shape[1] > kMaxInt8Width) {
-      fail(ErrorKind::bad_file, "{}: rows of {} elements, at most {} are supported with one scale",
-           tensor(entry), entry.shape[1], kMaxInt8Width);
+    return {entry.name,
+            read_byte_weight(scheme.bytes, entry, companion(entry, kWeight, kScale),
+                             find(entry, kWeight, kInputScale), tensor(entry), memory_)};
+  }
+
+  // 2:4, its values beside a mask of the places.
+  NamedTensor read_masked(const SafetensorsEntry& entry) const {
+    const std::string where = tensor(entry);
+    if (entry.dtype != "BF16" && entry.dtype != "F16") {
+      fail(ErrorKind::bad_file, "{}: 2:4 values of type {}, expected BF16 or F16", where, entry.dtype);
     }
-    const auto& scale = companion(entry, kWeight, kScale);
-    expect_tensor(scale, "", {entry.shape[0], 1}, tensor(entry));
-    const Packing packing = is_int8                            ? Packing::int8_channel
-                            : scheme.kind == Kind::fp8_channel ? Packing::fp8_channel
-                                                               : Packing::fp8_weight;
+    const auto& shape = companion(entry, kValues, kMaskShape);
+    if (shape.shape != std::vector<int64_t>{2}) expect_tensor(shape, "I64", {2, 1}, where);
+    expect_tensor(shape, "I64", shape.shape, where);
+    int64_t dims[2];
+    std::memcpy(dims, shape.bytes.data(), sizeof dims);
+    const auto [N, K] = dims;
+    if (N < 1 || K < 8 || K % 8 != 0 || static_cast<uint64_t>(K) > entry.bytes.size()) {
+      fail(ErrorKind::bad_file, "{}: its shape is [{}, {}], expected a width that 8 divides", where, N, K);
+    }
+    expect_tensor(entry, entry.dtype, {N, K / 2}, where);
+    const auto& mask = companion(entry, kValues, kMask);
+    expect_tensor(mask, "U8", {N, K / 8}, where);
     Weight weight;
-    weight.encoding = {packing, scale_type(scale, tensor(entry)), 0};
-    weight.N = entry.shape[0];
-    weight.K = entry.shape[1];
+    weight.encoding = entry.dtype == "F16" ? kF16_24 : kBF16_24;
+    weight.N = N;
+    weight.K = K;
     weight.data = entry.bytes.data();
-    weight.scales = scale.bytes.data();
-    return {entry.name, weight};
+    weight.mask = mask.bytes.data();
+    return {with(entry, kValues, kWeight), weight};
   }
 
   NamedTensor read_packed(const SafetensorsEntry& entry) const {
@@ -240,7 +254,7 @@ class WeightReader {
     const auto& scale = companion(entry, suffix, kScale);
     expect_tensor(scale, "", one_scale ? std::vector<int64_t>{1} : std::vector<int64_t>{N, G},
                   tensor(entry));
-    const ScaleType type = scale_type(scale, tensor(entry));
+    const ScaleType type = scale_type_of(scale, tensor(entry));
     const auto zeros = zeros_of(entry, suffix, scheme, N, G);
     auto columns = columns_of(entry, suffix, scheme, K, group);
     std::string name = with(entry, suffix, kWeight);
@@ -297,6 +311,7 @@ class WeightReader {
   const std::optional<QuantizationConfig>& quantization_;
   const std::string& where_;
   RepackedPlanes* planes_;
+  std::vector<std::shared_ptr<const Buffer>>* memory_;
   std::map<std::string_view, const SafetensorsEntry*> entries_;
 };
 
@@ -304,9 +319,10 @@ class WeightReader {
 
 std::vector<NamedTensor> read_weights(const SafetensorsFile& file,
                                       const std::optional<QuantizationConfig>& quantization,
-                                      const std::string& where, RepackedPlanes* planes) {
-  CHECK(!quantization || planes != nullptr, "{}", where);
-  const WeightReader reader(file, quantization, where, planes);
+                                      const std::string& where, RepackedPlanes* planes,
+                                      std::vector<std::shared_ptr<const Buffer>>* memory) {
+  CHECK(!quantization || (planes != nullptr && memory != nullptr), "{}", where);
+  const WeightReader reader(file, quantization, where, planes, memory);
   std::vector<NamedTensor> tensors;
   for (const auto& entry : file.tensors) {
     if (auto tensor = reader.read(entry)) tensors.push_back(std::move(*tensor));

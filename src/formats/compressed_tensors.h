@@ -1,7 +1,9 @@
 // The part of a Hugging Face folder that compressed-tensors defines: quantization_config and the
 // tensor groups it stands for become Weights.
 //   int-quantized:   NAME.weight int8 [N,K], NAME.weight_scale [N,1] ([N,K/g] in groups, [1])
-//   float-quantized: NAME.weight E4M3 [N,K], NAME.weight_scale [N,1]
+//   float-quantized: NAME.weight E4M3 [N,K], NAME.weight_scale [N,1], [1] or [N/128,K/128] rounded up
+//   both: NAME.input_scale [1] where the scale of the activations is fixed
+//   sparse-24-bitmask: NAME.compressed [N,K/2], NAME.bitmask U8 [N,K/8], NAME.shape int64 [2,1]
 //   pack-quantized:  NAME.weight_packed int32 [N, K bits/32], fields along K, code = q +
 //   2^(bits-1); NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
 // Asymmetric: NAME.weight_zero_point, int8 of the scales' shape; packed: int32 [N bits/32, K/g],
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "formats/byte_weights.h"
 #include "formats/checkpoint.h"
 #include "formats/module_pattern.h"
 #include "formats/safetensors.h"
@@ -23,14 +26,13 @@ namespace tandem {
 // What one of config_groups makes of its modules.
 struct WeightScheme {
   enum class Kind : uint8_t {
-    int8_channel,  // bytes that meet bytes, a scale a row
-    integers,      // bits, groups and zero points as below, in bytes or in words
-    fp8_channel,
-    fp8_weight,  // E4M3, with and without quantized activations
+    bytes,     // E4M3, or int8 that meets int8: `bytes` says how they are scaled
+    integers,  // bits, groups and zero points as below, in bytes or in words
   };
   enum class Scales : uint8_t { tensor, channel, group };
 
-  Kind kind = Kind::int8_channel;
+  Kind kind = Kind::bytes;
+  ByteScheme bytes = {};
   bool all_linear = true;              // a target is "Linear"
   std::vector<ModulePattern> targets;  // the others
   bool in_words = false;               // pack-quantized
@@ -44,6 +46,7 @@ struct WeightScheme {
 struct QuantizationConfig {
   std::vector<WeightScheme> schemes;
   std::vector<ModulePattern> ignored;  // modules left in plain numbers: "lm_head"
+  bool has_masks = false;              // sparse-24-bitmask: NAME.compressed for NAME.weight
 
   // Of names before patterns before "Linear", and of equals the first; nullptr: left in plain
   // numbers.
@@ -55,9 +58,11 @@ struct QuantizationConfig {
 QuantizationConfig read_quantization_config(const Json& json, const std::string& where);
 
 // The tensors of a file as weights, in file order; every linear layer must be as the config says.
-// What has to be repacked is among `planes`, unmade; null without a quantization.
+// What has to be repacked is among `planes`, unmade; scales that stand for several rows are repeated
+// in buffers that `memory` gets. Both null without a quantization.
 std::vector<NamedTensor> read_weights(const SafetensorsFile& file,
                                       const std::optional<QuantizationConfig>& quantization,
-                                      const std::string& where, RepackedPlanes* planes = nullptr);
+                                      const std::string& where, RepackedPlanes* planes = nullptr,
+                                      std::vector<std::shared_ptr<const Buffer>>* memory = nullptr);
 
 }  // namespace tandem

@@ -41,16 +41,6 @@ std::string text(const Json& json, const char* key, const char* otherwise,
   return value->get<std::string>();
 }
 
-// Numbers of one scale a row, of activations a token.
-void expect_plain_numbers(const Json& json, const char* type, const char* strategy, bool dynamic,
-                          const std::string& where) {
-  expect(json, "num_bits", 8, where);
-  expect(json, "type", type, where);
-  expect(json, "strategy", strategy, where);
-  expect(json, "symmetric", true, where);
-  expect(json, "dynamic", dynamic, where);
-}
-
 void read_group(const Json& weights, const std::string& where, WeightScheme* out) {
   const std::string strategy = text(weights, "strategy", "", where);
   if (strategy == "tensor" || strategy == "channel") {
@@ -109,15 +99,10 @@ void read_scheme(const Json& group, const std::string& format, const std::string
                  WeightScheme* out) {
   const std::string inner = where + ": weights";
   const Json& weights = object(group, "weights", where);
-  if (format == "float-quantized") {
-    expect_plain_numbers(weights, "float", "channel", false, inner);
-    if (weights.contains("actorder")) expect(weights, "actorder", nullptr, inner);
-    const Json* activations = member(group, "input_activations");
-    out->kind =
-        activations == nullptr ? WeightScheme::Kind::fp8_weight : WeightScheme::Kind::fp8_channel;
-    if (activations == nullptr) return;
-    expect_plain_numbers(object(group, "input_activations", where), "float", "token", true,
-                         where + ": input_activations");
+  const Json* activations = member(group, "input_activations");
+  if (format == "float-quantized" || (format == "naive-quantized" && weights.value("type", Json()) == "float")) {
+    expect(weights, "type", "float", inner);
+    out->bytes = read_byte_scheme(weights, activations, where);
     return;
   }
   out->in_words = format == "pack-quantized";
@@ -130,11 +115,25 @@ void read_scheme(const Json& group, const std::string& format, const std::string
   }
   read_integers(weights, inner, out);
   if (out->in_words) expect(group, "input_activations", nullptr, where);
+  const bool one_scale = out->symmetric && out->scales != WeightScheme::Scales::group;
+  if (!out->in_words && one_scale && activations != nullptr) {
+    out->bytes = read_byte_scheme(weights, activations, where);
+    return;
+  }
   expect_dynamic_bytes(group, where);
-  const bool rows = out->symmetric && out->scales == WeightScheme::Scales::channel;
-  const bool meets_bytes = member(group, "input_activations") != nullptr;
-  out->kind = !out->in_words && rows && meets_bytes ? WeightScheme::Kind::int8_channel
-                                                    : WeightScheme::Kind::integers;
+  out->kind = WeightScheme::Kind::integers;
+}
+
+// 2:4 in a file of its own kind; dense files of it say no more than that some numbers are zero.
+bool has_masks(const Json& json, const std::string& where) {
+  const Json* sparsity = member(json, "sparsity_config");
+  if (sparsity == nullptr || sparsity->empty()) return false;
+  const std::string inner = where + ": sparsity_config";
+  if (!sparsity->is_object()) fail(ErrorKind::bad_file, "{}: not an object", inner);
+  const std::string format = text(*sparsity, "format", "", inner);
+  if (format == "dense") return false;
+  if (format == "sparse-24-bitmask") return true;
+  fail(ErrorKind::bad_file, "{}: 'format' is {}, expected sparse-24-bitmask or dense", inner, quote(format));
 }
 
 std::vector<std::string> names(const Json& json, const char* key, const std::string& where) {
@@ -176,11 +175,11 @@ QuantizationConfig read_quantization_config(const Json& json, const std::string&
     fail(ErrorKind::bad_file, "{}: quantization_config is not an object", where);
   const std::string config = where + ": quantization_config";
   expect(json, "quant_method", "compressed-tensors", config);
-  for (const char* key : {"kv_cache_scheme", "sparsity_config"}) {
-    if (json.contains(key) && !json[key].empty()) expect(json, key, nullptr, config);
-  }
   const std::string format = text(json, "format", "", config);
   QuantizationConfig out;
+  out.has_masks = has_masks(json, config);
+  const Json* groups = member(json, "config_groups");
+  if (out.has_masks && (groups == nullptr || groups->empty())) return out;
   for (const auto& [name, group] : object(json, "config_groups", config).items()) {
     const std::string inner = fmt::format("{}: {}", config, quote(name));
     if (!group.is_object()) fail(ErrorKind::bad_file, "{}: not an object", inner);

@@ -9,6 +9,7 @@
 #include "formats/bitsandbytes.h"
 #include "formats/compressed_tensors.h"
 #include "formats/families.h"
+#include "formats/fp8_folder.h"
 #include "formats/qweight.h"
 #include "formats/shards.h"
 #include "formats/tokenizer_file.h"
@@ -287,6 +288,21 @@ void pad_tokenizer(int64_t vocab_size, TokenizerSpec* spec) {
   if (!spec->unigram_scores.empty()) spec->unigram_scores.resize(spec->tokens.size());
 }
 
+// A quantized folder may bring one scale for all keys of a layer and one for its values.
+void drop_kv_scales(const Json& config, SafetensorsFile* file, std::vector<std::string>* warnings) {
+  const Json quantization = config.value("quantization_config", Json(nullptr));
+  if (!quantization.is_object()) return;
+  const auto num_dropped = std::erase_if(file->tensors, [](const SafetensorsEntry& entry) {
+    return entry.name.ends_with(".k_scale") || entry.name.ends_with(".v_scale");
+  });
+  const Json scheme = quantization.value("kv_cache_scheme", Json(nullptr));
+  if (num_dropped == 0 && scheme.empty()) return;
+  warnings->push_back(fmt::format(
+      "the file's scales of the KV cache ({} tensors 'k_scale' and 'v_scale') are not used: a cache "
+      "here has a scale for each token and head (--kv)",
+      num_dropped));
+}
+
 }  // namespace
 
 Checkpoint read_hf_folder(const std::filesystem::path& dir) {
@@ -306,6 +322,7 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   std::optional<QuantizationConfig> quantization;
   std::optional<BitsandbytesConfig> bitsandbytes;
   std::optional<QweightConfig> qweight;
+  std::optional<Fp8Config> fp8;
   if (const Json config = quantization_of(json, dir); !config.is_null()) {
     if (is_bitsandbytes(config)) {
       bitsandbytes = read_bitsandbytes_config(config, where);
@@ -313,6 +330,9 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
     } else if (is_qweight(config)) {
       qweight = read_qweight_config(config, where);
       checkpoint.format += ", " + qweight->name();
+    } else if (is_fp8_config(config)) {
+      fp8 = read_fp8_config(config, where);
+      checkpoint.format += ", FP8";
     } else {
       checkpoint.format += ", compressed-tensors";
       quantization = read_quantization_config(config, where);
@@ -320,6 +340,7 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
   }
   FolderWeights weights = open_folder_weights(dir);
   checkpoint.warnings = std::move(weights.warnings);
+  drop_kv_scales(json, &weights.tensors, &checkpoint.warnings);
   if (bitsandbytes) {
     checkpoint.tensors = read_bitsandbytes_weights(weights.tensors, *bitsandbytes, weights.where,
                                                    &checkpoint.memory);
@@ -327,9 +348,12 @@ Checkpoint read_hf_folder(const std::filesystem::path& dir) {
     checkpoint.tensors = read_qweights(weights.tensors, *qweight, weights.where,
                                        &checkpoint.repacked, &checkpoint.warnings);
     drop_zero_biases(&checkpoint);
-  } else {
+  } else if (fp8) {
     checkpoint.tensors =
-        read_weights(weights.tensors, quantization, weights.where, &checkpoint.repacked);
+        read_fp8_weights(weights.tensors, *fp8, weights.where, &checkpoint.memory);
+  } else {
+    checkpoint.tensors = read_weights(weights.tensors, quantization, weights.where,
+                                      &checkpoint.repacked, &checkpoint.memory);
   }
   checkpoint.file_bytes = weights.file_bytes;
   checkpoint.files = std::move(weights.files);

@@ -44,6 +44,10 @@ void check_scales(const Weight& weight, const std::string& where) {
       fail(ErrorKind::bad_file, "{}: scale {} is {}, expected a finite number", where,
            offset / step, scale);
     }
+    if (weight.encoding.is_fp8() && !(scale > 0)) {
+      fail(ErrorKind::bad_file, "{}: scale {} is {}, expected a number above 0", where,
+           offset / step, scale);
+    }
   }
 }
 

@@ -37,11 +37,16 @@ struct Activations {
   float* scales = nullptr;  // [groups, T]: x = code * scale; int8_outlier: [2, T], see planes()
   float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group), the sum of x; int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
+  float static_scale = 0;    // what every scale is; fp8_static and int8_static only
   // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order. Host only.
   const int32_t* columns = nullptr;
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
-  int64_t groups() const { return type == ActType::int8_block ? K_padded() / kActBlock : 1; }
+  // Channels that share a scale.
+  int64_t group() const {
+    return type == ActType::int8_block ? kActBlock : type == ActType::fp8_block ? kFp8Block : K_padded();
+  }
+  int64_t groups() const { return (K_padded() + group() - 1) / group(); }
   // int8_outlier: x = codes[0] * scales[0] where |x| < kOutlierThreshold, codes[1] and [2] are 0; else
   // x = (kOutlierRadix codes[1] + codes[2]) * scales[1], codes[0] is 0.
   int64_t planes() const { return type == ActType::int8_outlier ? 3 : 1; }
@@ -60,6 +65,8 @@ struct PackedWeight {
   const std::byte* data = nullptr;  // the kernel's own layout, in the arena; null for ref
   uint64_t data_bytes = 0;
   std::vector<Weight> parts;  // ref only: the canonical rows, concatenated along N
+  float table[16] = {};       // codebook only: Weight::table
+  float input_scale = 0;      // Weight::input_scale
   // Bytes one use of the whole matrix reads.
   uint64_t read_bytes = 0;
   bool sparse_only = false;  // 2:4: many tokens too skip what is not kept, at whatever speed

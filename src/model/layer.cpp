@@ -7,15 +7,16 @@
 namespace tandem {
 namespace {
 
-// y[T, group.N] = x . W^T; parts lie side by side. make_x(x) makes the input in x's type and order of
-// channels: once, unless parts want orders of their own.
+// y[T, group.N] = x . W^T; parts lie side by side. make_x(x) makes the input in x's type, order of
+// channels and scale: once, unless parts want their own.
 template <typename MakeX>
 void linear(const Context& context, const LinearGroup& group, Activations x, MakeX make_x, float* y,
             bool accumulate = false) {
   int64_t column = 0;
   for (const PackedWeight& part : group.parts) {
-    if (column == 0 || part.columns != x.columns) {
+    if (column == 0 || part.columns != x.columns || part.input_scale != x.static_scale) {
       x.columns = part.columns;
+      x.static_scale = part.input_scale;
       make_x(x);
     }
     part.kernel->run(context, part, x, y + column, group.N, accumulate);

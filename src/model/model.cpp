@@ -51,11 +51,22 @@ void check_places(const Checkpoint& checkpoint, ThreadPool& pool, const std::str
   });
   if (bad_row < 0) return;
   const int64_t group = first_bad_places(weight, bad_row);
-  const int places = places_of(row_places(weight, bad_row), group);
+  if (weight.mask != nullptr) {
+    fail(ErrorKind::bad_file,
+         "{}: tensor {}: its 2:4 mask keeps another number than two of the four elements from {} of row {}",
+         checkpoint.path.string(), quote(name), 4 * group, bad_row.load());
+  }
+  const int places = RowPlaces(weight, bad_row).of(group);
   fail(ErrorKind::bad_file,
        "{}: tensor {}: 2:4 indices out of range: row {} keeps {} and {} of the four elements from {}; expected two "
        "different ones in ascending order",
        checkpoint.path.string(), quote(name), bad_row.load(), places & 3, places >> 2, 4 * group);
+}
+
+// Whether one packed matrix can hold both.
+bool packs_with(const Weight& a, const Weight& b) {
+  return a.encoding == b.encoding && same_columns(a, b) && a.input_scale == b.input_scale &&
+         (a.table == b.table || std::equal(a.table, a.table + 16, b.table));
 }
 
 // Packs the named matrices; neighbours of one encoding become one part, so that one kernel call runs them.
@@ -67,12 +78,11 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
     std::vector<Weight> parts;
     const Weight& first = checkpoint.weight(names[i]);
     const Encoding encoding = first.encoding;
-    const auto fits = [&](const Weight& w) { return w.encoding == encoding && same_columns(w, first); };
     if (context.device != nullptr && first.columns != nullptr) {
       fail(ErrorKind::no_device, "{}: {} keeps its columns in another order (act-order), which cuda does not run",
            checkpoint.path.string(), names[i]);
     }
-    for (; i < names.size() && fits(checkpoint.weight(names[i])); ++i) {
+    for (; i < names.size() && packs_with(checkpoint.weight(names[i]), first); ++i) {
       if (!checkpoint.is_random) {
         check_finite(checkpoint, *context.pool, names[i]);
         check_places(checkpoint, *context.pool, names[i]);
@@ -84,8 +94,16 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
       fail(ErrorKind::no_device, "{}: {} is {} and would run dense: kernel {} skips no zeros, and --require-sparse asks for it",
            checkpoint.path.string(), names[i - 1], encoding.name(), kernel.name);
     }
+    const bool is_ref = isa == "ref";  // it reads the file itself
+    std::vector<Buffer> behind;        // places moved behind the values of masked 2:4 weights
+    for (Weight& part : parts) {
+      if (part.mask == nullptr || is_ref) continue;
+      behind.emplace_back(static_cast<size_t>(part.N) * encoding.row_bytes(part.K));
+      part = with_places(part, behind.back().data());
+    }
     PackedWeight packed = kernel.prepack(context, parts, arena);
     packed.kernel = &kernel;
+    packed.input_scale = first.input_scale;
     packed.sparse_only = require_sparse;
     if (!group.parts.empty() && kernel.act_type != group.act_type()) {
       fail(ErrorKind::bad_file, "{}: {} is {}, but its neighbours want {} activations",

@@ -19,13 +19,17 @@ int Encoding::bits() const {
     case Packing::int8_zero:
     case Packing::fp8_channel_24:
     case Packing::fp8_channel:
-    case Packing::fp8_weight: return 8;
+    case Packing::fp8_weight:
+    case Packing::fp8_block:
+    case Packing::fp8_static:
+    case Packing::int8_static: return 8;
     case Packing::q4_0:
     case Packing::q4_1:
     case Packing::iq4_nl:
     case Packing::q4_k:
     case Packing::nf4:
     case Packing::fp4:
+    case Packing::codebook:
     case Packing::int4_group:
     case Packing::int4_zero:
     case Packing::int4_group_24: return 4;
@@ -50,9 +54,13 @@ ActType Encoding::act_type() const {
     case Packing::bf16_24:
     case Packing::fp8_weight:
     case Packing::nf4:
-    case Packing::fp4: return ActType::f32;
+    case Packing::fp4:
+    case Packing::codebook: return ActType::f32;
     case Packing::fp8_channel:
     case Packing::fp8_channel_24: return ActType::fp8_token;
+    case Packing::fp8_block: return ActType::fp8_block;
+    case Packing::fp8_static: return ActType::fp8_static;
+    case Packing::int8_static: return ActType::int8_static;
     case Packing::int8_channel:
     case Packing::int8_channel_24: return ActType::int8_token;
     case Packing::llm_int8: return ActType::int8_outlier;
@@ -72,6 +80,10 @@ std::string Encoding::name() const {
     case Packing::int4_group: return group == 0 ? "int4" : fmt::format("int4 g{}", group);
     case Packing::fp8_channel: return "fp8 per channel";
     case Packing::fp8_weight: return "fp8 weight-only";
+    case Packing::fp8_block: return "fp8 per 128x128";
+    case Packing::fp8_static: return "fp8 static";
+    case Packing::int8_static: return "int8 static";
+    case Packing::codebook: return group == 0 ? "codebook" : fmt::format("codebook g{}", group);
     case Packing::nf4: return group == kNF4.group ? "nf4" : fmt::format("nf4 g{}", group);
     case Packing::fp4: return group == kFP4.group ? "fp4" : fmt::format("fp4 g{}", group);
     case Packing::q4_0: return "q4_0";
@@ -109,9 +121,13 @@ size_t Encoding::row_bytes(int64_t K) const {
     case Packing::int8_channel:
     case Packing::llm_int8:
     case Packing::fp8_channel:
-    case Packing::fp8_weight: return k;
+    case Packing::fp8_weight:
+    case Packing::fp8_block:
+    case Packing::fp8_static:
+    case Packing::int8_static: return k;
     case Packing::nf4:
-    case Packing::fp4: return (k + 1) / 2;
+    case Packing::fp4:
+    case Packing::codebook: return (k + 1) / 2;
     case Packing::int4_group: return (k + 7) / 8 * 4;
     case Packing::q4_0:
     case Packing::iq4_nl: return k / 32 * 18;
@@ -177,6 +193,9 @@ const char* act_type_name(ActType type) {
     case ActType::f16: return "f16";
     case ActType::fp8_token: return "fp8 per token";
     case ActType::int8_outlier: return "int8 per token, outliers in 16 bits";
+    case ActType::fp8_block: return "fp8 per 128";
+    case ActType::fp8_static: return "fp8 static";
+    case ActType::int8_static: return "int8 static";
   }
   return "?";
 }

@@ -38,6 +38,11 @@ enum class Packing : uint8_t {
   bf16_24, f16_24, int4_group_24, int8_channel_24, fp8_channel_24,
   llm_int8,  // LLM.int8(), bitsandbytes: bytes as int8_channel, which meet activations whose outliers
              // stand apart
+  // E4M3 bytes as fp8_channel: one scale for each 128 elements of a row, against activations with
+  // one for each 128 channels; and one scale a row, against activations whose scale the file fixes.
+  fp8_block, fp8_static,
+  int8_static,  // bytes as int8_channel, against activations whose scale the file fixes
+  codebook,     // as nf4; the 16 numbers stand beside the weight (Weight::table)
   // Codes of 2, 3, 4 or 8 bits along K, one after another from the lowest bit of a row's first byte;
   // one scale and one zero point (a byte) a group of whole blocks of 32: w = (code - zero) * scale
   int2_zero, int3_zero, int4_zero, int8_zero,
@@ -55,9 +60,12 @@ enum class ActType : uint8_t {
   // int8_token for the elements below kOutlierThreshold; the others in 16 bits, in two planes of bytes,
   // with a scale of their own. Decided for each token alone.
   int8_outlier,
+  fp8_block,  // E4M3 bytes, one f32 scale for each kFp8Block consecutive channels of a token
+  fp8_static, int8_static,  // the bytes of fp8_token and int8_token, one scale for all tokens
 };
 
 inline constexpr int64_t kActBlock = 32;
+inline constexpr int64_t kFp8Block = 128;
 inline constexpr float kOutlierThreshold = 6.0f;    // magnitude from which on an element is an outlier
 // An outlier's code is kOutlierRadix * high + low, both within +-127: kernels negate bytes.
 inline constexpr int kOutlierRadix = 254;
@@ -81,20 +89,32 @@ struct Encoding {
     return !is_plain() && !is_fp8() && !is_lookup() && !is_sparse();
   }
   // Elements that only come together: a row is a whole number of blocks.
-  int64_t block() const { return is_super() ? 256 : group != 0 ? group : is_sparse() ? 8 : 1; }
+  int64_t block() const {
+    if (packing == Packing::fp8_block) return 1;  // the last group of a row may be short
+    return is_super() ? 256 : group != 0 ? group : is_sparse() ? 8 : 1;
+  }
   int bits() const;             // bits of a code or a number, without scales
   ActType act_type() const;
   // A code and a scale of its row: what dense E4M3 weights are.
-  bool is_fp8() const { return packing == Packing::fp8_channel || packing == Packing::fp8_weight; }
+  bool is_fp8() const {
+    return packing == Packing::fp8_channel || packing == Packing::fp8_weight ||
+           packing == Packing::fp8_block || packing == Packing::fp8_static;
+  }
   bool has_e4m3_codes() const { return is_fp8() || packing == Packing::fp8_channel_24; }
+  // Activations take the scale that Weight::input_scale gives.
+  bool has_input_scale() const {
+    return packing == Packing::fp8_static || packing == Packing::int8_static;
+  }
   // A code is a place in a table of 16 numbers.
-  bool is_lookup() const { return packing == Packing::nf4 || packing == Packing::fp4; }
+  bool is_lookup() const {
+    return packing == Packing::nf4 || packing == Packing::fp4 || packing == Packing::codebook;
+  }
   // Name a person reads: "f32", "q4_1", "int8 per channel", "int4 g64".
   std::string name() const;
   // Bytes of the element plane of one row of K elements, a sparse row's places included. K must be a multiple of the block: CHECKed.
   size_t row_bytes(int64_t K) const;
   // Scales in one row.
-  int64_t groups_per_row(int64_t K) const { return group == 0 ? 1 : K / group; }
+  int64_t groups_per_row(int64_t K) const { return group == 0 ? 1 : (K + group - 1) / group; }
 };
 
 inline constexpr Encoding kF32{Packing::f32};
@@ -122,6 +142,10 @@ Encoding int_zero(int bits, int64_t group, ScaleType scale);
 
 inline constexpr Encoding fp8_channel(ScaleType scale) { return {Packing::fp8_channel, scale, 0}; }
 inline constexpr Encoding fp8_weight(ScaleType scale) { return {Packing::fp8_weight, scale, 0}; }
+inline constexpr Encoding fp8_block(ScaleType scale) { return {Packing::fp8_block, scale, kFp8Block}; }
+inline constexpr Encoding fp8_static(ScaleType scale) { return {Packing::fp8_static, scale, 0}; }
+inline constexpr Encoding int8_static(ScaleType scale) { return {Packing::int8_static, scale, 0}; }
+inline constexpr Encoding codebook(int64_t group) { return {Packing::codebook, ScaleType::f32, group}; }
 inline constexpr Encoding kNF4{Packing::nf4, ScaleType::f32, 64};
 inline constexpr Encoding kFP4{Packing::fp4, ScaleType::f32, 64};
 
@@ -158,5 +182,8 @@ float load_scale(const std::byte* p, ScaleType type);
 void store_scale(std::byte* p, ScaleType type, float value);  // rounds to nearest even
 
 const char* act_type_name(ActType type);
+constexpr bool is_fp8(ActType type) {
+  return type == ActType::fp8_token || type == ActType::fp8_block || type == ActType::fp8_static;
+}
 
 }  // namespace tandem

@@ -73,7 +73,7 @@ bool blocks_are_finite(const std::byte* p, int64_t K, Packing packing) {
 
 bool row_is_finite(const Weight& w, int64_t n) {
   CHECK(n >= 0 && n < w.N, "row {} of {}", n, w.N);
-  const std::byte* p = w.data + static_cast<size_t>(n) * w.encoding.row_bytes(w.K);
+  const std::byte* p = w.data + static_cast<size_t>(n) * w.row_bytes();
   switch (w.encoding.packing) {
     case Packing::f32: return all_finite(p, w.K, 4, kF32Exponent);
     case Packing::f16: return all_finite(p, w.K, 2, kF16Exponent);
@@ -84,6 +84,8 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::llm_int8:
     case Packing::nf4:
     case Packing::fp4:
+    case Packing::codebook:
+    case Packing::int8_static:
     case Packing::int4_group:
     case Packing::int4_group_24:
     case Packing::int2_zero:
@@ -92,7 +94,9 @@ bool row_is_finite(const Weight& w, int64_t n) {
     case Packing::int8_zero:
     case Packing::int8_channel_24: return scales_are_finite(w, n);
     case Packing::fp8_channel:
-    case Packing::fp8_weight: return scales_are_finite(w, n) && codes_are_finite(p, w.K);
+    case Packing::fp8_weight:
+    case Packing::fp8_block:
+    case Packing::fp8_static: return scales_are_finite(w, n) && codes_are_finite(p, w.K);
     case Packing::fp8_channel_24: return scales_are_finite(w, n) && codes_are_finite(p, w.K / 2);
     default: return blocks_are_finite(p, w.K, w.encoding.packing);
   }

@@ -1,6 +1,7 @@
 #include "tensor/sparse.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -24,19 +25,58 @@ uint8_t largest_two(const float* group) {
 }  // namespace
 
 const uint8_t* row_places(const Weight& w, int64_t n) {
-  CHECK(w.encoding.is_sparse() && n >= 0 && n < w.N, "{} row {} of {}", w.encoding.name(), n, w.N);
+  CHECK(w.encoding.is_sparse() && w.mask == nullptr && n >= 0 && n < w.N, "{} row {} of {}",
+        w.encoding.name(), n, w.N);
   const size_t bytes = w.encoding.row_bytes(w.K);
   const auto* row =
       reinterpret_cast<const uint8_t*>(w.data) + static_cast<size_t>(w.stored_row(n)) * bytes;
   return row + bytes - static_cast<size_t>(w.K / 8);
 }
 
+RowPlaces::RowPlaces(const Weight& w, int64_t n) : is_mask_(w.mask != nullptr) {
+  bytes_ = is_mask_ ? reinterpret_cast<const uint8_t*>(w.mask) + n * w.K / 8 : row_places(w, n);
+}
+
+int RowPlaces::of(int64_t g) const {
+  const auto nibble = static_cast<unsigned>(places_of(bytes_, g));  // a mask's lie alike
+  if (!is_mask_) return static_cast<int>(nibble);
+  if (std::popcount(nibble) != 2) return 0;
+  return std::countr_zero(nibble) | (static_cast<int>(std::bit_width(nibble)) - 1) << 2;
+}
+
+void mask_of_places(const std::byte* places, int64_t K, std::byte* mask) {
+  const auto* nibbles = reinterpret_cast<const uint8_t*>(places);
+  const auto four = [&](int64_t g) {
+    const int two = places_of(nibbles, g);
+    return 1 << (two & 3) | 1 << (two >> 2);
+  };
+  for (int64_t g = 0; g < K / 4; g += 2) mask[g / 2] = static_cast<std::byte>(four(g) | four(g + 1) << 4);
+}
+
 int64_t first_bad_places(const Weight& w, int64_t n) {
-  const uint8_t* places = row_places(w, n);
+  const RowPlaces places(w, n);
   for (int64_t g = 0; g < w.K / 4; ++g) {
-    if (!are_places(places_of(places, g))) return g;
+    if (!are_places(places.of(g))) return g;
   }
   return -1;
+}
+
+Weight with_places(const Weight& w, std::byte* out) {
+  CHECK(w.encoding.is_sparse() && w.mask != nullptr, "{}", w.encoding.name());
+  const size_t from = w.row_bytes(), to = w.encoding.row_bytes(w.K);
+  for (int64_t n = 0; n < w.N; ++n) {
+    std::byte* row = out + static_cast<size_t>(n) * to;
+    std::memcpy(row, w.data + static_cast<size_t>(n) * from, from);
+    const RowPlaces places(w, n);
+    for (int64_t g = 0; g < w.K / 4; g += 2) {
+      row[from + static_cast<size_t>(g / 2)] =
+          static_cast<std::byte>(places.of(g) | places.of(g + 1) << 4);
+    }
+  }
+  Weight result = w;
+  result.data = out;
+  result.mask = nullptr;
+  return result;
 }
 
 void prune_row(const Encoding& encoding, std::span<const float> row, std::byte* out) {

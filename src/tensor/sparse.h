@@ -21,8 +21,29 @@ constexpr int places_of(const uint8_t* places, int64_t g) {
   return places[g / 2] >> (g % 2 * 4) & 15;
 }
 
-// The places of row n, which lie behind its values. The weight's encoding is sparse: CHECKed.
+// The places of row n, which lie behind its values. The weight's encoding is sparse and it has no
+// mask: CHECKed.
 const uint8_t* row_places(const Weight& weight, int64_t n);
+
+// The nibbles of a row, wherever the weight keeps them.
+class RowPlaces {
+ public:
+  RowPlaces(const Weight& weight, int64_t n);
+  // Of group g; 0, no places, where a mask keeps another number of the four elements than two.
+  int of(int64_t g) const;
+
+ private:
+  const uint8_t* bytes_;
+  bool is_mask_;
+};
+
+// A weight with a mask -> the same one with its places behind the values, as kernels want it:
+// out[N * encoding.row_bytes(K)], which the result points to.
+Weight with_places(const Weight& weight, std::byte* out);
+
+// The places of a row of K elements, K / 8 bytes, as a mask: bit k % 8 of byte k / 8 is set where
+// element k is kept.
+void mask_of_places(const std::byte* places, int64_t K, std::byte* mask);
 
 // The first group of the row whose nibble is no places; -1: none.
 int64_t first_bad_places(const Weight& weight, int64_t n);

@@ -12,7 +12,7 @@ namespace tandem {
 namespace {
 
 const std::byte* row_data(const Weight& w, int64_t n) {
-  return w.data + static_cast<size_t>(w.stored_row(n)) * w.encoding.row_bytes(w.K);
+  return w.data + static_cast<size_t>(w.stored_row(n)) * w.row_bytes();
 }
 
 float row_scale(const Weight& w, int64_t n, int64_t group) {
@@ -28,10 +28,10 @@ const uint8_t* row_zeros(const Weight& w, int64_t n) {
 // The values kept, `value(i)` the i-th of the row, in their places, zero elsewhere.
 template <typename Value>
 void spread(const Weight& w, int64_t n, float* out, Value value) {
-  const uint8_t* places = row_places(w, n);
+  const RowPlaces places(w, n);
   std::fill_n(out, w.K, 0.0f);
   for (int64_t g = 0; g < w.K / 4; ++g) {
-    const int two = places_of(places, g);
+    const int two = places.of(g);
     CHECK(are_places(two), "row {} group {} places {}", n, g, two);
     out[4 * g + (two & 3)] = value(2 * g);
     out[4 * g + (two >> 2)] = value(2 * g + 1);
@@ -87,7 +87,8 @@ Weight row_range(const Weight& w, int64_t first, int64_t count) {
         "rows {} + {} of {}, interleaved {}", first, count, w.N, w.interleaved_head);
   Weight part = w;
   part.N = count;
-  part.data += static_cast<size_t>(first) * w.encoding.row_bytes(w.K);
+  part.data += static_cast<size_t>(first) * w.row_bytes();
+  if (w.mask != nullptr) part.mask += first * w.K / 8;
   if (w.scales != nullptr) {
     part.scales += static_cast<size_t>(first * w.encoding.groups_per_row(w.K)) *
                    scale_bytes(w.encoding.scale_type);
@@ -134,6 +135,7 @@ void decode_row_codes(const Weight& w, int64_t n, uint8_t* codes, float* scales,
       return;
     case Packing::int8_channel:
     case Packing::llm_int8:
+    case Packing::int8_static:
       scales[0] = row_scale(w, n, 0);
       mins[0] = -128.0f * scales[0];
       for (int64_t k = 0; k < w.K; ++k) codes[k] = p[k] ^ 0x80;
@@ -207,20 +209,28 @@ void decode_stored_row(const Weight& w, int64_t n, float* out) {
       }
       return;
     case Packing::int8_channel:
-    case Packing::llm_int8: {
+    case Packing::llm_int8:
+    case Packing::int8_static: {
       const float scale = row_scale(w, n, 0);
       for (int64_t k = 0; k < w.K; ++k) out[k] = static_cast<float>(static_cast<int8_t>(p[k])) * scale;
       return;
     }
     case Packing::fp8_channel:
-    case Packing::fp8_weight: {
+    case Packing::fp8_weight:
+    case Packing::fp8_static: {
       const float scale = row_scale(w, n, 0);
       for (int64_t k = 0; k < w.K; ++k) out[k] = e4m3_to_float(p[k]) * scale;
       return;
     }
+    case Packing::fp8_block:
+      for (int64_t k = 0; k < w.K; ++k) {
+        out[k] = e4m3_to_float(p[k]) * row_scale(w, n, k / w.encoding.group);
+      }
+      return;
     case Packing::nf4:
-    case Packing::fp4: {
-      const float* values = lookup_values(w.encoding.packing);
+    case Packing::fp4:
+    case Packing::codebook: {
+      const float* values = table_of(w);
       for (int64_t k = 0; k < w.K; ++k) {
         out[k] = values[p[k / 2] >> (k % 2 == 0 ? 4 : 0) & 15] * row_scale(w, n, k / w.encoding.group);
       }

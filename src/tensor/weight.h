@@ -21,8 +21,18 @@ struct Weight {
   // GGUF stores the rows of Llama's q and k matrices in the order of interleaved RoPE: within a head
   // of this many rows, file row 2i is logical row i and file row 2i+1 is logical row i + half. 0: none.
   int64_t interleaved_head = 0;
+  // 2:4 as sparse-24-bitmask files have it: [N, K/8] bytes, bit k % 8 of byte k / 8 set where element
+  // k is kept, and `data` holds the values alone. Null: the places lie behind a row's values.
+  const std::byte* mask = nullptr;
+  const float* table = nullptr;  // [16], codebook only: what the codes stand for
+  float input_scale = 0;         // of the activations; where encoding.has_input_scale()
 
-  size_t data_bytes() const { return static_cast<size_t>(N) * encoding.row_bytes(K); }
+  // From one row of `data` to the next.
+  size_t row_bytes() const {
+    return encoding.row_bytes(K) - (mask == nullptr ? 0 : static_cast<size_t>(K / 8));
+  }
+  size_t data_bytes() const { return static_cast<size_t>(N) * row_bytes(); }
+  size_t mask_bytes() const { return mask == nullptr ? 0 : static_cast<size_t>(N * K / 8); }
   size_t scales_bytes() const {
     return scales == nullptr ? 0
                              : static_cast<size_t>(N * encoding.groups_per_row(K)) *
@@ -33,10 +43,18 @@ struct Weight {
   }
   size_t columns_bytes() const { return columns == nullptr ? 0 : static_cast<size_t>(K) * sizeof(int32_t); }
   // Bytes that a kernel must read to use the whole matrix once.
-  size_t total_bytes() const { return data_bytes() + scales_bytes() + zeros_bytes() + columns_bytes(); }
+  size_t total_bytes() const {
+    return data_bytes() + mask_bytes() + scales_bytes() + zeros_bytes() + columns_bytes();
+  }
   // Where the file keeps logical row n.
   int64_t stored_row(int64_t n) const;
 };
+
+// What the codes of a lookup encoding stand for, [16].
+inline const float* table_of(const Weight& weight) {
+  return weight.encoding.packing == Packing::codebook ? weight.table
+                                                      : lookup_values(weight.encoding.packing);
+}
 
 // Rows [first, first + count) of a weight whose rows are not interleaved, in the same bytes.
 Weight row_range(const Weight& weight, int64_t first, int64_t count);

@@ -115,13 +115,40 @@ TEST(Recipe, NamesAndGroups) {
   EXPECT_EQ(recipe_from_name("nf4").encoding, kNF4);
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int5"); }),
             "recipe 'int5': unknown, expected one of bf16, f32, int8, llm-int8, int4, int3, int2, fp8, "
-            "nf4, magnitude-24, random-24, gqa-mean, gqa-aligned, off-grid, off-grid-f32; for GGUF bf16, "
+            "fp8-tensor, fp8-block, fp8-deepseek, nf4, nf4-dq, fp4, fp4-dq, codebook, sparse-24, "
+            "magnitude-24, random-24, gqa-mean, gqa-aligned, off-grid, off-grid-f32; for GGUF bf16, "
             "f16, q8_0, q6_k, q4_k, q4_1, q4_0, hqq");
   for (int64_t group : {1, 8, 48, -64}) {
     message_of(ErrorKind::usage, [=] { recipe_from_name("int4", group); });
   }
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("int8", 64); }),
             "recipe int8: has no groups, found --group 64");
+  EXPECT_EQ(recipe_from_name("fp4-dq", 4096).encoding, (Encoding{Packing::fp4, ScaleType::f32, 4096}));
+  EXPECT_TRUE(recipe_from_name("fp4-dq").is_nested);
+  for (const int64_t group : {16, 96, 8192}) {
+    message_of(ErrorKind::usage, [=] { recipe_from_name("nf4", group); });
+  }
+  EXPECT_EQ(recipe_from_name("fp8-channel").encoding, recipe_from_name("fp8").encoding);
+  message_of(ErrorKind::usage, [] { recipe_from_name("fp8-row"); });
+}
+
+TEST(Recipe, ReadsACodebook) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "book";
+  const auto refused = [&](const std::string& text) {
+    write_file_atomic(path, text);
+    return message_of(ErrorKind::usage, [&] { read_codebook(path); });
+  };
+  write_file_atomic(path, "[-1, -0.5,\n0 1e-2 1 2e-2 3e-2 4e-2 5e-2 6e-2 7e-2 8e-2 9e-2 .1 .2 .3]\n");
+  const std::vector<float> book = read_codebook(path);
+  ASSERT_EQ(book.size(), 16u);
+  EXPECT_EQ(book[3], 0.01f);
+  EXPECT_EQ(book[15], 0.3f);
+  EXPECT_NE(refused("0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0").find("not all the same"), std::string::npos);
+  EXPECT_NE(refused("0 1").find("2 numbers"), std::string::npos);
+  EXPECT_NE(refused("0 1 x").find("found 'x'"), std::string::npos);
+  EXPECT_NE(refused("0 1.5").find("found '1.5'"), std::string::npos);
+  EXPECT_NE(refused("nan").find("found 'nan'"), std::string::npos);
 }
 
 TEST(Recipe, DescribesItselfToCompressedTensors) {

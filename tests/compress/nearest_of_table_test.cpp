@@ -23,7 +23,7 @@ struct Block {
 Block block_of(const std::vector<float>& row, const Encoding& encoding) {
   Block block{std::vector<uint8_t>(row.size() / 2), 0};
   const auto K = static_cast<int64_t>(row.size());
-  table_codes(row.data(), K, encoding, reinterpret_cast<std::byte*>(block.codes.data()));
+  table_codes(row.data(), K, encoding, lookup_values(encoding.packing), reinterpret_cast<std::byte*>(block.codes.data()));
   table_absmax(row.data(), K, encoding, reinterpret_cast<std::byte*>(&block.absmax));
   return block;
 }

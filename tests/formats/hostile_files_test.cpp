@@ -180,14 +180,16 @@ constexpr const char* kSparse =
     R"({"quant_method":"compressed-tensors","format":"sparse-24-bitmask","config_groups":{"group_0":)"
     R"({"targets":["Linear"],"weights":{"num_bits":8,"type":"int","strategy":"channel",)"
     R"("symmetric":true,"dynamic":false},"input_activations":null}},)"
-    R"("sparsity_config":{"format":"sparse-24-bitmask"}})";
+    R"("sparsity_config":{"format":"sparse-bitmask"}})";
 constexpr const char* kFp8 =
     R"({"quant_method":"compressed-tensors","format":"float-quantized","config_groups":{"group_0":)"
     R"({"targets":["Linear"],"weights":{"num_bits":8,"type":"float","strategy":"tensor",)"
     R"("symmetric":true,"dynamic":false},"input_activations":null}}})";
-constexpr const char* kFp8Cache =
-    R"({"quant_method":"compressed-tensors","format":"int-quantized",)"
-    R"("kv_cache_scheme":{"num_bits":8,"type":"float"},"config_groups":{}})";
+constexpr const char* kFp8Block =
+    R"({"quant_method":"compressed-tensors","format":"float-quantized","config_groups":{"group_0":)"
+    R"({"targets":["Linear"],"weights":{"num_bits":8,"type":"float","strategy":"block",)"
+    R"("block_structure":[128,128],"symmetric":true,"dynamic":false},"input_activations":)"
+    R"({"num_bits":8,"type":"float","strategy":"token","symmetric":true,"dynamic":true}}}})";
 
 const FolderCase kFolders[] = {
     {"folder/config an array", "not a JSON object", "config.json", "", "[]"},
@@ -224,14 +226,24 @@ const FolderCase kFolders[] = {
      "quantization_config", R"({"quant_method":"gptq","bits":4,"group_size":0,"desc_act":true})"},
     {"folder/quantization awq", "'version' is '\"marlin\"'", "config.json", "quantization_config",
      R"({"quant_method":"awq","version":"marlin","bits":4,"group_size":128})"},
-    {"folder/quantization fp8", "'quant_method' is '\"fp8\"'", "config.json", "quantization_config",
-     R"({"quant_method":"fp8","weight_block_size":[128,128]})"},
-    {"folder/quantization one fp8 scale", "'strategy' is '\"tensor\"'", "config.json",
+    {"folder/quantization fp8 of no tensor", "says it is quantized", "config.json",
+     "quantization_config", R"({"quant_method":"fp8","weight_block_size":[128,128]})"},
+    {"folder/quantization fp8 in other blocks", "expected [rows, 128]", "config.json",
+     "quantization_config", R"({"quant_method":"fp8","weight_block_size":[128,64]})"},
+    {"folder/quantization fp8 in blocks of no row", "expected [rows, 128]", "config.json",
+     "quantization_config", R"({"quant_method":"fp8","weight_block_size":[0,128]})"},
+    {"folder/quantization fp8 of unknown activations", "'activation_scheme'", "config.json",
+     "quantization_config", R"({"quant_method":"fp8","activation_scheme":"some"})"},
+    {"folder/quantization fp8 of 5 bits of exponent", "'fmt'", "config.json",
+     "quantization_config", R"({"quant_method":"fp8","fmt":"e5m2"})"},
+    {"folder/quantization fp8 skips a number", "'ignored_layers' holds '7'", "config.json",
+     "quantization_config", R"({"quant_method":"fp8","ignored_layers":[7]})"},
+    {"folder/quantization one fp8 scale, no tensor", "says it is quantized", "config.json",
      "quantization_config", kFp8},
-    {"folder/quantization fp8 cache", "'kv_cache_scheme'", "config.json", "quantization_config",
-     kFp8Cache},
-    {"folder/quantization sparse 2:4", "'sparsity_config'", "config.json", "quantization_config",
-     kSparse},
+    {"folder/quantization fp8 per token, in blocks", "'strategy' is '\"token\"'", "config.json",
+     "quantization_config", kFp8Block},
+    {"folder/quantization sparse as a bitmask of any pattern", "'format' is 'sparse-bitmask'",
+     "config.json", "quantization_config", kSparse},
     {"folder/quantization a text", "not an object", "config.json", "quantization_config",
      "\"int8\""},
     {"tokenizer/ids negative", "has id '-1'", "tokenizer.json", "/model/vocab/a", "-1"},

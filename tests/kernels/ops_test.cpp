@@ -27,7 +27,8 @@ class FastOps : public testing::TestWithParam<const char*> {
 
 TEST_P(FastOps, QuantizeGivesTheSameCodes) {
   for (const ActType type :
-       {ActType::int8_block, ActType::int8_token, ActType::fp8_token, ActType::int8_outlier}) {
+       {ActType::int8_block, ActType::int8_token, ActType::fp8_token, ActType::int8_outlier,
+        ActType::fp8_block, ActType::fp8_static, ActType::int8_static}) {
     for (const int64_t K : {1, 31, 32, 33, 172, 576}) {
       std::vector<float> x = random_inputs(type, 9 * K, 1);
       std::fill_n(x.begin(), K, 0.0f);  // a row of zeros
@@ -36,7 +37,7 @@ TEST_P(FastOps, QuantizeGivesTheSameCodes) {
       ref().quantize(context_, x.data(), K, b.view);
       EXPECT_EQ(a.codes, b.codes) << "K " << K;
       EXPECT_EQ(a.scales, b.scales) << "K " << K;
-      if (type == ActType::fp8_token) continue;  // has no sums
+      if (is_fp8(type)) continue;  // has no sums
       EXPECT_EQ(a.sums, b.sums) << "K " << K;
     }
   }

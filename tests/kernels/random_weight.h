@@ -41,6 +41,7 @@ inline BlockFields block_fields(Packing packing) {
 struct RandomWeight {
   Weight weight;
   std::vector<std::byte> data, scales;
+  std::vector<float> table;
   std::vector<uint8_t> zeros;
 
   RandomWeight(Encoding encoding, int64_t N, int64_t K, uint64_t seed) {
@@ -97,6 +98,10 @@ struct RandomWeight {
       scales.resize(static_cast<size_t>(N * encoding.groups_per_row(K)) * step);
       for (size_t at = 0; at < scales.size(); at += step) put(&scales[at], encoding.scale_type);
     }
+    if (encoding.packing == Packing::codebook) {
+      for (int i = 0; i < 16; ++i) table.push_back(std::sin(static_cast<float>(5 * i)));
+      weight.table = table.data();
+    }
     if (encoding.has_zeros()) {
       zeros.resize(weight.zeros_bytes());
       for (uint8_t& zero : zeros) zero = static_cast<uint8_t>(random.below(1u << encoding.bits()));
@@ -117,6 +122,7 @@ struct OwnedActivations {
     view.type = type;
     view.T = T;
     view.K = K;
+    view.static_scale = 0.05f;
     f32.resize(static_cast<size_t>(T * K), NAN);
     codes.resize(static_cast<size_t>(view.num_codes()), 99);
     scales.resize(static_cast<size_t>(view.num_scales()), NAN);
@@ -136,9 +142,7 @@ struct OwnedActivations {
              static_cast<double>(outlier_code(t, k)) * scales[static_cast<size_t>(view.T + t)];
     }
     const int8_t code = codes[static_cast<size_t>(t * view.K_padded() + k)];
-    if (view.type == ActType::fp8_token) {
-      return static_cast<double>(e4m3_to_float(static_cast<uint8_t>(code))) * scales[static_cast<size_t>(t)];
-    }
+    if (is_fp8(view.type)) return static_cast<double>(e4m3_to_float(static_cast<uint8_t>(code))) * scale(t, k);
     return static_cast<double>(code) * step(t, k);
   }
   // int8_outlier: of 16 bits, 0 where x[t, k] is none.
@@ -149,13 +153,15 @@ struct OwnedActivations {
   // The distance of two codes at x[t, k], of the larger two neighbours; 0 for f32.
   double step(int64_t t, int64_t k) const {
     if (view.type == ActType::f32) return 0;
-    if (view.type == ActType::fp8_token) {
-      const double code = std::fabs(value(t, k)) / scales[static_cast<size_t>(t)];
-      return scales[static_cast<size_t>(t)] * std::exp2(std::max(-9.0, std::floor(std::log2(code)) - 3));
+    if (is_fp8(view.type)) {
+      const double code = std::fabs(value(t, k)) / scale(t, k);
+      return scale(t, k) * std::exp2(std::max(-9.0, std::floor(std::log2(code)) - 3));
     }
     if (view.type == ActType::int8_outlier && outlier_code(t, k) != 0) return scales[static_cast<size_t>(view.T + t)];
-    const int64_t group = view.type == ActType::int8_block ? k / kActBlock : 0;
-    return scales[static_cast<size_t>(group * view.T + t)];
+    return scale(t, k);
+  }
+  float scale(int64_t t, int64_t k) const {
+    return scales[static_cast<size_t>(k / view.group() * view.T + t)];
   }
 };
 

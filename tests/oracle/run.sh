@@ -90,6 +90,7 @@ gptqmodel() {
 }
 check "GPTQ and AWQ folders" gptqmodel
 check "bitsandbytes folders" python "$oracle/bitsandbytes_oracle.py" --model "$model" --build "$build"
+check "float folders" python "$oracle/float_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \
   --llama-cpp "$llama" ${texts[@]+"${texts[@]}"}
 check "GGUF files with pieces" python "$oracle/gguf_pieces_oracle.py" --build "$build" --llama-cpp "$llama"
@@ -104,6 +105,7 @@ check "our logits, answers, perplexity" "$build/tests/model/model_golden_test" -
 check "our log-likelihoods" "$build/tests/study/study_loglikelihood_test" --gtest_brief=1
 check "our pages" "$build/tests/study/study_documents_test" --gtest_brief=1
 check "our rounding" "$build/tests/compress/compress_rtn_test" --gtest_brief=1
+check "our double quantization" "$build/tests/compress/compress_double_quantization_test" --gtest_brief=1
 check "our rounding to zero points" "$build/tests/compress/compress_rtn_grid_test" --gtest_brief=1
 check "our tables" "$build/tests/compress/compress_nearest_of_table_test" --gtest_brief=1
 check "our GGUF blocks" "$build/tests/compress/compress_quantize_test" --gtest_brief=1

@@ -31,11 +31,32 @@ struct Elementwise {
   static void quantize_padded_fp8(const float* row, const Activations& out, int64_t t) {
     const int64_t K = out.K_padded();
     auto* codes = reinterpret_cast<uint8_t*>(out.codes + t * K);
-    const float max_abs = max_abs_span(row, K);
-    const bool finite = std::isfinite(max_abs);
-    const float factor = max_abs > kSmallestMaxAbs && finite ? kMaxE4M3 / max_abs : 0.0f;
-    for (int64_t k = 0; k < K; ++k) codes[k] = factor > 0 ? float_to_e4m3(row[k] * factor) : 0;
-    out.scales[t] = finite ? max_abs / kMaxE4M3 : NAN;
+    for (int64_t begin = 0, g = 0; begin < K; begin += out.group(), ++g) {
+      const int64_t end = std::min(begin + out.group(), K);
+      const float max_abs = max_abs_span(row + begin, end - begin);
+      const bool finite = std::isfinite(max_abs);
+      const float factor = max_abs > kSmallestMaxAbs && finite ? kMaxE4M3 / max_abs : 0.0f;
+      for (int64_t k = begin; k < end; ++k) codes[k] = factor > 0 ? float_to_e4m3(row[k] * factor) : 0;
+      out.scales[g * out.T + t] = finite ? max_abs / kMaxE4M3 : NAN;
+    }
+  }
+
+  static void quantize_padded_static(const float* row, const Activations& out, int64_t t) {
+    const int64_t K = out.K_padded();
+    int8_t* codes = out.codes + t * K;
+    const bool finite = std::isfinite(max_abs_span(row, K));
+    int32_t sum = 0;
+    for (int64_t k = 0; k < K; ++k) {
+      const float scaled = finite ? row[k] / out.static_scale : 0.0f;
+      if (out.type == ActType::fp8_static) {
+        codes[k] = static_cast<int8_t>(float_to_e4m3(scaled));
+      } else {
+        codes[k] = static_cast<int8_t>(std::nearbyintf(std::clamp(scaled, -127.0f, 127.0f)));
+        sum += codes[k];
+      }
+    }
+    out.scales[t] = finite ? out.static_scale : NAN;
+    if (out.type == ActType::int8_static) out.sums[t] = out.scales[t] * static_cast<float>(sum);
   }
 
   static void quantize_padded_outliers(const float* row, const Activations& out, int64_t t) {
@@ -73,7 +94,11 @@ struct Elementwise {
 
   // row[K_padded], zero beyond K, -> codes, scales and sums of token t.
   static void quantize_padded(const float* row, const Activations& out, int64_t t) {
-    if (out.type == ActType::fp8_token) {
+    if (out.type == ActType::fp8_static || out.type == ActType::int8_static) {
+      quantize_padded_static(row, out, t);
+      return;
+    }
+    if (is_fp8(out.type)) {
       quantize_padded_fp8(row, out, t);
       return;
     }
@@ -81,7 +106,7 @@ struct Elementwise {
       quantize_padded_outliers(row, out, t);
       return;
     }
-    const int64_t group = out.type == ActType::int8_block ? kActBlock : out.K_padded();
+    const int64_t group = out.group();
     int8_t* codes = out.codes + t * out.K_padded();
     for (int64_t g = 0; g < out.groups(); ++g) {
       const float* x = row + g * group;

@@ -30,6 +30,7 @@ namespace {
 #include "kernels/cpu/code_planes.h"
 #include "kernels/cpu/linear_codes.h"
 #include "kernels/cpu/linear_float.h"
+#include "kernels/cpu/linear_sparse.h"
 #include "kernels/cpu/linear_super.h"
 #include "kernels/cpu/linear_table.h"
 #include "kernels/cpu/multiply.h"

@@ -3,7 +3,7 @@
 //   y[t,n] = sum over groups g of  s[n,g] * (sum over blocks b of g of  a[t,b] * (codes[n] . x[t])_b)
 //                                + m[n,g] * (sum over b of  a[t,b] * sum(x[t])_b)
 // where w = code * s + m (tensor/weight.h) and x = code * a. x.type int8_block: b is 32 channels;
-// int8_token: b is the whole row, so the inner sums stay integers to the end (K <= 65536); int8_outlier:
+// int8_token, int8_static: b is the whole row, so the inner sums stay integers to the end (K <= 65536); int8_outlier:
 // the same for each plane of the codes.
 //
 // Layout (prepack): panels of kLanes rows, one row a lane. A panel holds, for each group: the scales of
@@ -171,7 +171,7 @@ struct CodesLinear {
     F out[MB];
 #pragma GCC unroll 8
     for (int i = 0; i < MB; ++i) out[i] = S::zero();
-    if (x.type == ActType::int8_token) {
+    if (x.type == ActType::int8_token || x.type == ActType::int8_static) {
       tile_channel<MB>(panel, x, t, out);
     } else if (x.type == ActType::int8_outlier) {
       for (int i = 0; i < MB; ++i) out[i] = token_outliers(panel, x, t + i);

@@ -1,5 +1,6 @@
-// Linear with weights whose codes stand for real numbers: E4M3 with a scale for each row, nf4 and fp4
-// with absmax for each group; fp32 products, added in the order of k whatever the number of tokens.
+// Linear with weights whose codes stand for real numbers: E4M3 with a scale for each row or each 128
+// of a row; nf4, fp4 and code books with absmax for each group; fp32 products, added in the order of k
+// whatever the number of tokens.
 //
 // Layout (prepack): panels of kLanes rows, one row a lane: codes [K][kLanes] bytes, or [K / 2][kLanes]
 // with the even channel in the low nibble; then scales [groups][kLanes], f32. Rows beyond N are zero.
@@ -12,7 +13,8 @@ template <class S, Packing packing>
 struct TableLinear {
   using F = typename S::F;
   static constexpr int kLanes = S::kLanes;
-  static constexpr bool kNibbles = packing == Packing::nf4 || packing == Packing::fp4;
+  static constexpr bool kNibbles =
+      packing == Packing::nf4 || packing == Packing::fp4 || packing == Packing::codebook;
   static constexpr int kTokens = S::kTileTokens;
 
   static int64_t code_bytes(int64_t K) { return (kNibbles ? (K + 1) / 2 : K) * kLanes; }
@@ -22,10 +24,10 @@ struct TableLinear {
 
   // sums[i] += the products of channels [begin, end) with token i.
   template <int MB>
-  static void add_group(const uint8_t* codes, const float* x, int64_t ldx, int64_t begin, int64_t end,
-                        F (&sums)[MB]) {
+  static void add_group(const float* values, const uint8_t* codes, const float* x, int64_t ldx, int64_t begin,
+                        int64_t end, F (&sums)[MB]) {
     if constexpr (kNibbles) {
-      const auto table = S::load_table(lookup_values(packing));
+      const auto table = S::load_table(values);
       for (int64_t k = begin; k < end; k += 2) {
         F even, odd;
         S::look_up(table, codes + k / 2 * kLanes, even, odd);
@@ -44,9 +46,15 @@ struct TableLinear {
     }
   }
 
+  static const float* values_of(const PackedWeight& w) {
+    return packing == Packing::codebook ? w.table : lookup_values(packing);
+  }
+
   template <int MB>
-  static void tile(const Encoding& encoding, const std::byte* panel, const float* x, int64_t K, float* y,
-                   int64_t ldy, int64_t lanes, bool accumulate) {
+  static void tile(const PackedWeight& w, const std::byte* panel, const float* x, float* y, int64_t ldy,
+                   int64_t lanes, bool accumulate) {
+    const Encoding& encoding = w.encoding;
+    const int64_t K = w.K;
     const auto* codes = reinterpret_cast<const uint8_t*>(panel);
     const auto* scales = reinterpret_cast<const float*>(panel + code_bytes(K));
     const int64_t group = encoding.group == 0 ? K : encoding.group;
@@ -57,7 +65,7 @@ struct TableLinear {
       F sums[MB];
 #pragma GCC unroll 8
       for (int i = 0; i < MB; ++i) sums[i] = S::zero();
-      add_group<MB>(codes, x, K, begin, begin + group, sums);
+      add_group<MB>(values_of(w), codes, x, K, begin, std::min(begin + group, K), sums);
       const F scale = S::load(scales);
 #pragma GCC unroll 8
       for (int i = 0; i < MB; ++i) totals[i] = S::fma(sums[i], scale, totals[i]);
@@ -77,7 +85,7 @@ struct TableLinear {
   static void tokens(const PackedWeight& w, const std::byte* panel, const float* x, int64_t T, int64_t t,
                      float* y, int64_t ldy, int64_t lanes, bool accumulate) {
     for (; t + MB <= T; t += MB) {
-      tile<MB>(w.encoding, panel, x + t * w.K, w.K, y + t * ldy, ldy, lanes, accumulate);
+      tile<MB>(w, panel, x + t * w.K, y + t * ldy, ldy, lanes, accumulate);
     }
     if constexpr (MB > 1) tokens<MB / 2>(w, panel, x, T, t, y, ldy, lanes, accumulate);
   }
@@ -93,14 +101,22 @@ struct TableLinear {
     if (static_cast<int64_t>(values.size()) < x.T * x.K) values.resize(static_cast<size_t>(x.T * x.K));
     for (int64_t t = 0; t < x.T; ++t) {
       const auto* codes = reinterpret_cast<const uint8_t*>(x.codes + t * x.K_padded());
-      for (int64_t k = 0; k < x.K; ++k) values[t * x.K + k] = table[codes[k]] * x.scales[t];
+      for (int64_t begin = 0, g = 0; begin < x.K; begin += x.group(), ++g) {
+        const float scale = x.scales[g * x.T + t];
+        for (int64_t k = begin; k < std::min(begin + x.group(), x.K); ++k) {
+          values[t * x.K + k] = table[codes[k]] * scale;
+        }
+      }
     }
     return values.data();
   }
 
   static void run(const Context& context, const PackedWeight& w, const Activations& x, float* y, int64_t ldy,
                   bool accumulate) {
-    constexpr ActType kActType = packing == Packing::fp8_channel ? ActType::fp8_token : ActType::f32;
+    constexpr ActType kActType = packing == Packing::fp8_channel  ? ActType::fp8_token
+                                 : packing == Packing::fp8_block  ? ActType::fp8_block
+                                 : packing == Packing::fp8_static ? ActType::fp8_static
+                                                                  : ActType::f32;
     CHECK(x.K == w.K && ldy >= w.N && x.type == kActType, "K {} {} ldy {} N {}", x.K, w.K, ldy, w.N);
     const float* in = kActType == ActType::f32 ? x.f32 : decoded(x);
     const int64_t bytes = panel_bytes(w.encoding, w.K), panels = (w.N + kLanes - 1) / kLanes;
@@ -125,6 +141,7 @@ struct TableLinear {
     }
     w.N = static_cast<int64_t>(rows.size());
     w.read_bytes = total_bytes(parts);
+    if (packing == Packing::codebook) std::copy_n(parts.front().table, 16, w.table);
     const int64_t bytes = panel_bytes(w.encoding, w.K), panels = (w.N + kLanes - 1) / kLanes;
     w.data_bytes = static_cast<uint64_t>(panels * bytes);
     std::byte* const data = arena.take(w.data_bytes);
@@ -166,7 +183,7 @@ struct TableLinear {
     for (int64_t k = 0; k < w.K; ++k) {
       const float scale = scales[k / group * kLanes];
       if constexpr (kNibbles) {
-        out[k] = lookup_values(packing)[codes[k / 2 * kLanes] >> (k % 2 * 4) & 15] * scale;
+        out[k] = values_of(w)[codes[k / 2 * kLanes] >> (k % 2 * 4) & 15] * scale;
       } else {
         out[k] = e4m3_to_float(codes[k * kLanes]) * (scale / S::kE4m3Unit);
       }

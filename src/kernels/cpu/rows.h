@@ -6,6 +6,14 @@ constexpr LinearKernel row(const char* name, Packing packing, ActType act_type) 
   return {name, Set::kIsa, packing, act_type, Linear::prepack, Linear::run, Linear::decode_row};
 }
 
+template <Packing packing>
+constexpr LinearKernel sparse_row(const char* name) {
+  using Linear = SparseLinear<Set, packing>;
+  LinearKernel kernel = row<Linear>(name, packing, Linear::kActType);
+  kernel.skips_zeros = true;
+  return kernel;
+}
+
 // Bits of a code, whether minimums are stored; scales in f16.
 template <int Bits, bool HasMin>
 using HalfCodes = CodesLinear<Set, CodeFormat<Bits, HasMin, PanelScale::f16>>;
@@ -22,6 +30,14 @@ constexpr LinearKernel kRows[] = {
     row<TableLinear<Set, Packing::fp8_channel>>(KERNEL("fp8_channel"), Packing::fp8_channel,
                                                 ActType::fp8_token),
     row<TableLinear<Set, Packing::fp8_weight>>(KERNEL("fp8_weight"), Packing::fp8_weight, ActType::f32),
+    row<TableLinear<Set, Packing::fp8_block>>(KERNEL("fp8_block"), Packing::fp8_block, ActType::fp8_block),
+    row<TableLinear<Set, Packing::fp8_static>>(KERNEL("fp8_static"), Packing::fp8_static, ActType::fp8_static),
+    row<ChannelCodes>(KERNEL("int8_static"), Packing::int8_static, ActType::int8_static),
+    row<TableLinear<Set, Packing::codebook>>(KERNEL("codebook"), Packing::codebook, ActType::f32),
+    sparse_row<Packing::bf16_24>(KERNEL("bf16_24")),
+    sparse_row<Packing::f16_24>(KERNEL("f16_24")),
+    sparse_row<Packing::int4_group_24>(KERNEL("int4_group_24")),
+    sparse_row<Packing::int8_channel_24>(KERNEL("int8_channel_24")),
     row<TableLinear<Set, Packing::nf4>>(KERNEL("nf4"), Packing::nf4, ActType::f32),
     row<TableLinear<Set, Packing::fp4>>(KERNEL("fp4"), Packing::fp4, ActType::f32),
     row<CodesLinearAnyScale<Set, 4>>(KERNEL("int4_group"), Packing::int4_group, ActType::int8_block),

@@ -96,9 +96,32 @@ struct Avx2 {
                             _mm256_permutevar8x32_ps(table.high, codes), upper);
   }
   static void look_up(const Table& table, const uint8_t* p, F& low, F& high) {
-    const I codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const I codes = load_codes(p);
     low = pick(table, codes);
     high = pick(table, _mm256_srli_epi32(codes, 4));
+  }
+  // 8 bytes, a lane each.
+  static I load_codes(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  // For 2:4 weights: in each lane the float of x[4] that its two lowest bits name.
+  static F pick_of_four(const float* x, I places) {
+    return _mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(x)), places);
+  }
+  // A byte of four places, of two groups -> four bytes that say which of eight bytes.
+  static I spread_places(I c) {
+    const I low = or_bits(c, _mm256_slli_epi32(c, 6));
+    const I all = or_bits(low, _mm256_slli_epi32(low, 12));
+    return or_bits(and_bytes(all, 3), set_int(0x04040000));
+  }
+  // sum + values . the four of x[8] in each lane; values signed, beside x within +-127.
+  static constexpr int32_t kPickedBias = 0;
+  static I dot_picked(I sum, I values, const int8_t* x, I places) {
+    int64_t eight;
+    std::memcpy(&eight, x, sizeof eight);
+    const I picked = _mm256_shuffle_epi8(_mm256_set1_epi64x(eight), places);
+    const I pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(values), _mm256_sign_epi8(picked, values));
+    return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
   static __m128i to_16_bits(I a) {
     const I packed = _mm256_packus_epi32(a, a);
@@ -122,6 +145,7 @@ struct Avx2 {
 
   static I zero_int() { return _mm256_setzero_si256(); }
   static I add(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I sub(I a, I b) { return _mm256_sub_epi32(a, b); }
   static int32_t reduce_add(I a) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));

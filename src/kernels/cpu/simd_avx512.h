@@ -77,9 +77,31 @@ struct Avx512 {
   // 16 numbers, and those that the low and the high nibbles of 16 bytes stand for.
   static F load_table(const float* values) { return load(values); }
   static void look_up(F table, const uint8_t* p, F& low, F& high) {
-    const I codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const I codes = load_codes(p);
     low = _mm512_permutexvar_ps(codes, table);  // reads the lowest four bits
     high = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), table);
+  }
+  // 16 bytes, a lane each.
+  static I load_codes(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  // For 2:4 weights: in each lane the float of x[4] that its two lowest bits name.
+  static F pick_of_four(const float* x, I places) {
+    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(x)), places);
+  }
+  // A byte of four places, of two groups -> four bytes that say which of eight bytes.
+  static I spread_places(I c) {
+    const I low = or_bits(c, _mm512_slli_epi32(c, 6));
+    const I all = or_bits(low, _mm512_slli_epi32(low, 12));
+    return or_bits(and_bytes(all, 3), set_int(0x04040000));
+  }
+  // sum + values . (kPickedBias + the four of x[8] in each lane), which makes x unsigned for vpdpbusd.
+  static constexpr int32_t kPickedBias = 128;
+  static I dot_picked(I sum, I values, const int8_t* x, I places) {
+    int64_t eight;
+    std::memcpy(&eight, x, sizeof eight);
+    const I unsigned_x = _mm512_set1_epi64(eight ^ static_cast<int64_t>(0x8080808080808080u));
+    return _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(unsigned_x, places), values);
   }
   // Round to nearest even; NaN is not expected.
   static void store_bf16(uint16_t* p, F x) {
@@ -98,6 +120,7 @@ struct Avx512 {
 
   static I zero_int() { return _mm512_setzero_si512(); }
   static I add(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
   static int32_t reduce_add(I a) { return _mm512_reduce_add_epi32(a); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 

@@ -49,7 +49,18 @@ std::vector<float> decode_fp8(const Activations& x) {
   std::vector<float> out(static_cast<size_t>(x.T * x.K));
   for (int64_t t = 0; t < x.T; ++t) {
     const auto* codes = reinterpret_cast<const uint8_t*>(x.codes + t * x.K_padded());
-    for (int64_t k = 0; k < x.K; ++k) out[t * x.K + k] = e4m3_to_float(codes[k]) * x.scales[t];
+    for (int64_t k = 0; k < x.K; ++k) {
+      out[t * x.K + k] = e4m3_to_float(codes[k]) * x.scales[k / x.group() * x.T + t];
+    }
+  }
+  return out;
+}
+
+std::vector<float> decode_int8(const Activations& x) {
+  std::vector<float> out(static_cast<size_t>(x.T * x.K));
+  for (int64_t t = 0; t < x.T; ++t) {
+    const int8_t* codes = x.codes + t * x.K_padded();
+    for (int64_t k = 0; k < x.K; ++k) out[t * x.K + k] = static_cast<float>(codes[k]) * x.scales[t];
   }
   return out;
 }
@@ -72,8 +83,9 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   CHECK(x.type == w.kernel->act_type && x.K == w.K && ldy >= w.N, "{} K {} {} ldy {} N {}",
         act_type_name(x.type), x.K, w.K, ldy, w.N);
   std::vector<float> decoded;
-  if (x.type == ActType::fp8_token) decoded = decode_fp8(x);
+  if (is_fp8(x.type)) decoded = decode_fp8(x);
   if (x.type == ActType::int8_outlier) decoded = decode_outliers(x);
+  if (x.type == ActType::int8_static) decoded = decode_int8(x);
   const float* in = x.type == ActType::f32 ? x.f32 : decoded.data();
   context.pool->parallel_for(w.N, 32, [&](int64_t begin, int64_t end, int) {
     thread_local std::vector<float> row;
@@ -104,7 +116,11 @@ constexpr LinearKernel kRows[] = {
     // With the activations of the encoding, which are part of what it does.
     row("linear_fp8_channel_ref", Packing::fp8_channel, ActType::fp8_token),
     row("linear_llm_int8_ref", Packing::llm_int8, ActType::int8_outlier),
+    row("linear_fp8_block_ref", Packing::fp8_block, ActType::fp8_block),
+    row("linear_fp8_static_ref", Packing::fp8_static, ActType::fp8_static),
+    row("linear_int8_static_ref", Packing::int8_static, ActType::int8_static),
     row("linear_fp8_weight_ref", Packing::fp8_weight),
+    row("linear_codebook_ref", Packing::codebook),
     row("linear_nf4_ref", Packing::nf4),
     row("linear_fp4_ref", Packing::fp4),
     row("linear_q4_0_ref", Packing::q4_0),

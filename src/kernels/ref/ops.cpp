@@ -13,7 +13,7 @@ namespace {
 // One token's K numbers -> codes, scales and sums. code = rne(x * 127 / max|x|); a block of zeros has
 // scale 0. NaN or infinity in x gives a NaN scale, so that it is seen in the logits.
 void quantize_row(const float* x, const Activations& out, int64_t t) {
-  const int64_t group = out.type == ActType::int8_block ? kActBlock : out.K_padded();
+  const int64_t group = out.group();
   int8_t* codes = out.codes + t * out.K_padded();
   for (int64_t g = 0; g < out.groups(); ++g) {
     const int64_t begin = g * group, end = std::min(begin + group, out.K);
@@ -38,18 +38,40 @@ void quantize_row(const float* x, const Activations& out, int64_t t) {
 
 // The same in E4M3: code = e4m3(x * 448 / max|x|).
 void quantize_row_fp8(const float* x, const Activations& out, int64_t t) {
-  float max_abs = 0;
-  bool finite = true;
-  for (int64_t k = 0; k < out.K; ++k) {
-    finite = finite && std::isfinite(x[k]);
-    max_abs = std::max(max_abs, std::fabs(x[k]));
-  }
-  const float factor = max_abs > kSmallestMaxAbs && finite ? kMaxE4M3 / max_abs : 0.0f;
   auto* codes = reinterpret_cast<uint8_t*>(out.codes + t * out.K_padded());
-  for (int64_t k = 0; k < out.K_padded(); ++k) {
-    codes[k] = k < out.K && factor > 0 ? float_to_e4m3(x[k] * factor) : 0;
+  for (int64_t g = 0; g < out.groups(); ++g) {
+    const int64_t begin = g * out.group(), end = std::min(begin + out.group(), out.K);
+    float max_abs = 0;
+    bool finite = true;
+    for (int64_t k = begin; k < end; ++k) {
+      finite = finite && std::isfinite(x[k]);
+      max_abs = std::max(max_abs, std::fabs(x[k]));
+    }
+    const float factor = max_abs > kSmallestMaxAbs && finite ? kMaxE4M3 / max_abs : 0.0f;
+    for (int64_t k = begin; k < std::min(begin + out.group(), out.K_padded()); ++k) {
+      codes[k] = k < end && factor > 0 ? float_to_e4m3(x[k] * factor) : 0;
+    }
+    out.scales[g * out.T + t] = finite ? max_abs / kMaxE4M3 : NAN;
   }
-  out.scales[t] = finite ? max_abs / kMaxE4M3 : NAN;
+}
+
+// One scale for all: what lies beyond the largest code becomes that code.
+void quantize_row_static(const float* x, const Activations& out, int64_t t) {
+  int8_t* codes = out.codes + t * out.K_padded();
+  std::fill_n(codes, out.K_padded(), int8_t{0});
+  const bool finite = std::all_of(x, x + out.K, [](float v) { return std::isfinite(v); });
+  int32_t sum = 0;
+  for (int64_t k = 0; k < out.K && finite; ++k) {
+    const float scaled = x[k] / out.static_scale;
+    if (out.type == ActType::fp8_static) {
+      codes[k] = static_cast<int8_t>(float_to_e4m3(scaled));
+    } else {
+      codes[k] = static_cast<int8_t>(std::nearbyintf(std::clamp(scaled, -127.0f, 127.0f)));
+      sum += codes[k];
+    }
+  }
+  out.scales[t] = finite ? out.static_scale : NAN;
+  if (out.type == ActType::int8_static) out.sums[t] = out.scales[t] * static_cast<float>(sum);
 }
 
 // int8_outlier: two codings of a row that share no element.
@@ -90,7 +112,9 @@ void store_activations(const float* x, const Activations& out, int64_t t) {
   }
   if (out.type == ActType::f32) {
     std::copy_n(x, out.K, out.f32 + t * out.K);
-  } else if (out.type == ActType::fp8_token) {
+  } else if (out.type == ActType::fp8_static || out.type == ActType::int8_static) {
+    quantize_row_static(x, out, t);
+  } else if (is_fp8(out.type)) {
     quantize_row_fp8(x, out, t);
   } else if (out.type == ActType::int8_outlier) {
     quantize_row_outliers(x, out, t);
