@@ -1,10 +1,10 @@
 // 2:4 int4 in groups against few tokens, in integers (few_planes.cuh): codes less 8, 16 times, are
-// the sparse A side of mma.sp m16n8k64. The pieces are those of linear_sparse.cu, made for the f16
-// mma of 32 channels: 64 channels here are two of those, j and j + 1, of whose groups of four
-// channels a lane 4 r + q has q and q + 4 each. So the groups change order:
-//     place in the mma 0, 1, 2, 3 ... 7: q 0 of j, q 4 of j, 1, 5, 2, 6, 3, 7; then the same of j +
-//     1,
-// in x once for a token, and in the places as they are read.
+// the sparse A side of mma.sp m16n8k64. The pieces are those of linear_sparse_int4.cu, made for the
+// f16 mma of 32 channels: 64 channels here are two of those, j and j + 1, of whose groups of four
+// channels a lane 4 r + q has q and q + 4 each. So the groups change order, in x once for a token
+// and in the places as they are read. The mma's groups 0, 1, 2, 3 ... 7 are
+//     0 and 4 of j, 1 and 5, 2 and 6, 3 and 7;
+// 8 ... 15 are those of j + 1.
 #pragma once
 
 #include "kernels/cuda/few_planes.cuh"
