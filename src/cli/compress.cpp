@@ -65,8 +65,10 @@ double bits_each(uint64_t bytes, uint64_t elements) {
 
 void print_result(const CompressOptions& options, const Recipe& recipe,
                   const CompressResult& result, double seconds) {
-  const std::string name = recipe.integers ? fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout))
-                                           : recipe.encoding.name();
+  std::string name = recipe.encoding.name();
+  if (recipe.integers) {
+    name = fmt::format("{} as {}", recipe.name, grid_layout_name(recipe.integers->layout));
+  }
   fmt::print("{}: {} in {:.1f} s\n", options.out, name, seconds);
   fmt::print("before {:9.1f} MiB, {:5.2f} bits per weight\n", mib(result.source_bytes),
              bits_each(result.source_bytes, result.num_weights));
@@ -89,7 +91,8 @@ Recipe recipe_of(const CompressOptions& options) {
     return grid_recipe(options.recipe, grid);
   }
   if (options.asymmetric || options.per_channel) {
-    fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
+    fail(ErrorKind::usage,
+         "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
          quote(options.recipe));
   }
   return recipe_from_name(options.recipe, options.group, container);
@@ -145,7 +148,8 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
-  verb->add_option("--format", options->format, "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
+  verb->add_option("--format", options->format,
+                   "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
       ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")

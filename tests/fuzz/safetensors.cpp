@@ -49,6 +49,7 @@ void run(std::string_view input) {
     QuantizationConfig int8, int4;
     int8.schemes.emplace_back();
     int4.schemes.push_back({.kind = WeightScheme::Kind::integers,
+                            .targets = {},
                             .in_words = true,
                             .bits = 4,
                             .scales = WeightScheme::Scales::group,
