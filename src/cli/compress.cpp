@@ -124,7 +124,8 @@ Recipe recipe_of(const CompressOptions& options) {
     return grid_recipe(options.recipe, grid);
   }
   if (options.asymmetric || options.per_channel) {
-    fail(ErrorKind::usage, "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
+    fail(ErrorKind::usage,
+         "--asymmetric and --per-channel: a GGUF file's encodings have their own, found {}",
          quote(options.recipe));
   }
   Recipe recipe =
@@ -309,7 +310,8 @@ void add_compress(CLI::App& app, Action& action) {
   verb->add_option("-o,--out", options->out, "Folder, new or empty, or new GGUF file to write")
       ->required()
       ->type_name("PATH");
-  verb->add_option("--format", options->format, "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
+  verb->add_option("--format", options->format,
+                   "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
       ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
   verb->add_option("--calibration", options->calibration.file,

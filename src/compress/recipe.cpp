@@ -182,17 +182,21 @@ bool is_grid_recipe(const std::string& name, const GridOptions& options) {
 
 Recipe grid_recipe(const std::string& name, const GridOptions& options) {
   if (name != "int8" && name != "int4" && name != "int3" && name != "int2") {
-    fail(ErrorKind::usage, "recipe {}: has no integers in groups, expected int8, int4, int3 or int2", quote(name));
+    fail(ErrorKind::usage, "recipe {}: has no integers in groups, expected int8, int4, int3 or int2",
+         quote(name));
   }
   if (options.per_channel && options.group != 0) {
     fail(ErrorKind::usage, "--group {} and --per-channel: expected one of them", options.group);
   }
   if (options.group % kActBlock != 0) {
-    fail(ErrorKind::usage, "recipe {}: group {}, expected a multiple of {}", name, options.group, kActBlock);
+    fail(ErrorKind::usage, "recipe {}: group {}, expected a multiple of {}", name, options.group,
+         kActBlock);
   }
   GridRecipe integers;
   integers.grid.bits = name.back() - '0';
-  integers.grid.group = options.per_channel ? 0 : options.group != 0 ? options.group : kDefaultGroup;
+  integers.grid.group = options.per_channel  ? 0
+                        : options.group != 0 ? options.group
+                                             : kDefaultGroup;
   integers.grid.symmetric = !options.asymmetric;
   const bool hf = options.format.empty() || options.format == "hf";
   integers.grid.scale_type = hf ? ScaleType::bf16 : ScaleType::f16;

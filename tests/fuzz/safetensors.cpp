@@ -57,6 +57,7 @@ void run(std::string_view input) {
     fp8.schemes.back().bytes.block_rows = 128;
     masks.has_masks = true;
     int4.schemes.push_back({.kind = WeightScheme::Kind::integers,
+                            .targets = {},
                             .in_words = true,
                             .bits = 4,
                             .scales = WeightScheme::Scales::group,

@@ -4,7 +4,8 @@ Rewrites the golden of round to nearest (the compressed-tensors library's codes,
 rows of bf16 and f16), then compresses the default model in every layout and checks that
   - compressed-tensors: our tensors are those of the library's compress, bit for bit,
   - the library's decompression, or the layout's definition written down here in numpy, gives our decode,
-  - our logits are those of the decoded weights run by transformers in fp32 (NMSE below 1e-3),
+  - our logits are those of the decoded weights run by transformers in fp32 (NMSE below 1e-3; 1e-2 where
+    activations have 8 bits),
   - transformers loads the compressed-tensors folders itself, but for packed zero points, and gives these
     logits too,
   - llama.cpp's blocks made of AWQ and GPTQ folders hold their codes and scales.
@@ -194,7 +195,8 @@ def check_logits(name, folder, model, decoded, tokens, args):
         with torch.no_grad():
             errors["transformers"] = nmse(loaded(torch.tensor([tokens])).logits[0], theirs)
     print(f"integers: {name}: " + ", ".join(f"{key} {value:.1e}" for key, value in errors.items()))
-    return sum(not value < 1e-3 for value in errors.values())
+    # The fast sets round activations to 8 bits, which ref and transformers do not.
+    return sum(not value < (1e-2 if key == args.isa else 1e-3) for key, value in errors.items())
 
 
 def check_gguf(name, folder, recipe, decoded, args):
