@@ -144,7 +144,7 @@ def test_version_names_version_commit_and_compiler():
         (["chat", "--seed", "-1"], "--seed: found '-1', expected 0 to 18446744073709551615"),
         (["compress", "x"], "no --recipe given"),
         (["compress", "x", "--recipe", "int4", "-o", "y", "--group", "x"], "found 'x', expected a number that"),
-        (["compress", "x", "--recipe", "int3", "-o", "y"], "int3"),
+        (["compress", "x", "--recipe", "int5", "-o", "y"], "int5"),
         (["study", "--seed", "-1"], "--seed"),
         (["study", "--profile", "fast"], "smoke, quick or full"),
         (["study", "--variants", "int3"], "int3"),
