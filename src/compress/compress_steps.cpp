@@ -246,13 +246,6 @@ class Assembly {
   RowStream stream_;
 };
 
-// Modules of one grid and order: one "config group" of compressed-tensors.
-struct GridGroup {
-  IntegerGrid grid;
-  bool act_order = false;
-  std::vector<std::string> modules;
-};
-
 std::vector<GridGroup> grid_groups(const Modules& modules) {
   std::vector<GridGroup> groups;
   for (const auto& [name, module] : modules) {
@@ -292,7 +285,7 @@ Json inputs_json(const StepRecipe& recipe) {
 }
 
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
-  const std::vector<GridGroup> groups = grid_groups(modules);
+  std::vector<GridGroup> groups = grid_groups(modules);
   if (groups.empty()) return {};
   std::vector<std::string> ignored = {"lm_head"};
   for (const auto& [name, module] : modules) {
