@@ -198,39 +198,6 @@ int run_compress(const CompressOptions& options) {
             ? compress_to_gguf(source, recipe, options.out, pool, report)
             : compress(source, recipe, options.out, pool, report, rows ? &*rows : nullptr);
     line.finish();
-    print_result(options, recipe.name, result, seconds_since(start_ns));
-    fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
-               mib(peak_resident_bytes()));
-    return 0;
-  } catch (const Interrupted&) {
-    return kExitInterrupted;
-  }
-}
-
-int run_compress(const CompressOptions& options) {
-  if (!options.device.empty()) {
-    fail(ErrorKind::no_device,
-         "compress runs on the CPU, which reads each weight once; found --device {}. run, chat, "
-         "eval, "
-         "bench, study and info take it",
-         options.device);
-  }
-  if (names_step_recipe(options.recipe)) return run_steps(options);
-  // The recipe first: a wrong name should not wait for a model to be read.
-  const Recipe recipe = recipe_of(options);
-  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
-  ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
-  const int64_t start_ns = now_ns();
-  ProgressLine line;
-  const InterruptGuard guard;
-  try {
-    const auto write = recipe.container == Container::gguf ? compress_to_gguf : compress;
-    const CompressResult result =
-        write(source, recipe, options.out, pool, [&](const CompressProgress& progress) {
-          if (InterruptGuard::interrupted()) throw Interrupted{};
-          line.update(progress);
-        });
-    line.finish();
     print_result(options, description(recipe), result, seconds_since(start_ns));
     return 0;
   } catch (const Interrupted&) {
