@@ -131,6 +131,17 @@ CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& sour
   return rows;
 }
 
+void refuse_calibration(const CompressOptions& options) {
+  const CalibrationOptions &given = options.calibration, none;
+  if (given.file.empty() && given.samples == none.samples && given.length == none.length &&
+      given.seed == none.seed) {
+    return;
+  }
+  fail(ErrorKind::usage,
+       "recipe {}: measures no inputs, found --calibration, --samples, --length or --seed",
+       options.recipe);
+}
+
 int run_steps(const CompressOptions& options) {
   StepRecipe recipe = read_step_recipe(options.recipe);
   if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
@@ -149,6 +160,8 @@ int run_steps(const CompressOptions& options) {
   std::optional<CalibrationRows> rows;
   if (needs_inputs(make_steps(recipe, source.config))) {
     rows = read_rows(options, source);
+  } else {
+    refuse_calibration(options);
   }
   ProgressLine line;
   const InterruptGuard guard;
@@ -180,6 +193,7 @@ int run_compress(const CompressOptions& options) {
   if (names_step_recipe(options.recipe)) return run_steps(options);
   // The recipe first: a wrong name should not wait for a model to be read.
   const Recipe recipe = recipe_of(options);
+  if (recipe.kv_heads == 0) refuse_calibration(options);
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
@@ -214,8 +228,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16 int8 llm-int8 int4 int3 int2 fp8 nf4; by steps: rtn gptq or FILE.toml; "
-                   "GGUF: f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "A name (see below) or a TOML file of steps (docs/recipes.md)")
       ->required()
       ->type_name("NAME|FILE");
   verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
@@ -233,7 +246,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
   verb->add_option("--calibration", options->calibration.file,
-                   "Text or JSONL that a recipe's inputs come from; default: what setup installed")
+                   "Text or JSONL for recipes that measure inputs (the set-up's text)")
       ->type_name("FILE");
   verb->add_option("--samples", options->calibration.samples, "Rows of calibration text (128)")
       ->check(CLI::Range(1, 1 << 20).description(""))
@@ -247,6 +260,10 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
+      "Recipes: bf16, int8, llm-int8, int4, int3, int2, fp8, nf4,\n"
+      "magnitude-24, random-24, gqa-mean, gqa-aligned;\n"
+      "by steps: rtn, gptq, wanda, sparsegpt, learned-mask, sparsegpt-int4;\n"
+      "GGUF: bf16, f16, q8_0, q6_k, q4_k, q4_1, q4_0\n"
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"

@@ -232,13 +232,6 @@ class Assembly {
   RowStream stream_;
 };
 
-// Modules of one grid and order: one "config group" of compressed-tensors.
-struct GridGroup {
-  IntegerGrid grid;
-  bool act_order = false;
-  std::vector<std::string> modules;
-};
-
 std::vector<GridGroup> grid_groups(const Modules& modules) {
   std::vector<GridGroup> groups;
   for (const auto& [name, module] : modules) {
@@ -270,25 +263,14 @@ void check_format(const StepRecipe& recipe, const Modules& modules) {
 }
 
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
-  const std::vector<GridGroup> groups = grid_groups(modules);
+  std::vector<GridGroup> groups = grid_groups(modules);
   if (groups.empty()) return {};
   std::vector<std::string> ignored = {"lm_head"};
   for (const auto& [name, module] : modules) {
     if (!module.grid) ignored.push_back(name);
   }
-  const auto config_of = [&](const GridGroup& group) {
-    return grid_config_json(layout_of(recipe), group.grid, group.act_order, ignored);
-  };
-  if (groups.size() == 1) return config_of(groups[0]);
-  Json config = parse_json(config_of(groups[0]), "quantization_config");
-  Json all = Json::object();
-  for (const GridGroup& group : groups) {
-    Json scheme = parse_json(config_of(group), "quantization_config")["config_groups"]["group_0"];
-    scheme["targets"] = group.modules;
-    all[fmt::format("group_{}", all.size())] = scheme;
-  }
-  config["config_groups"] = all;
-  return dump_json(config, 2);
+  if (groups.size() == 1) groups[0].modules.clear();
+  return grid_config_json(layout_of(recipe), groups, ignored);
 }
 
 void check_output(const Checkpoint& source, const fs::path& out_dir) {

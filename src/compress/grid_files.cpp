@@ -289,8 +289,10 @@ std::vector<TensorSource> grid_tensors(GridLayout layout, const std::string& mod
   return out;
 }
 
-std::string grid_config_json(GridLayout layout, const IntegerGrid& grid, bool act_order,
+std::string grid_config_json(GridLayout layout, const std::vector<GridGroup>& groups,
                              const std::vector<std::string>& ignored) {
+  CHECK(groups.size() == 1 || is_compressed_tensors(layout), "{} groups", groups.size());
+  const auto& [grid, act_order, modules] = groups.front();
   const int64_t group = grid.group == 0 ? -1 : grid.group;
   if (layout == GridLayout::awq) {
     return dump_json({{"quant_method", "awq"},
@@ -312,15 +314,20 @@ std::string grid_config_json(GridLayout layout, const IntegerGrid& grid, bool ac
                       {"pack_dtype", "int32"}},
                      2);
   }
+  Json config_groups = Json::object();
+  for (const GridGroup& each : groups) {
+    const Json targets = each.modules.empty() ? Json::array({"Linear"}) : Json(each.modules);
+    config_groups[fmt::format("group_{}", config_groups.size())] = {
+        {"targets", targets},
+        {"weights", weights_json(each.grid, each.act_order)},
+        {"input_activations", nullptr},
+        {"output_activations", nullptr}};
+  }
   const bool packed = layout == GridLayout::pack_quantized;
-  const Json scheme = {{"targets", Json::array({"Linear"})},
-                       {"weights", weights_json(grid, act_order)},
-                       {"input_activations", nullptr},
-                       {"output_activations", nullptr}};
   return dump_json({{"quant_method", "compressed-tensors"},
                     {"format", packed ? "pack-quantized" : "int-quantized"},
                     {"quantization_status", "compressed"},
-                    {"config_groups", {{"group_0", scheme}}},
+                    {"config_groups", config_groups},
                     {"ignore", ignored},
                     {"kv_cache_scheme", nullptr},
                     {"global_compression_ratio", nullptr}},

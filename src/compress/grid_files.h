@@ -42,8 +42,16 @@ void check_layout(GridLayout layout, const std::string& module, const GridShape&
 std::vector<TensorSource> grid_tensors(GridLayout layout, const std::string& module,
                                        const GridShape& shape, std::function<GridMatrix()> make);
 
-// "quantization_config" of config.json for modules that are all of one grid but for `ignored`.
-std::string grid_config_json(GridLayout layout, const IntegerGrid& grid, bool act_order,
+// Modules of one grid.
+struct GridGroup {
+  IntegerGrid grid;
+  bool act_order = false;
+  std::vector<std::string> modules = {};  // by name; empty: all linear ones that no other group names
+};
+
+// "quantization_config" of config.json; `ignored` modules stay plain. Several groups are
+// compressed-tensors' alone: CHECKed.
+std::string grid_config_json(GridLayout layout, const std::vector<GridGroup>& groups,
                              const std::vector<std::string>& ignored);
 
 }  // namespace tandem

@@ -165,7 +165,9 @@ std::string bitsandbytes_config_json(const Recipe& recipe) {
 
 std::string quantization_config_json(const Recipe& recipe) {
   if (!recipe.quantizes()) return {};
-  if (recipe.integers) return grid_config_json(recipe.integers->layout, recipe.integers->grid, false, {"lm_head"});
+  if (recipe.integers) {
+    return grid_config_json(recipe.integers->layout, {{recipe.integers->grid}}, {"lm_head"});
+  }
   if (recipe.encoding.is_lookup() || recipe.encoding.packing == Packing::llm_int8) {
     return bitsandbytes_config_json(recipe);
   }

@@ -16,7 +16,8 @@ namespace tandem {
 
 class ThreadPool;
 
-// Integer codes with a scale and a zero point a group, as a file gives them: any order, any packing.
+// Integer codes with a scale and a zero point a group, as a file gives them: any order, any
+// packing.
 struct IntegerSource {
   int64_t N = 0;
   int64_t K = 0;
@@ -24,12 +25,15 @@ struct IntegerSource {
   int64_t group = 0;  // a multiple of 32 that divides K
   ScaleType scale_type = ScaleType::f16;
   bool symmetric = false;  // every zero point is 2^(bits - 1)
-  // [K], a permutation: column k as the groups count it is the input channel columns[k]; empty: in order.
+  // [K], a permutation: column k as the groups count it is the input channel columns[k]; empty: in
+  // order.
   std::vector<int32_t> columns = {};
   // Rows [first, first + count), `first` a multiple of kRowBlock, `count` at most that: codes
   // [count, K], in the order of the input channels, scales [count, groups] of scale_type, zeros
   // [count, groups]. May run on any thread; must not throw.
-  std::function<void(int64_t first, int64_t count, uint8_t* codes, std::byte* scales, uint8_t* zeros)> read = {};
+  std::function<void(int64_t first, int64_t count, uint8_t* codes, std::byte* scales,
+                     uint8_t* zeros)>
+      read = {};
 };
 
 inline constexpr int64_t kRowBlock = 64;
@@ -58,14 +62,16 @@ class Repacked {
 };
 
 // IntegerSource::columns of channels that are of these groups, 0 to their number less one, each of
-// `group` channels: empty where channel k is of group k / group. Throws bad_file that opens with `where`.
+// `group` channels: empty where channel k is of group k / group. Throws bad_file that opens with
+// `where`.
 std::vector<int32_t> columns_by_group(const std::vector<int32_t>& group_of_channel, int64_t group,
                                       const std::string& where);
 
 // By where they begin.
 using RepackedPlanes = std::map<const std::byte*, std::shared_ptr<Repacked>>;
 
-// The weight that the source becomes, its planes among `planes`. The source must be well formed: CHECKed.
+// The weight that the source becomes, its planes among `planes`. The source must be well formed:
+// CHECKed.
 Weight add_planes(IntegerSource source, RepackedPlanes* planes);
 // The planes that a weight, or the row range that it is of, lies in; nullptr: none of these.
 Repacked* find_planes(const RepackedPlanes& planes, const Weight& weight);

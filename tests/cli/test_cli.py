@@ -144,7 +144,7 @@ def test_version_names_version_commit_and_compiler():
         (["chat", "--seed", "-1"], "--seed: found '-1', expected 0 to 18446744073709551615"),
         (["compress", "x"], "no --recipe given"),
         (["compress", "x", "--recipe", "int4", "-o", "y", "--group", "x"], "found 'x', expected a number that"),
-        (["compress", "x", "--recipe", "int3", "-o", "y"], "int3"),
+        (["compress", "x", "--recipe", "int5", "-o", "y"], "int5"),
         (["compress", "x", "--recipe", "gqa-mean", "-o", "y"], "--kv-heads is missing"),
         (["compress", "x", "--recipe", "int8", "--kv-heads", "3", "-o", "y"], "found --kv-heads 3"),
         (["compress", "x", "--recipe", "gqa-mean", "--kv-heads", "3", "-o", "y.gguf"], "found a GGUF file"),

@@ -165,7 +165,7 @@ std::map<std::string, GridMatrix> write_folder(
   }
   if (spoil) spoil(tensors);
   write_hf_folder(dir, small_config(), small_tokenizer(), tensors,
-                  grid_config_json(c.layout, grid, c.act_order, {"lm_head"}), "");
+                  grid_config_json(c.layout, {{grid, c.act_order}}, {"lm_head"}), "");
   return matrices;
 }
 
@@ -332,6 +332,134 @@ TEST(GridFiles, ConfigsThatThisVersionDoesNotKnowAreRefusedByName) {
   EXPECT_NE(config_refusal(awq, "bits", 8).find("'bits'"), std::string::npos);
   EXPECT_NE(config_refusal(awq, "modules_to_not_convert", {"up_proj"}).find("says it is not"),
             std::string::npos);
+}
+
+// Bits of a module by its name, by a pattern and by "Linear", in this order; "re:" in ignore.
+TEST(GridFiles, ModulesMayBeOfSeveralGrids) {
+  const TemporaryFolder folder;
+  const Case four{GridLayout::pack_quantized, 4, 32, true, false};
+  const Case eight{GridLayout::pack_quantized, 8, 32, true, false};
+  const Case three{GridLayout::pack_quantized, 3, 32, false, false};
+  std::vector<TensorSource> tensors;
+  const auto case_of = [&](const std::string& name) {
+    return name.find("o_proj") != std::string::npos ? eight
+           : name.find("mlp") != std::string::npos  ? three
+                                                    : four;
+  };
+  for (const ExpectedTensor& want : expected_tensors(small_config())) {
+    if (!want.name.ends_with("_proj.weight") || want.name.find("down") != std::string::npos) {
+      tensors.push_back(plain_tensor(want, tensors.size()));
+      continue;
+    }
+    const GridMatrix m = random_matrix(case_of(want.name), want.N, want.K, tensors.size());
+    const std::string module = want.name.substr(0, want.name.rfind('.'));
+    for (TensorSource& made : grid_tensors(GridLayout::pack_quantized, module,
+                                           {m.grid, want.N, want.K}, [m] { return m; })) {
+      tensors.push_back(std::move(made));
+    }
+  }
+  const auto grid = [](int bits, bool symmetric) {
+    return IntegerGrid{bits, 32, symmetric, ScaleType::bf16};
+  };
+  const std::vector<GridGroup> groups = {
+      {grid(4, true)},
+      {grid(3, false), false, {"re:.*mlp.*"}},
+      {grid(8, true), false, {"model.layers.0.self_attn.o_proj"}}};
+  write_hf_folder(
+      folder.path() / "m", small_config(), small_tokenizer(), tensors,
+      grid_config_json(GridLayout::pack_quantized, groups, {"lm_head", "re:.*down_proj$"}), "");
+  const Checkpoint model = load_checkpoint(folder.path() / "m");
+  const auto packing = [&](const std::string& name) {
+    return model.find("model.layers.0." + name + "_proj.weight")->weight.encoding.packing;
+  };
+  EXPECT_EQ(packing("self_attn.q"), Packing::int4_group);
+  EXPECT_EQ(packing("self_attn.o"), Packing::int8_zero);
+  EXPECT_EQ(packing("mlp.up"), Packing::int3_zero);
+  EXPECT_EQ(packing("mlp.down"), Packing::bf16);
+}
+
+template <typename T>
+TensorSource source_of(const std::string& name, const char* dtype, std::vector<int64_t> shape,
+                       const std::vector<T>& values) {
+  return {name, dtype, std::move(shape), values.size() * sizeof(T),
+          [values](const ByteSink& sink) { sink(std::as_bytes(std::span(values))); }};
+}
+
+// AutoAWQ's GEMV layout: words along K, rows of zero points and scales padded to 4 words and 32
+// scales.
+std::vector<TensorSource> gemv_tensors(const std::string& module, const GridMatrix& m) {
+  std::vector<uint32_t> codes(static_cast<size_t>(m.N * m.K / 8)),
+      zeros(static_cast<size_t>(m.N * 4));
+  std::vector<uint16_t> scales(static_cast<size_t>(m.N * 32));
+  for (int64_t n = 0; n < m.N; ++n) {
+    for (int64_t k = 0; k < m.K; ++k) {
+      codes[static_cast<size_t>((n * m.K + k) / 8)] |=
+          uint32_t{m.codes[static_cast<size_t>(n * m.K + k)]} << (k % 8 * 4);
+    }
+    for (int64_t g = 0; g < m.groups(); ++g) {
+      zeros[static_cast<size_t>(n * 4)] |= uint32_t{m.fit(n, g).zero} << (4 * g);
+      scales[static_cast<size_t>(n * 32 + g)] = float_to_f16(m.fit(n, g).scale);
+    }
+  }
+  return {source_of(module + ".qweight", "I32", {m.N, m.K / 8}, codes),
+          source_of(module + ".qzeros", "I32", {m.N, 4}, zeros),
+          source_of(module + ".scales", "F16", {m.N, 32}, scales)};
+}
+
+TEST(GridFiles, AwqGemvIsReadBack) {
+  const TemporaryFolder folder;
+  const Case c{GridLayout::awq, 4, 32, false, false};
+  std::map<std::string, GridMatrix> matrices;
+  std::vector<TensorSource> tensors;
+  for (const ExpectedTensor& want : expected_tensors(small_config())) {
+    if (!want.name.ends_with("_proj.weight")) {
+      tensors.push_back(plain_tensor(want, tensors.size()));
+      continue;
+    }
+    const GridMatrix& m =
+        matrices.emplace(want.name, random_matrix(c, want.N, want.K, tensors.size())).first->second;
+    for (TensorSource& made : gemv_tensors(want.name.substr(0, want.name.rfind('.')), m)) {
+      tensors.push_back(std::move(made));
+    }
+  }
+  const Json config = {
+      {"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"version", "GEMV"}};
+  write_hf_folder(folder.path() / "m", small_config(), small_tokenizer(), tensors, config.dump(),
+                  "");
+  const Checkpoint model = load_checkpoint(folder.path() / "m");
+  EXPECT_NE(model.format.find("AWQ gemv"), std::string::npos);
+  for (const auto& [name, m] : matrices) {
+    const Weight& w = model.weight(name);
+    std::vector<float> ours(static_cast<size_t>(w.K)), wanted(ours.size());
+    for (int64_t n = 0; n < w.N; ++n) {
+      decode_row(w, n, ours.data());
+      decode_row(m, n, wanted.data());
+      ASSERT_EQ(ours, wanted) << name << " row " << n;
+    }
+  }
+}
+
+// As AutoGPTQ once wrote folders: the config in a file of its own, a bias of zeros beside every
+// matrix.
+TEST(GridFiles, OldGptqFoldersAreRead) {
+  const TemporaryFolder folder;
+  write_folder(folder.path() / "m", {GridLayout::gptq, 4, 32, true, false},
+               [](std::vector<TensorSource>& tensors) {
+                 tensors.push_back(source_of("model.layers.0.mlp.up_proj.bias", "F16", {96},
+                                             std::vector<uint16_t>(96)));
+               });
+  const auto path = folder.path() / "m" / "config.json";
+  Json json = parse_json(read_text_file(path, 1 << 20), "config.json");
+  Json quantization = json["quantization_config"];
+  json.erase("quantization_config");
+  quantization.erase("quant_method");
+  write_file_atomic(path, json.dump());
+  write_file_atomic(folder.path() / "m" / "quantize_config.json", quantization.dump());
+  const Checkpoint model = load_checkpoint(folder.path() / "m");
+  EXPECT_EQ(model.find("model.layers.0.mlp.up_proj.weight")->weight.encoding,
+            int4_group(32, ScaleType::f16));
+  ASSERT_EQ(model.warnings.size(), 1u);
+  EXPECT_NE(model.warnings[0].find("1 biases of zeros"), std::string::npos);
 }
 
 // A symmetric model's zero points are known: a wrong checkpoint_format shifts nothing.

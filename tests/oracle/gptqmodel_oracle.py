@@ -16,6 +16,7 @@ import tempfile
 import types
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # or every module is compiled anew
 
 import safetensors.torch
 import torch

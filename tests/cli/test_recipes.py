@@ -1,0 +1,65 @@
+"""Recipes of steps as a user meets them: what is refused, and the smallest calibrated compression."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+BIN = os.environ.get("TANDEM_BIN", "")
+XDG_CACHE = os.environ.get("XDG_CACHE_HOME", "")
+CACHE = pathlib.Path(XDG_CACHE) if XDG_CACHE.startswith("/") else pathlib.Path.home() / ".cache"
+MODEL = CACHE / "tandem" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+pytestmark = [pytest.mark.skipif(not BIN, reason="TANDEM_BIN is not set"),
+              pytest.mark.skipif(not MODEL.exists(), reason=f"no default model at {MODEL}")]
+
+
+def compress(out, *args):
+    return subprocess.run([BIN, "compress", MODEL, "-o", out, *map(str, args)], capture_output=True,
+                          text=True, timeout=600, check=False)
+
+
+def assert_refused(result, code, part, out):
+    assert result.returncode == code, result.stderr
+    assert result.stderr.count("\n") == 1 and part in result.stderr
+    assert not out.exists() and not pathlib.Path(f"{out}.partial").exists()
+
+
+@pytest.fixture(name="out")
+def out_folder(tmp_path):
+    return tmp_path / "out"
+
+
+def test_a_recipe_says_where_it_is_wrong(tmp_path, out):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[[step]]\nmethod = "rtn"\nbist = 4\n')
+    assert_refused(compress(out, "--recipe", recipe), 2, "r.toml:3: rtn: unknown option 'bist' (nearest: 'bits')", out)
+    recipe.write_text('[[step]]\nmethod = "rtn"\ngroup = 128\n')
+    assert_refused(compress(out, "--recipe", recipe), 2, "does not divide the 576 input channels", out)
+
+
+def test_calibration_text_must_hold_a_window(tmp_path, out):
+    text = tmp_path / "short.txt"
+    text.write_text("Too short.")
+    assert_refused(compress(out, "--recipe", "gptq", "--calibration", text), 3, "expected at least the 512", out)
+
+
+def test_calibration_flags_need_a_recipe_that_measures(out):
+    assert_refused(compress(out, "--recipe", "int8", "--samples", 4), 2, "measures no inputs", out)
+    assert_refused(compress(out, "--recipe", "rtn", "--seed", 4), 2, "measures no inputs", out)
+
+
+def test_one_layer_by_gptq(tmp_path, out):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[[step]]\nmethod = "gptq"\nonly = "model.layers.0.*"\n')
+    text = tmp_path / "text.txt"
+    text.write_text("The river ran past the mill and on to the sea. " * 40)
+    done = compress(out, "--recipe", recipe, "--calibration", text, "--samples", 2, "--length", 64)
+    assert done.returncode == 0, done.stderr
+    assert "calibration" in done.stdout and "2 rows of 64 tokens" in done.stdout
+    config = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert len(config["ignore"]) == 1 + 29 * 7
+    manifest = json.loads((out / "tandem_manifest.json").read_text())
+    assert manifest["calibration"]["rows"] == 2 and manifest["recipe_text"] == recipe.read_text()
