@@ -193,7 +193,9 @@ int run_compress(const CompressOptions& options) {
          "bench, study and info take it",
          options.device);
   }
-  if (names_step_recipe(options.recipe)) return run_steps(options);
+  // A GGUF file holds HQQ's real minimums: there it is an encoding, not a step.
+  const bool is_hqq_file = options.recipe == "hqq" && container_of(options) == Container::gguf;
+  if (!is_hqq_file && names_step_recipe(options.recipe)) return run_steps(options);
   // The recipe first: a wrong name should not wait for a model to be read.
   const Recipe recipe = recipe_of(options);
   const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
@@ -225,8 +227,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("");
   verb->add_option("--recipe,--method", options->recipe,
-                   "bf16 int8 llm-int8 int4 int3 int2 fp8 nf4; by steps: rtn gptq or FILE.toml; "
-                   "GGUF: f16 q8_0 q6_k q4_k q4_1 q4_0")
+                   "A name of those below, or a file of steps (FILE.toml)")
       ->required()
       ->type_name("NAME|FILE");
   verb->add_option("--group", options->group, "int*: weights of a row that share a scale (64)")
@@ -241,7 +242,7 @@ void add_compress(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
       ->type_name("NAME");
   verb->add_option("--calibration", options->calibration.file,
-                   "Text or JSONL that a recipe's inputs come from; default: what setup installed")
+                   "Text or JSONL for steps that want it; default: what setup installs")
       ->type_name("FILE");
   verb->add_option("--samples", options->calibration.samples, "Rows of calibration text (128)")
       ->check(CLI::Range(1, 1 << 20).description(""))
@@ -257,6 +258,8 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
+      "Recipes: bf16 int8 llm-int8 int4 int3 int2 fp8 nf4; of steps: rtn gptq awq hqq smoothquant;\n"
+      "for a GGUF file: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq.\n"
       "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
       "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
