@@ -246,7 +246,9 @@ int run_compress(const CompressOptions& options) {
          "eval, bench, study and info take it",
          options.device);
   }
-  if (names_step_recipe(options.recipe)) return run_steps(options);
+  // A GGUF file holds HQQ's real minimums: there it is an encoding, not a step.
+  const bool is_hqq_file = options.recipe == "hqq" && container_of(options) == Container::gguf;
+  if (!is_hqq_file && names_step_recipe(options.recipe)) return run_steps(options);
   // The recipe first: a wrong name should not wait for a model to be read.
   Recipe recipe = recipe_of(options);
   recipe.seed = options.calibration.seed;

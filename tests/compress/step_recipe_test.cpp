@@ -57,7 +57,7 @@ TEST(StepRecipe, BuiltInsAreRecipes) {
 TEST(StepRecipe, Refusals) {
   EXPECT_EQ(refusal(""), "r.toml: has no steps, expected at least one [[step]]");
   EXPECT_EQ(refusal("[[steps]]\nmethod = \"rtn\"\n"),
-            "r.toml:1: unknown key 'steps' (nearest: 'step'); expected format, step");
+            "r.toml:1: unknown key 'steps' (nearest: 'step'); expected format, activations, mixed, step");
   EXPECT_EQ(refusal("format = \"gguf\"\n"),
             "r.toml:1: format 'gguf', expected one of compressed-tensors, gptq, gptq_v2, awq");
   EXPECT_EQ(refusal("[step]\nmethod = \"rtn\"\n"),
@@ -83,6 +83,18 @@ TEST(StepRecipe, UnknownMethodsAndOptions) {
                   .starts_with("r.toml:1: unknown method 'gtpq' (nearest: 'gptq'), expected one of"));
   EXPECT_TRUE(make("[[step]]\nmethod = \"gptq\"\ngruop = 32\n")
                   .starts_with("r.toml:3: gptq: unknown option 'gruop' (nearest: 'group'); it has "));
+}
+
+TEST(StepRecipe, MixedAndActivationsStandBesideTheSteps) {
+  const StepRecipe recipe = parse_step_recipe(
+      "activations = \"static\"\n[mixed]\nbits = \"4 8\"\nmegabytes = 50\n[[step]]\nmethod = \"rtn\"\n",
+      "r.toml");
+  EXPECT_EQ(recipe.activations, "static");
+  ASSERT_TRUE(recipe.mixed.has_value());
+  EXPECT_EQ(std::get<std::string>(recipe.mixed->values.at("bits").value), "4 8");
+  EXPECT_EQ(std::get<int64_t>(recipe.mixed->values.at("megabytes").value), 50);
+  EXPECT_FALSE(read_step_recipe("awq").mixed.has_value());
+  EXPECT_EQ(read_step_recipe("smoothquant").activations, "dynamic");
 }
 
 }  // namespace
