@@ -19,7 +19,7 @@ float bf16_scale(float magnitude) {
 }
 
 // A block of zeros keeps the scale 1.
-float f32_factor(float magnitude) { return magnitude > 0 ? kMaxE4M3 / magnitude : 1.0f; }
+float f32_factor(float magnitude) { return magnitude > 0 ? 1.0f / magnitude * kMaxE4M3 : 1.0f; }
 
 }  // namespace
 

@@ -2,7 +2,7 @@
 // perhaps smaller: scales from the largest magnitudes of the blocks, then codes a row at a time.
 //
 //   bf16 scales, bit for bit compressed-tensors' (rtn.h):  s = bf16(max / 448), code = e4m3(bf16(w / s))
-//   f32 scales, as transformers makes DeepSeek's files:     f = 448 / max, code = e4m3(w f), s = 1 / f
+//   f32 scales, as transformers makes DeepSeek's files:     f = (1 / max) 448, code = e4m3(w f), s = 1 / f
 #pragma once
 
 #include <cstddef>
