@@ -291,19 +291,11 @@ std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   for (const auto& [name, module] : modules) {
     if (!module.grid) ignored.push_back(name);
   }
-  const auto config_of = [&](const GridGroup& group) {
-    return grid_config_json(layout_of(recipe), group.grid, group.act_order, ignored);
-  };
-  if (groups.size() == 1 && recipe.activations == "none") return config_of(groups[0]);
-  Json config = parse_json(config_of(groups[0]), "quantization_config");
-  Json all = Json::object();
-  for (const GridGroup& group : groups) {
-    Json scheme = parse_json(config_of(group), "quantization_config")["config_groups"]["group_0"];
-    if (groups.size() > 1) scheme["targets"] = group.modules;
-    scheme["input_activations"] = inputs_json(recipe);
-    all[fmt::format("group_{}", all.size())] = scheme;
-  }
-  config["config_groups"] = all;
+  if (groups.size() == 1) groups[0].modules.clear();
+  const std::string text = grid_config_json(layout_of(recipe), groups, ignored);
+  if (recipe.activations == "none") return text;
+  Json config = parse_json(text, "quantization_config");
+  for (Json& group : config["config_groups"]) group["input_activations"] = inputs_json(recipe);
   return dump_json(config, 2);
 }
 
