@@ -275,7 +275,7 @@ int run_compress(const CompressOptions& options) {
     const CompressResult result =
         recipe.container == Container::gguf
             ? compress_to_gguf(source, recipe, options.out, pool, show, judge)
-            : compress(source, recipe, options.out, pool, show, rows ? &*rows : nullptr, judge);
+            : compress(source, recipe, options.out, pool, show, judge, rows ? &*rows : nullptr);
     line.finish();
     print_result(options, description(recipe), result, gate,
                  seconds_since(start_ns) - gate.seconds());

@@ -96,7 +96,11 @@ std::vector<Variant> prepare_variants(const std::vector<std::string>& names,
       say("making variant " + name);
       const std::filesystem::path part = dir.string() + ".part";
       std::filesystem::remove_all(part);
-      (is_gguf ? compress_to_gguf : compress)(source, recipe, part, pool, {}, {});
+      if (is_gguf) {
+        compress_to_gguf(source, recipe, part, pool, {});
+      } else {
+        compress(source, recipe, part, pool, {});
+      }
       std::filesystem::remove_all(dir);
       std::filesystem::rename(part, dir);
     }

@@ -302,8 +302,8 @@ std::string merge_note(const std::vector<LayerMerge>& layers, int64_t before, in
 
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress, const CalibrationRows* rows,
-                        const Judge& judge) {
+                        const Progress& progress, const Judge& judge,
+                        const CalibrationRows* rows) {
   CHECK(recipe.container == Container::hf_folder, "recipe {}", recipe.name);
   check_output(source, out_dir);
   check_not_compressed(source);

@@ -50,8 +50,8 @@ struct CompressResult {
 // that merge heads use `rows` (merge_heads.h).
 CompressResult compress(const Checkpoint& source, const Recipe& recipe,
                         const std::filesystem::path& out_dir, ThreadPool& pool,
-                        const Progress& progress, const CalibrationRows* rows = nullptr,
-                        const Judge& judge = {});
+                        const Progress& progress, const Judge& judge = {},
+                        const CalibrationRows* rows = nullptr);
 
 // As a GGUF file: all matrices in the recipe's encoding, norms and biases in f32. With q4_k the
 // matrix that gives the logits is q6_k. Where a width is no multiple of the encoding's block,
