@@ -32,7 +32,7 @@ calibration_source=/usr/share/debian-reference/debian-reference.en.txt.gz
 
 build_packages="g++ cmake ninja-build pkg-config libfmt-dev libcli11-dev nlohmann-json3-dev
   libutf8proc-dev libpcre2-dev libxxhash-dev libsqlite3-dev
-  libtomlplusplus-dev"
+  libtomlplusplus-dev libeigen3-dev zlib1g-dev"
 test_packages="libgtest-dev python3 python3-pytest"
 oracle_packages="python3 python3-venv"
 fuzz_packages="clang libclang-rt-14-dev python3"

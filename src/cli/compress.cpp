@@ -337,18 +337,13 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   add_device_option(*verb, options->device, "")->group("");
   verb->footer(
-      "Recipes:\n  folder  bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block fp8-deepseek\n"
-      "          nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean gqa-aligned\n"
-      "          off-grid off-grid-f32\n"
-      "  steps   rtn gptq awq hqq smoothquant wanda sparsegpt learned-mask sparsegpt-int4\n"
-      "  GGUF    bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq\n"
-      "Examples:\n  tandem compress model.gguf --recipe int8 -o model-int8\n"
-      "  tandem compress model.gguf --recipe int4 --group 32 -o model-int4\n"
-      "  tandem compress model.gguf --recipe magnitude-24 -o model-24\n"
-      "  tandem compress model-folder --recipe gqa-aligned --kv-heads 4 -o model-gqa\n"
-      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf\n"
+      "Recipes, by weights alone: bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block\n"
+      "fp8-deepseek nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean\n"
+      "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
+      "rtn gptq awq hqq smoothquant wanda sparsegpt learned-mask sparsegpt-int4 FILE.toml\n"
+      "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
       "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
-      "  tandem compress model.gguf --recipe nf4 -o model-nf4 --gate-text book.txt --max-kld 0.1");
+      "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }
 

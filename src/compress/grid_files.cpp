@@ -314,16 +314,17 @@ std::string grid_config_json(GridLayout layout, const std::vector<GridGroup>& gr
                       {"pack_dtype", "int32"}},
                      2);
   }
+  const bool packed = layout == GridLayout::pack_quantized;
   Json config_groups = Json::object();
   for (const GridGroup& each : groups) {
     const Json targets = each.modules.empty() ? Json::array({"Linear"}) : Json(each.modules);
     config_groups[fmt::format("group_{}", config_groups.size())] = {
         {"targets", targets},
+        {"format", packed ? "pack-quantized" : "int-quantized"},  // or the library infers another
         {"weights", weights_json(each.grid, each.act_order)},
         {"input_activations", nullptr},
         {"output_activations", nullptr}};
   }
-  const bool packed = layout == GridLayout::pack_quantized;
   return dump_json({{"quant_method", "compressed-tensors"},
                     {"format", packed ? "pack-quantized" : "int-quantized"},
                     {"quantization_status", "compressed"},

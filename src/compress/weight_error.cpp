@@ -84,7 +84,7 @@ class Comparison {
           a->weight.K != b->weight.K) {
         return;
       }
-      compare(writer, a->weight, b->weight);
+      compare(writer, source_.weight(writer), result_.weight(writer));
     }
     const std::vector<double>& factors = row_factors_[writer];
     if (factors.empty()) return;
@@ -162,7 +162,9 @@ std::vector<MatrixError> matrix_errors(const Checkpoint& source, const Checkpoin
         original->weight.K != weight.K) {
       continue;
     }
-    errors.push_back({name, comparison.relative_error(name, original->weight, weight)});
+    // Through weight(), which makes the planes of repacked ones.
+    errors.push_back(
+        {name, comparison.relative_error(name, source.weight(name), result.weight(name))});
   }
   return errors;
 }

@@ -145,7 +145,7 @@ def test_version_names_version_commit_and_compiler():
         (["chat", "--seed", "-1"], "--seed: found '-1', expected 0 to 18446744073709551615"),
         (["compress", "x"], "no --recipe given"),
         (["compress", "x", "--recipe", "int4", "-o", "y", "--group", "x"], "found 'x', expected a number that"),
-        (["compress", "x", "--recipe", "int3", "-o", "y"], "int3"),
+        (["compress", "x", "--recipe", "int5", "-o", "y"], "int5"),
         (["compress", "x", "--recipe", "gqa-mean", "-o", "y"], "--kv-heads is missing"),
         (["compress", "x", "--recipe", "int8", "--kv-heads", "3", "-o", "y"], "found --kv-heads 3"),
         (["compress", "x", "--recipe", "gqa-mean", "--kv-heads", "3", "-o", "y.gguf"], "found a GGUF file"),
@@ -231,7 +231,7 @@ def test_2_to_4_weights_run_and_never_dense_when_that_is_asked():
         assert result.returncode == 0, result.stderr
         assert name in json.loads(result.stdout)["model_type"]
         assert "_24_ref" in json.loads(result.stdout)["kernels"]
-        assert re.search(rf"^down +30 x \[576, 1536\] {name}, [0-9.]+ MB each: linear_\w+_24_ref, f32 activations$",
+        assert re.search(rf"^down +30 x \[576, 1536\] {name}, [0-9.]+ MB each: linear_\w+_24_ref, (f32|fp8 per token) activations$",
                          result.stderr, re.MULTILINE)
         assert_error(bench_random(shape, encoding, "--isa", "ref", "--require-sparse"), 5, "dense", name)
     assert_error(bench_random(shape, "q8_0", "--require-sparse"), 2, "no 2:4 weights")

@@ -204,7 +204,9 @@ TEST(CompressGgufRefuses, NamesThatTheContainerCannotHold) {
             "q4_1, q4_0, hqq");
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("q4_k"); }),
             "recipe q4_k: a Hugging Face folder cannot hold it, expected bf16, f32, int8, llm-int8, "
-            "int4, fp8, nf4, off-grid or off-grid-f32, or an output named *.gguf");
+            "int4, int3, int2, fp8, fp8-tensor, fp8-block, fp8-deepseek, nf4, nf4-dq, fp4, fp4-dq, codebook, "
+            "sparse-24, magnitude-24, random-24, gqa-mean, gqa-aligned, off-grid, off-grid-f32, or an output "
+            "named *.gguf");
   EXPECT_EQ(message_of(ErrorKind::usage, [] { recipe_from_name("q4_0", 64, Container::gguf); }),
             "recipe q4_0: has no groups, found --group 64");
 }
