@@ -49,7 +49,7 @@ void add_gate_options(CLI::App& verb, GateOptions& options) {
   verb.add_option("--max-task-drop", options.max_task_drop,
                   "Keep nothing and exit 6 when a task may drop by more points, at 95 %")
       ->check(CLI::NonNegativeNumber.description(""))
-      ->type_name("X")
+      ->option_text("X")
       ->needs("--tasks");
 }
 
