@@ -12,12 +12,12 @@ const char* const kSolidAndHatched =
     "height=\"12\"/></svg>"
     "KV cache in bf16</span><span><svg class=\"s0\" viewBox=\"0 0 26 12\"><rect class=\"s0 h\" "
     "x=\".5\" "
-    "y=\".5\" width=\"25\" height=\"11\"/></svg>KV cache in int8</span>";
+    "y=\".5\" width=\"25\" height=\"11\"/></svg>KV cache in fewer bits</span>";
 const char* const kFilledAndOpen =
     "<span><svg class=\"s0\" viewBox=\"0 0 26 12\"><circle class=\"fm\" cx=\"13\" cy=\"6\" "
     "r=\"5\"/></svg>"
     "KV cache in bf16</span><span><svg class=\"s0\" viewBox=\"0 0 26 12\"><path class=\"om\" "
-    "d=\"M13 1l5 5l-5 5l-5 -5z\"/></svg>KV cache in int8</span>";
+    "d=\"M13 1l5 5l-5 5l-5 -5z\"/></svg>KV cache in fewer bits</span>";
 
 double megabytes(uint64_t bytes) { return static_cast<double>(bytes) * 1e-6; }
 
