@@ -147,12 +147,13 @@ std::filesystem::path default_calibration_text() {
 CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& source) {
   CalibrationOptions calibration = options.calibration;
   if (calibration.file.empty()) calibration.file = default_calibration_text();
-  CalibrationRows rows = read_calibration(calibration, Tokenizer(source.tokenizer));
+  return read_calibration(calibration, Tokenizer(source.tokenizer));
+}
+
+void show(const CalibrationRows& rows, uint64_t activation_bytes) {
   fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
-             rows.source, rows.num(), rows.length, rows.seed,
-             mib(calibration_bytes(source.config, rows)));
+             rows.source, rows.num(), rows.length, rows.seed, mib(activation_bytes));
   std::fflush(stdout);
-  return rows;
 }
 
 void refuse_calibration(const CompressOptions& options, bool takes_seed) {
@@ -212,8 +213,11 @@ int run_steps(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (recipe.mixed || needs_inputs(make_steps(recipe, source.config))) {
+  const Steps steps = make_steps(recipe, source.config);
+  if (recipe.mixed || needs_inputs(steps)) {
     rows = read_rows(options, source);
+    show(*rows, recipe.mixed ? calibration_bytes(source.config, *rows)
+                             : calibration_bytes(source.config, steps, *rows));
   } else {
     refuse_calibration(options, /*takes_seed=*/false);
   }
@@ -262,7 +266,10 @@ int run_compress(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (measures) rows = read_rows(options, source);
+  if (measures) {
+    rows = read_rows(options, source);
+    show(*rows, calibration_bytes(source.config, *rows));
+  }
   Gate gate(options.gate, rows ? rows->source : "");
   ProgressLine line;
   const InterruptGuard guard;
