@@ -21,13 +21,14 @@
 #include "compress/compress_steps.h"
 #include "compress/mixed_recipe.h"
 #include "kernels/table.h"
+#include "study/meters/energy.h"
 #include "study/meters/memory.h"
 
 namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, codebook, out, format, device, pareto;
+  std::string model, recipe, codebook, out, format, device, pareto, power_command;
   int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
@@ -167,11 +168,27 @@ void refuse_calibration(const CompressOptions& options, bool takes_seed) {
        options.recipe);
 }
 
+double joules_of(const MeterChoice& choice, const std::function<void()>& work) {
+  std::string reason;
+  const auto meter = open_energy_meter(choice, reason);
+  if (meter != nullptr) {
+    meter->start();
+    work();
+    const EnergyReading reading = meter->stop();
+    if (reading.joules) return *reading.joules;
+    reason = reading.reason;
+  }
+  fail(ErrorKind::no_device, "mixed: a budget in millijoules needs a meter of energy: {}", reason);
+}
+
 // Chooses the bits of a recipe with a [mixed] table and shows what there was to choose from.
 void allocate(const CompressOptions& options, const Checkpoint& source, const CalibrationRows& rows,
               ThreadPool& pool, StepRecipe* recipe, ProgressLine* line) {
+  const auto joules = [&](const std::function<void()>& work) {
+    return joules_of({options.power_command, ""}, work);
+  };
   const MixedChoice choice =
-      allocate_bits(recipe, source, rows, best_isa(), pool, [&](double share) {
+      allocate_bits(recipe, source, rows, best_isa(), pool, joules, [&](double share) {
         if (InterruptGuard::interrupted()) throw Interrupted{};
         line->update(share);
       });
@@ -338,6 +355,8 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_option("--pareto", options->pareto, "Draw a [mixed] recipe's curve in this SVG file")
       ->type_name("FILE");
+  // For a [mixed] recipe in millijoules, where the processor does not count its energy.
+  verb->add_option("--power-command", options->power_command, "")->group("");
   add_gate_options(*verb, options->gate);
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
