@@ -41,7 +41,7 @@ struct Module {
 using Modules = std::map<std::string, Module>;
 
 std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
-                          const CalibrationRows* rows) {
+                          const CalibrationRows* rows, const Device* device) {
   Json manifest = {{"source", source.path.string()},
                    {"source_format", source.format},
                    {"source_hash", checkpoint_hash(source)},
@@ -52,6 +52,7 @@ std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
                                {"rows", rows->num()},      {"length", rows->length},
                                {"seed", rows->seed},       {"rows_hash", rows->hash}};
   }
+  if (device != nullptr) manifest["device"] = device->description();
   manifest["version"] = version();
   manifest["commit"] = commit();
   return dump_json(manifest, 2) + "\n";
@@ -341,13 +342,14 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                                  const CalibrationRows* rows, const fs::path& out_dir,
                                  ThreadPool& pool,
                                  const std::function<void(const SequentialProgress&)>& progress,
-                                 const Judge& judge) {
+                                 const Judge& judge, Device* device) {
   check_output(source, out_dir);
   check_not_compressed(source);
   const Steps steps = make_steps(recipe, source.config);
-  const std::string manifest = manifest_json(source, recipe, rows);
+  const std::string manifest = manifest_json(source, recipe, rows, device);
   const PartialFolder partial(out_dir, manifest);
   Modules modules = modules_of(source);
+  const auto work = device != nullptr ? make_float_work(*device) : nullptr;
   compress_layers(source, steps, rows, partial.path(), pool, progress,
                   [&](int64_t layer, const LayerWeights& weights) {
                     for (int i = 0; i < kNumLinears; ++i) {
@@ -361,7 +363,8 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                       module.input_scale = weights[linear].input_scale;
                     }
                     check_format(recipe, modules);
-                  });
+                  },
+                  work.get());
   CompressResult result;
   Assembly assembly(source, recipe, modules, partial.path(), pool);
   const std::vector<TensorSource> tensors = assembly.tensors(&result);

@@ -51,6 +51,7 @@ struct SetWork {
   LayerWeights& weights;
   InputStatistics& inputs;
   ThreadPool& pool;
+  FloatWork* device = nullptr;  // for steps that can use one
 };
 
 }  // namespace tandem
