@@ -222,7 +222,11 @@ int run_steps(const CompressOptions& options) {
     set_format(&recipe, options.format == "hf" ? "compressed-tensors" : options.format);
   }
   std::shared_ptr<Device> device;
-  if (!options.device.empty()) device = open_device(options.device);
+  std::unique_ptr<FloatWork> work;
+  if (!options.device.empty()) {
+    device = open_device(options.device);
+    work = make_float_work(*device);
+  }
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const Checkpoint source = load_source(options, pool);
   const int64_t start_ns = now_ns();
@@ -243,11 +247,15 @@ int run_steps(const CompressOptions& options) {
                             if (InterruptGuard::interrupted()) throw Interrupted{};
                             line.update(progress.share);
                           },
-                          judge_of(gate, source, pool, line), device.get());
+                          judge_of(gate, source, pool, line), work.get());
     line.finish();
     print_result(options, recipe.name, result, gate, seconds_since(start_ns) - gate.seconds());
     fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
                mib(peak_resident_bytes()));
+    if (work != nullptr) {
+      fmt::print("{}: {}, {:.0f} MiB of its memory at most\n", device->name(),
+                 device->description(), mib(work->peak_bytes()));
+    }
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;

@@ -26,6 +26,6 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                                  const CalibrationRows* rows, const std::filesystem::path& out_dir,
                                  ThreadPool& pool,
                                  const std::function<void(const SequentialProgress&)>& progress,
-                                 const Judge& judge = {}, Device* device = nullptr);
+                                 const Judge& judge = {}, FloatWork* device = nullptr);
 
 }  // namespace tandem

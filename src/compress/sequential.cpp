@@ -364,14 +364,14 @@ void compress_layers(const Checkpoint& source, const Steps& steps, const Calibra
                      FloatWork* device) {
   check_results(steps, source.config);
   Run run(source, steps, rows, pool, device, progress);
+  LayerWeights weights;  // of one layer after the other, in the same memory
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     const std::filesystem::path file = layer_file(folder, l);
-    LayerWeights weights;
     if (std::filesystem::exists(file)) {
-      weights = load_saved_layer(file);
+      weights = load_saved_layer(file, pool);
       run.pass(l, weights);
     } else {
-      weights = load_layer(source, l, pool);
+      load_layer(source, l, pool, &weights);
       run.compress_layer(l, &weights);
       save_layer(file, weights);
       source.release_pages();

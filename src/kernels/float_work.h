@@ -55,10 +55,28 @@ struct ColumnRounding {
   static constexpr int64_t kBlockColumns = 128;
 };
 
+// One matrix for HQQ (compress/hqq.h).
+struct ZeroSearch {
+  const float* w = nullptr;  // [N, K]
+  int64_t N = 0, K = 0;
+  int64_t group = 0;  // columns; divides K
+  int bits = 4;
+  ScaleType scale_type = ScaleType::bf16;
+  bool spans_zero = false;
+  float p = 0, beta = 0;
+  float threshold = 0;           // no error below it has an outlying part
+  float* scales = nullptr;       // [N, K / group]
+  float* zeros = nullptr;        // [N, K / group]
+  double* row_errors = nullptr;  // [N] sums of |d|
+  uint8_t* codes = nullptr;      // [N, K]
+};
+
 class FloatWork {
  public:
   virtual ~FloatWork() = default;
   virtual Device& device() = 0;
+  // The most of the device's memory that was in use at any operation's start, since this was made.
+  virtual uint64_t peak_bytes() const = 0;
 
   // In fp32 throughout, by the library for large products.
   virtual void multiply(const ProductBatch& product) = 0;
@@ -80,6 +98,10 @@ class FloatWork {
   virtual bool inverse_factor(const float* gram, int64_t n, const int32_t* channels,
                               const uint8_t* dead, float added, float* upper, float* spare) = 0;
   virtual void round_columns(const ColumnRounding& rounding) = 0;
+  // The ranges' scales and zeros; one iteration, of zeros and row_errors; the codes.
+  virtual void find_ranges(const ZeroSearch& search) = 0;
+  virtual void move_zeros(const ZeroSearch& search) = 0;
+  virtual void make_codes(const ZeroSearch& search) = 0;
 };
 
 // The device must outlive it. Throws no_device where the library for large products is missing.

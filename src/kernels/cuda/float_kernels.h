@@ -37,4 +37,9 @@ void cuda_take_columns(const ColumnRounding& rounding, cudaStream_t stream);
 void cuda_round_block(const ColumnRounding& rounding, int64_t begin, int64_t count,
                       cudaStream_t stream);
 
+// zero_search.cu
+void cuda_find_ranges(const ZeroSearch& search, cudaStream_t stream);
+void cuda_move_zeros(const ZeroSearch& search, cudaStream_t stream);
+void cuda_make_codes(const ZeroSearch& search, cudaStream_t stream);
+
 }  // namespace tandem

@@ -38,7 +38,7 @@ class CudaFloatWork final : public FloatWork {
         failed_(sizeof(int32_t), &device) {}
 
   Device& device() override { return device_; }
-  uint64_t peak_bytes() const { return most_free_ - least_free_; }
+  uint64_t peak_bytes() const override { return most_free_ - least_free_; }
 
   void multiply(const ProductBatch& p) override {
     if (p.M == 0 || p.N == 0) return;
@@ -159,6 +159,17 @@ class CudaFloatWork final : public FloatWork {
       product.alpha = -1.0f;
       multiply(product);
     }
+  }
+
+  void find_ranges(const ZeroSearch& search) override {
+    note_memory();
+    cuda_find_ranges(search, device_.stream());
+  }
+  void move_zeros(const ZeroSearch& search) override {
+    cuda_move_zeros(search, device_.stream());
+  }
+  void make_codes(const ZeroSearch& search) override {
+    cuda_make_codes(search, device_.stream());
   }
 
  private:
