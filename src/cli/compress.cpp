@@ -2,8 +2,10 @@
 #include "compress/compress.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -209,7 +211,15 @@ Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressL
   };
 }
 
+// Matrices of the same sizes come and go with every layer: their memory is kept, or each would be
+// cleared by the system anew, page by page.
+void keep_freed_memory() {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 int run_steps(const CompressOptions& options) {
+  keep_freed_memory();
   StepRecipe recipe = read_step_recipe(options.recipe);
   if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
       options.per_channel) {
@@ -321,9 +331,9 @@ void add_compress(CLI::App& app, Action& action) {
                    "A shape of data/models with random weights, in the place of MODEL")
       ->type_name("FILE");
   verb->add_option("--recipe,--method", options->recipe,
-                   "A name (see below) or a TOML file of steps (docs/recipes.md)")
+                   "REQUIRED: a name (see below) or a TOML file of steps (docs/recipes.md)")
       ->required()
-      ->type_name("NAME|FILE");
+      ->option_text("NAME|FILE");
   verb->add_option("--group", options->group,
                    "int*, nf4, fp4, codebook: weights that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
@@ -370,7 +380,7 @@ void add_compress(CLI::App& app, Action& action) {
       "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
       "rtn gptq awq hqq smoothquant wanda sparsegpt learned-mask sparsegpt-int4 FILE.toml\n"
       "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
-      "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
+      "  tandem compress model-folder --recipe gptq --samples 128 --device cuda -o model-gptq\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }
