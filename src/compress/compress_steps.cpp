@@ -35,9 +35,9 @@ GridLayout layout_of(const StepRecipe& recipe) {
 struct Module {
   int64_t layer = 0;
   Linear linear = Linear::q;
-  std::optional<GridShape> grid;        // what its result is; neither: bf16
-  std::optional<EncodedShape> encoded;
-  float input_scale = 0;                // of static inputs; 0: none
+  std::optional<GridShape> grid = {};  // what its result is; neither: bf16
+  std::optional<EncodedShape> encoded = {};
+  float input_scale = 0;               // of static inputs; 0: none
 
   bool has_result() const { return grid || encoded; }
 };
@@ -45,7 +45,7 @@ struct Module {
 using Modules = std::map<std::string, Module>;
 
 std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
-                          const CalibrationRows* rows) {
+                          const CalibrationRows* rows, FloatWork* work) {
   Json manifest = {{"source", source.path.string()},
                    {"source_format", source.format},
                    {"source_hash", checkpoint_hash(source)},
@@ -56,6 +56,7 @@ std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
                                {"rows", rows->num()},      {"length", rows->length},
                                {"seed", rows->seed},       {"rows_hash", rows->hash}};
   }
+  if (work != nullptr) manifest["device"] = work->device().description();
   manifest["version"] = version();
   manifest["commit"] = commit();
   return dump_json(manifest, 2) + "\n";
@@ -106,19 +107,23 @@ class PartialFolder {
 // within one type layer by layer.
 class SavedLayers {
  public:
-  explicit SavedLayers(fs::path folder) : folder_(std::move(folder)) {}
+  SavedLayers(fs::path folder, ThreadPool& pool) : folder_(std::move(folder)), pool_(pool) {}
 
-  const LayerWeights& layer(int64_t l) {
-    if (l != current_) {
-      weights_ = load_saved_layer(layer_file(folder_, l));
+  const LayerWeights& layer(int64_t l, SavedParts parts = SavedParts::fits) {
+    if (l != current_ || (parts == SavedParts::results && parts != parts_)) {
+      weights_ = {};
+      weights_ = load_saved_layer(layer_file(folder_, l), pool_, parts);
       current_ = l;
+      parts_ = parts;
     }
     return weights_;
   }
 
  private:
   fs::path folder_;
+  ThreadPool& pool_;
   int64_t current_ = -1;
+  SavedParts parts_ = SavedParts::fits;
   LayerWeights weights_;
 };
 
@@ -178,7 +183,8 @@ class Assembly {
       : source_(source),
         recipe_(recipe),
         modules_(modules),
-        layers_(folder),
+        layers_(folder, pool),
+        pool_(pool),
         stream_(source, pool, progress_) {}
 
   std::vector<TensorSource> tensors(CompressResult* result) {
@@ -216,14 +222,20 @@ class Assembly {
       }));
       return;
     }
-    const auto result = [this, module]() -> const auto& {
-      return layers_.layer(module.layer)[module.linear].result;
+    // Valid until another layer is asked for: while its tensor is written.
+    const auto make = [this, module](bool with_codes) {
+      const LayerWeights& layer =
+          layers_.layer(module.layer, with_codes ? SavedParts::results : SavedParts::fits);
+      const auto* grid = &std::get<GridMatrix>(layer[module.linear].result);
+      return std::shared_ptr<const GridMatrix>(std::shared_ptr<void>(), grid);
+    };
+    const auto make_encoded = [this, module] {
+      return std::get<EncodedMatrix>(
+          layers_.layer(module.layer, SavedParts::results)[module.linear].result);
     };
     for (TensorSource& made :
-         module.grid ? grid_tensors(layout_of(recipe_), name, *module.grid,
-                                    [result] { return std::get<GridMatrix>(result()); })
-                     : encoded_tensors(name, *module.encoded,
-                                       [result] { return std::get<EncodedMatrix>(result()); })) {
+         module.grid ? grid_tensors(layout_of(recipe_), name, *module.grid, make, pool_)
+                     : encoded_tensors(name, *module.encoded, make_encoded)) {
       all->push_back(std::move(made));
     }
     if (module.input_scale != 0) all->push_back(input_scale_source(name, module.input_scale));
@@ -250,6 +262,7 @@ class Assembly {
   const StepRecipe& recipe_;
   const Modules& modules_;
   SavedLayers layers_;
+  ThreadPool& pool_;
   const Progress progress_;
   RowStream stream_;
 };
@@ -418,18 +431,19 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                                  const CalibrationRows* rows, const fs::path& out_dir,
                                  ThreadPool& pool,
                                  const std::function<void(const SequentialProgress&)>& progress,
-                                 const Judge& judge) {
+                                 const Judge& judge, FloatWork* device) {
   check_output(source, out_dir);
   check_not_compressed(source);
   const Steps steps = make_steps(recipe, source.config);
-  const std::string manifest = manifest_json(source, recipe, rows);
+  const std::string manifest = manifest_json(source, recipe, rows, device);
   const PartialFolder partial(out_dir, manifest);
   Modules modules = modules_of(source);
   compress_layers(source, steps, rows, partial.path(), pool, progress,
                   [&](int64_t layer, const LayerWeights& weights) {
                     note_results(layer, weights, &modules);
                     check_format(recipe, modules);
-                  });
+                  },
+                  device);
   CompressResult result;
   Assembly assembly(source, recipe, modules, partial.path(), pool);
   const std::vector<TensorSource> tensors = assembly.tensors(&result);

@@ -79,3 +79,41 @@ def test_one_layer_by_gptq(tmp_path, out):
     assert len(config["ignore"]) == 1 + 29 * 7
     manifest = json.loads((out / "tandem_manifest.json").read_text())
     assert manifest["calibration"]["rows"] == 2 and manifest["recipe_text"] == recipe.read_text()
+
+
+SHAPE = {"name": "tiny", "family": "llama", "num_layers": 2, "width": 64, "num_heads": 4, "num_kv_heads": 2,
+         "head_dim": 16, "ffn_width": 128, "vocab_size": 300, "max_context": 256, "rope_theta": 10000.0,
+         "rms_eps": 1e-5, "tied_embedding": False}
+
+
+def compress_random(shape, out, *args):
+    return subprocess.run([BIN, "compress", "--random-weights", shape, "-o", out, *map(str, args)], capture_output=True,
+                          text=True, timeout=600, check=False)
+
+
+@pytest.mark.parametrize("recipe", ["rtn", "gptq", "hqq", "int8"])
+def test_random_weights_become_a_folder(recipe, tmp_path, out):
+    shape = tmp_path / "tiny.json"
+    shape.write_text(json.dumps(SHAPE))
+    rows = ["--samples", 4, "--length", 32] if recipe == "gptq" else []
+    done = compress_random(shape, out, "--recipe", recipe, *rows)
+    assert done.returncode == 0, done.stderr
+    assert "random weights have no quality to lose" in done.stderr
+    manifest = json.loads((out / "tandem_manifest.json").read_text())
+    assert manifest["source_format"] == "random weights"
+    if recipe == "gptq":
+        assert manifest["calibration"]["source"] == "random ids" and manifest["calibration"]["rows"] == 4
+    assert subprocess.run([BIN, "verify", out], check=False).returncode == 0
+    said = subprocess.run([BIN, "run", out, "-p", "hi", "-n", "3", "--ignore-eos"], capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+
+
+def test_random_weights_take_the_place_of_a_model(tmp_path, out):
+    shape = tmp_path / "tiny.json"
+    shape.write_text(json.dumps(SHAPE))
+    both = compress(out, "--random-weights", shape, "--recipe", "rtn")
+    assert_refused(both, 2, "takes either MODEL or --random-weights", out)
+    none = subprocess.run([BIN, "compress", "--recipe", "rtn", "-o", out], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert_refused(none, 2, "needs MODEL or --random-weights", out)
