@@ -35,9 +35,9 @@ GridLayout layout_of(const StepRecipe& recipe) {
 struct Module {
   int64_t layer = 0;
   Linear linear = Linear::q;
-  std::optional<GridShape> grid;        // what its result is; neither: bf16
-  std::optional<EncodedShape> encoded;
-  float input_scale = 0;                // of static inputs; 0: none
+  std::optional<GridShape> grid = {};  // what its result is; neither: bf16
+  std::optional<EncodedShape> encoded = {};
+  float input_scale = 0;               // of static inputs; 0: none
 
   bool has_result() const { return grid || encoded; }
 };
