@@ -16,6 +16,7 @@
 #include "compress/methods.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
+#include "compress/sparse_files.h"
 
 namespace tandem {
 namespace {
@@ -34,8 +35,9 @@ GridLayout layout_of(const StepRecipe& recipe) {
 struct Module {
   int64_t layer = 0;
   Linear linear = Linear::q;
-  std::optional<GridShape> grid;  // none: bf16
-  float input_scale = 0;          // of static inputs; 0: none
+  std::optional<GridShape> grid;   // none: bf16
+  float input_scale = 0;           // of static inputs; 0: none
+  std::optional<Encoding> sparse;  // written as 2:4
 };
 
 using Modules = std::map<std::string, Module>;
@@ -206,6 +208,16 @@ class Assembly {
  private:
   void add_matrix(const NamedTensor& tensor, const std::string& name, const Module& module,
                   std::vector<TensorSource>* all) {
+    if (module.sparse) {
+      const auto work = [this, module]() -> const LinearWork& {
+        return layers_.layer(module.layer)[module.linear];
+      };
+      for (TensorSource& made : sparse_tensors(name, *module.sparse, tensor.weight.N,
+                                               tensor.weight.K, work)) {
+        all->push_back(std::move(made));
+      }
+      return;
+    }
     if (!module.grid) {
       all->push_back(saved_source(tensor, [this, module]() -> const std::vector<float>& {
         return layers_.layer(module.layer)[module.linear].weight.values;
@@ -268,7 +280,7 @@ void check_format(const StepRecipe& recipe, const Modules& modules) {
     if (module.grid) check_layout(layout_of(recipe), name, *module.grid);
   }
   const std::vector<GridGroup> groups = grid_groups(modules);
-  if (groups.size() < 2 || recipe.format == "compressed-tensors") return;
+  if (groups.size() < 2 || recipe.format == "compressed-tensors" || recipe.format == kSparseFormat) return;
   fail(ErrorKind::usage,
        "{}: format {} holds one number of bits, one group and one order, found {} and {} in groups of "
        "{} and {} ({}, {}): choose compressed-tensors",
@@ -286,16 +298,22 @@ Json inputs_json(const StepRecipe& recipe) {
 
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   std::vector<GridGroup> groups = grid_groups(modules);
-  if (groups.empty()) return {};
-  std::vector<std::string> ignored = {"lm_head"};
+  const bool is_sparse = recipe.format == kSparseFormat;
+  if (groups.empty() && !is_sparse) return {};
+  std::vector<std::string> ignored = {"lm_head"}, dense = {"lm_head"};
   for (const auto& [name, module] : modules) {
     if (!module.grid) ignored.push_back(name);
+    if (!module.sparse) dense.push_back(name);
   }
   if (groups.size() == 1) groups[0].modules.clear();
-  const std::string text = grid_config_json(layout_of(recipe), groups, ignored);
-  if (recipe.activations == "none") return text;
-  Json config = parse_json(text, "quantization_config");
-  for (Json& group : config["config_groups"]) group["input_activations"] = inputs_json(recipe);
+  Json config = {{"quant_method", "compressed-tensors"}};
+  if (!groups.empty()) {
+    config = parse_json(grid_config_json(layout_of(recipe), groups, ignored), "quantization_config");
+  }
+  if (recipe.activations != "none") {
+    for (Json& group : config["config_groups"]) group["input_activations"] = inputs_json(recipe);
+  }
+  if (is_sparse) config["sparsity_config"] = sparsity_config_json(dense);
   return dump_json(config, 2);
 }
 
@@ -314,7 +332,7 @@ Modules modules_of(const Checkpoint& source) {
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     for (int i = 0; i < kNumLinears; ++i) {
       const auto linear = static_cast<Linear>(i);
-      modules[module_name(l, linear)] = {l, linear, std::nullopt};
+      modules[module_name(l, linear)] = {l, linear, std::nullopt, 0, std::nullopt};
     }
   }
   return modules;
@@ -325,7 +343,12 @@ Modules modules_of(const Checkpoint& source) {
 Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
   Steps steps;
   for (const StepSpec& spec : recipe.steps) steps.push_back(make_step(spec, config));
-  if (recipe.activations != "none" && recipe.format != "compressed-tensors") {
+  if (recipe.format == kSparseFormat && recipe.activations == "static") {
+    fail(ErrorKind::usage, "recipe {}: activations static in format {}, expected dynamic or none",
+         recipe.name, recipe.format);
+  }
+  if (recipe.activations != "none" && recipe.format != "compressed-tensors" &&
+      recipe.format != kSparseFormat) {
     fail(ErrorKind::usage, "recipe {}: activations {} in format {}, expected compressed-tensors",
          recipe.name, recipe.activations, recipe.format);
   }
@@ -353,10 +376,16 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                     for (int i = 0; i < kNumLinears; ++i) {
                       const auto linear = static_cast<Linear>(i);
                       const auto* grid = std::get_if<GridMatrix>(&weights[linear].result);
+                      const std::string name = module_name(layer, linear);
+                      if (recipe.format == kSparseFormat &&
+                          (weights[linear].has_result() || !weights[linear].keep.empty())) {
+                        modules[name].sparse = sparse_encoding(name, weights[linear],
+                                                               recipe.activations != "none");
+                      }
                       CHECK(grid != nullptr || !weights[linear].has_result(), "no writer for {}",
-                            module_name(layer, linear));
+                            name);
                       if (grid == nullptr) continue;
-                      Module& module = modules[module_name(layer, linear)];
+                      Module& module = modules[name];
                       module.grid = GridShape{grid->grid, grid->N, grid->K, !grid->columns.empty()};
                       module.input_scale = weights[linear].input_scale;
                     }

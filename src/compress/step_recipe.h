@@ -1,6 +1,6 @@
 // A recipe of steps: a TOML file, or one that is built in (docs/recipes.md).
 //
-//   format = "compressed-tensors"        # or "gptq", "gptq_v2", "awq"
+//   format = "compressed-tensors"        # or "sparse-24-bitmask", "gptq", "gptq_v2", "awq"
 //   activations = "none"                 # or "dynamic", "static": 8-bit inputs for 8-bit weights
 //
 //   [[step]]
@@ -21,6 +21,9 @@
 #include "compress/step_options.h"
 
 namespace tandem {
+
+// A format of compressed-tensors too: 2:4 matrices as such, not dense with zeros.
+inline constexpr std::string_view kSparseFormat = "sparse-24-bitmask";
 
 struct StepRecipe {
   std::string name;  // the built-in's, or the file's
