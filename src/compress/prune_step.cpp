@@ -30,6 +30,9 @@ struct PruneOptions {
   MaskAnnealing annealing;  // and with it
 };
 
+// Survivors that annealing leaves are nearly the least squares solution.
+constexpr int64_t kIterationsAfterAnnealing = 16;
+
 struct MaskMethod {
   const char* name;
   MaskChoice choice;
@@ -158,7 +161,9 @@ class PruneStep : public Step {
       if (work->keep[i] == 0) w.values[i] = 0.0f;
     }
     if (!options.refit) return;
-    refit_survivors(&w, original, work->keep, set.inputs, {.damping = options.damping}, set.pool);
+    RefitOptions refit{.damping = options.damping};
+    if (choice_ == MaskChoice::learned) refit.max_iterations = kIterationsAfterAnnealing;
+    refit_survivors(&w, original, work->keep, set.inputs, refit, set.pool);
   }
 
   // From SparseGPT's mask. With a refit the survivors are near their best already; without, w stays.
