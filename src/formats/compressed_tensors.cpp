@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "formats/marlin24.h"
 #include "tensor/dtype.h"
 
 namespace tandem {
@@ -16,6 +17,8 @@ constexpr std::string_view kShape = ".weight_shape";
 constexpr std::string_view kZero = ".weight_zero_point";
 constexpr std::string_view kGroups = ".weight_g_idx";
 constexpr std::string_view kInputScale = ".input_scale";
+constexpr std::string_view kMarlinScale = ".scale_packed";
+constexpr std::string_view kMarlinPlaces = ".meta";
 // sparse-24-bitmask: of NAME, not of NAME.weight
 constexpr std::string_view kValues = ".compressed";
 constexpr std::string_view kMask = ".bitmask";
@@ -95,7 +98,8 @@ class WeightReader {
     for (const std::string_view suffix : {kMask, kMaskShape}) {
       if (name.ends_with(suffix) && find(entry, suffix, kValues) != nullptr) return std::nullopt;
     }
-    for (const std::string_view suffix : {kScale, kShape, kZero, kGroups, kInputScale}) {
+    for (const std::string_view suffix :
+         {kScale, kShape, kZero, kGroups, kInputScale, kMarlinScale, kMarlinPlaces}) {
       if (!name.ends_with(suffix)) continue;
       if (find(entry, suffix, kPacked) != nullptr) return std::nullopt;
       if (suffix == kScale && find(entry, suffix, kValues) != nullptr) return std::nullopt;
@@ -242,6 +246,12 @@ class WeightReader {
     const WeightScheme& scheme = require(
         entry, [](const WeightScheme& s) { return s.kind == Kind::integers && s.in_words; });
     const std::string where = tensor(entry);
+    if (scheme.is_marlin24) {
+      return {with(entry, kPacked, kWeight),
+              add_planes(marlin24_source(entry, companion(entry, kPacked, kMarlinPlaces),
+                                         companion(entry, kPacked, kMarlinScale), scheme.group, where),
+                         planes_)};
+    }
     const auto& shape = companion(entry, kPacked, kShape);
     expect_tensor(shape, "I64", {2}, where);
     int64_t dims[2];
