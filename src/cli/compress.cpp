@@ -21,13 +21,14 @@
 #include "compress/compress_steps.h"
 #include "compress/mixed_recipe.h"
 #include "kernels/table.h"
+#include "study/meters/energy.h"
 #include "study/meters/memory.h"
 
 namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, codebook, out, format, device, pareto;
+  std::string model, recipe, codebook, out, format, device, pareto, power_command;
   int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
@@ -147,12 +148,13 @@ std::filesystem::path default_calibration_text() {
 CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& source) {
   CalibrationOptions calibration = options.calibration;
   if (calibration.file.empty()) calibration.file = default_calibration_text();
-  CalibrationRows rows = read_calibration(calibration, Tokenizer(source.tokenizer));
+  return read_calibration(calibration, Tokenizer(source.tokenizer));
+}
+
+void show(const CalibrationRows& rows, uint64_t activation_bytes) {
   fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
-             rows.source, rows.num(), rows.length, rows.seed,
-             mib(calibration_bytes(source.config, rows)));
+             rows.source, rows.num(), rows.length, rows.seed, mib(activation_bytes));
   std::fflush(stdout);
-  return rows;
 }
 
 void refuse_calibration(const CompressOptions& options, bool takes_seed) {
@@ -166,11 +168,27 @@ void refuse_calibration(const CompressOptions& options, bool takes_seed) {
        options.recipe);
 }
 
+double joules_of(const MeterChoice& choice, const std::function<void()>& work) {
+  std::string reason;
+  const auto meter = open_energy_meter(choice, reason);
+  if (meter != nullptr) {
+    meter->start();
+    work();
+    const EnergyReading reading = meter->stop();
+    if (reading.joules) return *reading.joules;
+    reason = reading.reason;
+  }
+  fail(ErrorKind::no_device, "mixed: a budget in millijoules needs a meter of energy: {}", reason);
+}
+
 // Chooses the bits of a recipe with a [mixed] table and shows what there was to choose from.
 void allocate(const CompressOptions& options, const Checkpoint& source, const CalibrationRows& rows,
               ThreadPool& pool, StepRecipe* recipe, ProgressLine* line) {
+  const auto joules = [&](const std::function<void()>& work) {
+    return joules_of({options.power_command, ""}, work);
+  };
   const MixedChoice choice =
-      allocate_bits(recipe, source, rows, best_isa(), pool, [&](double share) {
+      allocate_bits(recipe, source, rows, best_isa(), pool, joules, [&](double share) {
         if (InterruptGuard::interrupted()) throw Interrupted{};
         line->update(share);
       });
@@ -212,8 +230,11 @@ int run_steps(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (recipe.mixed || needs_inputs(make_steps(recipe, source.config))) {
+  const Steps steps = make_steps(recipe, source.config);
+  if (recipe.mixed || needs_inputs(steps)) {
     rows = read_rows(options, source);
+    show(*rows, recipe.mixed ? calibration_bytes(source.config, *rows)
+                             : calibration_bytes(source.config, steps, *rows));
   } else {
     refuse_calibration(options, /*takes_seed=*/false);
   }
@@ -262,7 +283,10 @@ int run_compress(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (measures) rows = read_rows(options, source);
+  if (measures) {
+    rows = read_rows(options, source);
+    show(*rows, calibration_bytes(source.config, *rows));
+  }
   Gate gate(options.gate, rows ? rows->source : "");
   ProgressLine line;
   const InterruptGuard guard;
@@ -331,6 +355,8 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_option("--pareto", options->pareto, "Draw a [mixed] recipe's curve in this SVG file")
       ->type_name("FILE");
+  // For a [mixed] recipe in millijoules, where the processor does not count its energy.
+  verb->add_option("--power-command", options->power_command, "")->group("");
   add_gate_options(*verb, options->gate);
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
@@ -340,8 +366,8 @@ void add_compress(CLI::App& app, Action& action) {
       "Recipes, by weights alone: bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block\n"
       "fp8-deepseek nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean\n"
       "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
-      "rtn gptq awq hqq smoothquant wanda sparsegpt learned-mask sparsegpt-int4 sparsegpt-int8\n"
-      "FILE.toml\n"
+      "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt learned-mask sparsegpt-int4\n"
+      "sparsegpt-int8 sparsegpt-fp8 FILE.toml\n"
       "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
       "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");

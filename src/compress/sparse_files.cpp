@@ -103,9 +103,10 @@ Encoding sparse_encoding(const std::string& module, const LinearWork& work, bool
   }
   if (!work.has_result()) return kBF16_24;
   const Encoding& dense = std::get<EncodedMatrix>(work.result).encoding;
-  if (dense.packing == Packing::fp8_channel) return fp8_channel_24(dense.scale_type);
-  fail(ErrorKind::usage, "{}: {} has no 2:4 form, expected fp8 per channel with dynamic inputs",
-       module, dense.name());
+  if (dense.packing == Packing::fp8_channel && quantizes_inputs) return fp8_channel_24(dense.scale_type);
+  fail(ErrorKind::usage,
+       "{}: {} with activations {} has no 2:4 form, expected fp8 per channel with activations \"dynamic\"",
+       module, dense.name(), quantizes_inputs ? "\"dynamic\"" : "\"none\"");
 }
 
 std::vector<TensorSource> sparse_tensors(const std::string& module, const Encoding& encoding,
@@ -119,7 +120,7 @@ std::vector<TensorSource> sparse_tensors(const std::string& module, const Encodi
   const bool is_nibbles = encoding.bits() == 4;
   const char* dtype = encoding == kBF16_24           ? "BF16"
                       : is_nibbles                   ? "I32"
-                      : encoding.has_e4m3_codes() ? "F8_E4M3"
+                      : encoding.has_e4m3_codes()    ? "F8_E4M3"
                                                      : "I8";
   const auto size = static_cast<size_t>(N);
   const size_t mask_row = static_cast<size_t>(K / 8);

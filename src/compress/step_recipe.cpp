@@ -28,8 +28,12 @@ constexpr BuiltIn kBuiltIns[] = {
     {"sparsegpt-int8",
      "activations = \"dynamic\"\n\n[[step]]\nmethod = \"sparsegpt\"\n\n"
      "[[step]]\nmethod = \"gptq\"\nbits = 8\ngroup = 0\n"},
+    {"sparsegpt-fp8",
+     "activations = \"dynamic\"\n\n[[step]]\nmethod = \"sparsegpt\"\n\n"
+     "[[step]]\nmethod = \"fp8\"\n"},
     {"awq", "[[step]]\nmethod = \"awq\"\n"},
     {"hqq", "[[step]]\nmethod = \"hqq\"\n"},
+    {"fp8-static", "activations = \"static\"\n\n[[step]]\nmethod = \"fp8\"\n"},
     {"smoothquant",
      "activations = \"dynamic\"\n\n[[step]]\nmethod = \"smoothquant\"\n\n"
      "[[step]]\nmethod = \"rtn\"\nbits = 8\ngroup = 0\n"},
@@ -202,7 +206,7 @@ std::vector<std::string> built_in_recipes() {
 
 void set_format(StepRecipe* recipe, const std::string& format) {
   recipe->format = format;
-  const bool is_half = format != "compressed-tensors" && format != kSparseFormat;
+  const bool is_half = !recipe->is_compressed_tensors();
   for (StepSpec& step : recipe->steps) {
     step.scale_type = is_half ? ScaleType::f16 : ScaleType::bf16;
   }

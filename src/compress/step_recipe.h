@@ -34,6 +34,9 @@ struct StepRecipe {
   std::string activations = "none";
   std::vector<StepSpec> steps;
   std::optional<OptionTable> mixed;  // compress/mixed_recipe.h reads it
+
+  bool is_sparse() const { return format == kSparseFormat; }
+  bool is_compressed_tensors() const { return is_sparse() || format == "compressed-tensors"; }
 };
 
 // Whether the name is a built-in recipe or ends in ".toml".

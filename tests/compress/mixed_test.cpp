@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/clock.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -42,6 +43,24 @@ TEST(Mixed, NanosecondsAreMeasuredForEveryGrid) {
     for (const double nanoseconds : set)
       EXPECT_TRUE(nanoseconds > 10 && nanoseconds < 1e8) << nanoseconds;
   }
+}
+
+TEST(Mixed, MicrojoulesAreThoseOfOneProduct) {
+  ThreadPool pool(1, false);
+  int windows = 0;
+  // A machine that draws 5 W.
+  const auto joules_of = [&](const std::function<void()>& work) {
+    ++windows;
+    const int64_t begin = now_ns();
+    work();
+    return 5e-9 * static_cast<double>(now_ns() - begin);
+  };
+  const Encoding encoding = int4_group(32, ScaleType::bf16);
+  const double microjoules = linear_microjoules(encoding, 256, 256, best_isa(), pool, joules_of);
+  const double nanoseconds = linear_nanoseconds(encoding, 256, 256, best_isa(), pool);
+  EXPECT_EQ(windows, 1);
+  EXPECT_GT(microjoules, 5e-3 * nanoseconds / 10);
+  EXPECT_LT(microjoules, 5e-3 * nanoseconds * 10);
 }
 
 TEST(Mixed, AnAllocationBecomesOverridesThatTheUsersOwnOutrank) {
