@@ -35,7 +35,8 @@ def write(tandem, model, kind, folder):
     recipe.write_text(f'format = "sparse-24-bitmask"\nactivations = "{activations}"\n'
                       '[[step]]\nmethod = "magnitude-24"\n' + RECIPES[kind])
     out = folder / kind
-    subprocess.run([tandem, "compress", model, "--recipe", recipe, "-o", out], check=True,
+    subprocess.run([tandem, "compress", model, "--recipe", recipe, "--no-gate", "-o", out],
+                   check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return out
 
