@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kBlockColumns = 128;
 constexpr int64_t kRowsPerTask = 8;
-constexpr double kHeatedShare = 0.8;  // of the sweeps
+constexpr double kHeatedShare = 0.8;                                             // of the sweeps
 constexpr int kPlaces[6][2] = {{0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3}};  // kPatterns24's
 
 // H of four neighbouring columns, and its inverse for each pair of them.
@@ -76,7 +76,8 @@ class Annealer {
       const auto [i, j] = kPlaces[p];
       const double a = system.h[i][i], b = system.h[i][j], c = system.h[j][j];
       const double determinant = a * c - b * b;
-      system.inverse[p] = {static_cast<float>(c / determinant), static_cast<float>(-b / determinant),
+      system.inverse[p] = {static_cast<float>(c / determinant),
+                           static_cast<float>(-b / determinant),
                            static_cast<float>(a / determinant)};
     }
     return system;
@@ -88,8 +89,13 @@ class Annealer {
       change_.values[i] = w_.values[i] - original_.values[i];
       gradient_.values[i] = added_ * change_.values[i];
     }
-    multiply_(pool_, {w_.N, w_.K, w_.K, {change_.values.data(), w_.K}, {inputs_.gram.data(), w_.K},
-                      gradient_.values.data(), w_.K});
+    multiply_(pool_, {w_.N,
+                      w_.K,
+                      w_.K,
+                      {change_.values.data(), w_.K},
+                      {inputs_.gram.data(), w_.K},
+                      gradient_.values.data(),
+                      w_.K});
     std::vector<double> out(static_cast<size_t>(w_.N));
     for (int64_t n = 0; n < w_.N; ++n) out[static_cast<size_t>(n)] = row_error(n);
     return out;
@@ -135,8 +141,13 @@ class Annealer {
         for (int64_t k = 0; k < count; ++k) gradient_.row(n)[begin + k] += added_ * change[k];
       }
     });
-    multiply_(pool_, {w_.N, w_.K, count, {change_.values.data(), count},
-                      {inputs_.gram_row(begin), w_.K}, gradient_.values.data(), w_.K});
+    multiply_(pool_, {w_.N,
+                      w_.K,
+                      count,
+                      {change_.values.data(), count},
+                      {inputs_.gram_row(begin), w_.K},
+                      gradient_.values.data(),
+                      w_.K});
   }
 
   // change[4] = what the four weights from column k of row n become, less what they were.

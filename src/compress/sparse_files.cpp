@@ -12,7 +12,8 @@ const GridMatrix& grid_of(const LinearWork& work) { return std::get<GridMatrix>(
 
 void check_mask(const std::string& module, const std::vector<uint8_t>& keep, int64_t K) {
   if (K % 8 != 0) {
-    fail(ErrorKind::usage, "{}: width {}, expected a multiple of 8 to be stored with a mask", module, K);
+    fail(ErrorKind::usage, "{}: width {}, expected a multiple of 8 to be stored with a mask",
+         module, K);
   }
   for (size_t i = 0; i < keep.size(); i += 4) {
     CHECK(keep[i] + keep[i + 1] + keep[i + 2] + keep[i + 3] == 2, "{}: element {}", module, i);
@@ -23,7 +24,8 @@ Encoding encoding_of_grid(const std::string& module, const GridMatrix& m, bool q
   const IntegerGrid& grid = m.grid;
   const char* order = m.columns.empty() ? "in order" : "in act-order";
   if (grid.symmetric && m.columns.empty()) {
-    if (grid.bits == 8 && grid.group == 0 && quantizes_inputs) return int8_channel_24(grid.scale_type);
+    if (grid.bits == 8 && grid.group == 0 && quantizes_inputs)
+      return int8_channel_24(grid.scale_type);
     const int64_t group = grid.group_size(m.K);
     if (grid.bits == 4 && group % 32 == 0 && !quantizes_inputs) {
       return int4_group_24(group, grid.scale_type);
@@ -31,7 +33,8 @@ Encoding encoding_of_grid(const std::string& module, const GridMatrix& m, bool q
   }
   fail(ErrorKind::usage,
        "{}: 2:4 holds 4 bits in groups of a multiple of 32, or 8 bits a row with activations "
-       "\"dynamic\", symmetric, columns in order; found {} bits, group {}, {}, columns {}, activations {}",
+       "\"dynamic\", symmetric, columns in order; found {} bits, group {}, {}, columns {}, "
+       "activations {}",
        module, grid.bits, grid.group, grid.symmetric ? "symmetric" : "with zero points", order,
        quantizes_inputs ? "in 8 bits" : "\"none\"");
 }
@@ -95,7 +98,8 @@ std::vector<std::byte> mask_of(const LinearWork& work) {
 
 Encoding sparse_encoding(const std::string& module, const LinearWork& work, bool quantizes_inputs) {
   if (work.keep.empty()) {
-    fail(ErrorKind::usage, "{}: is quantized but not pruned, which a 2:4 folder cannot hold", module);
+    fail(ErrorKind::usage, "{}: is quantized but not pruned, which a 2:4 folder cannot hold",
+         module);
   }
   check_mask(module, work.keep, work.weight.K);
   if (const auto* grid = std::get_if<GridMatrix>(&work.result)) {
@@ -103,9 +107,11 @@ Encoding sparse_encoding(const std::string& module, const LinearWork& work, bool
   }
   if (!work.has_result()) return kBF16_24;
   const Encoding& dense = std::get<EncodedMatrix>(work.result).encoding;
-  if (dense.packing == Packing::fp8_channel && quantizes_inputs) return fp8_channel_24(dense.scale_type);
+  if (dense.packing == Packing::fp8_channel && quantizes_inputs)
+    return fp8_channel_24(dense.scale_type);
   fail(ErrorKind::usage,
-       "{}: {} with activations {} has no 2:4 form, expected fp8 per channel with activations \"dynamic\"",
+       "{}: {} with activations {} has no 2:4 form, expected fp8 per channel with activations "
+       "\"dynamic\"",
        module, dense.name(), quantizes_inputs ? "\"dynamic\"" : "\"none\"");
 }
 
@@ -118,10 +124,10 @@ std::vector<TensorSource> sparse_tensors(const std::string& module, const Encodi
                         [bytes = std::move(bytes)](const ByteSink& sink) { sink(bytes()); }};
   };
   const bool is_nibbles = encoding.bits() == 4;
-  const char* dtype = encoding == kBF16_24           ? "BF16"
-                      : is_nibbles                   ? "I32"
-                      : encoding.has_e4m3_codes()    ? "F8_E4M3"
-                                                     : "I8";
+  const char* dtype = encoding == kBF16_24        ? "BF16"
+                      : is_nibbles                ? "I32"
+                      : encoding.has_e4m3_codes() ? "F8_E4M3"
+                                                  : "I8";
   const auto size = static_cast<size_t>(N);
   const size_t mask_row = static_cast<size_t>(K / 8);
   std::vector<TensorSource> out;
@@ -133,7 +139,8 @@ std::vector<TensorSource> sparse_tensors(const std::string& module, const Encodi
   out.push_back(tensor(".compressed", dtype, {N, is_nibbles ? K / 16 : K / 2},
                        size * (encoding.row_bytes(K) - mask_row),
                        [work, encoding] { return values_of(work(), encoding); }));
-  out.push_back(tensor(".bitmask", "U8", {N, K / 8}, size * mask_row, [work] { return mask_of(work()); }));
+  out.push_back(
+      tensor(".bitmask", "U8", {N, K / 8}, size * mask_row, [work] { return mask_of(work()); }));
   if (encoding.scale_type != ScaleType::none) {
     const int64_t groups = encoding.groups_per_row(K);
     const char* type = encoding.scale_type == ScaleType::bf16  ? "BF16"
@@ -147,8 +154,10 @@ std::vector<TensorSource> sparse_tensors(const std::string& module, const Encodi
 }
 
 Json sparsity_config_json(const std::vector<std::string>& ignored) {
-  return {{"format", "sparse-24-bitmask"}, {"global_sparsity", 0.5},
-          {"ignore", ignored},             {"sparsity_structure", "2:4"},
+  return {{"format", "sparse-24-bitmask"},
+          {"global_sparsity", 0.5},
+          {"ignore", ignored},
+          {"sparsity_structure", "2:4"},
           {"targets", Json::array({"Linear"})}};
 }
 

@@ -30,7 +30,8 @@ std::array<uint16_t, kPermuted> make_places() {
     }
     for (int j = 0; j < 4; ++j) {
       for (int r = 0; r < 8; ++r) {
-        places[static_cast<size_t>(run[kInterleave[r]] + j)] = static_cast<uint16_t>(32 * i + 8 * j + r);
+        places[static_cast<size_t>(run[kInterleave[r]] + j)] =
+            static_cast<uint16_t>(32 * i + 8 * j + r);
       }
     }
   }
@@ -64,7 +65,8 @@ struct Marlin24 {
         four[places >> 2] = code_at(n, 2 * g + 1);
       }
       for (int64_t g = 0; g < K / group; ++g) {
-        std::memcpy(out_scales, scales.data() + static_cast<size_t>(g * N + scale_row(n)) * scale_size,
+        std::memcpy(out_scales,
+                    scales.data() + static_cast<size_t>(g * N + scale_row(n)) * scale_size,
                     scale_size);
         out_scales += scale_size;
       }
@@ -94,17 +96,19 @@ struct Marlin24 {
   }
 };
 
-void expect(const SafetensorsEntry& entry, std::string_view dtype, const std::vector<int64_t>& shape,
-            const std::string& where) {
+void expect(const SafetensorsEntry& entry, std::string_view dtype,
+            const std::vector<int64_t>& shape, const std::string& where) {
   if ((dtype.empty() || entry.dtype == dtype) && entry.shape == shape) return;
-  fail(ErrorKind::bad_file, "{}: {} is {} [{}], expected {} [{}]", where, quote(entry.name), entry.dtype,
-       fmt::join(entry.shape, ", "), dtype.empty() ? "scales" : dtype, fmt::join(shape, ", "));
+  fail(ErrorKind::bad_file, "{}: {} is {} [{}], expected {} [{}]", where, quote(entry.name),
+       entry.dtype, fmt::join(entry.shape, ", "), dtype.empty() ? "scales" : dtype,
+       fmt::join(shape, ", "));
 }
 
 }  // namespace
 
 IntegerSource marlin24_source(const SafetensorsEntry& packed, const SafetensorsEntry& meta,
-                              const SafetensorsEntry& scale, int64_t group, const std::string& where) {
+                              const SafetensorsEntry& scale, int64_t group,
+                              const std::string& where) {
   if (packed.shape.size() != 2 || packed.shape[0] < 1 || packed.shape[1] % (2 * kMinRows) != 0 ||
       packed.shape[1] < 1) {
     fail(ErrorKind::bad_file, "{}: is [{}], expected [K/32, 2 N] with N a multiple of {}", where,
@@ -120,7 +124,8 @@ IntegerSource marlin24_source(const SafetensorsEntry& packed, const SafetensorsE
   expect(scale, "", {K / group, N}, where);
   const ScaleType type = scale_type_of(scale, where);
   const Marlin24 file{N, K, group, scale_bytes(type), packed.bytes, meta.bytes, scale.bytes};
-  IntegerSource source{.N = N, .K = K, .bits = 4, .group = group, .scale_type = type, .symmetric = true};
+  IntegerSource source{
+      .N = N, .K = K, .bits = 4, .group = group, .scale_type = type, .symmetric = true};
   source.is_sparse = true;
   source.read = [file](int64_t first, int64_t count, uint8_t* codes, std::byte* scales, uint8_t*) {
     file.read(first, count, codes, scales);

@@ -34,7 +34,8 @@ struct Problem {
       for (double& value : x) value = shared = 0.8 * shared + 0.6 * random.normal();
       for (int64_t a = 0; a < K; ++a) {
         for (int64_t b = 0; b < K; ++b) {
-          inputs.gram_row(a)[b] += static_cast<float>(x[static_cast<size_t>(a)] * x[static_cast<size_t>(b)]);
+          inputs.gram_row(a)[b] +=
+              static_cast<float>(x[static_cast<size_t>(a)] * x[static_cast<size_t>(b)]);
         }
       }
     }

@@ -1,5 +1,5 @@
-// Recipes that prune, as folders whose matrices are 2:4: the same numbers as the dense folder of the
-// same steps, two of each four kept, run as 2:4 by every instruction set.
+// Recipes that prune, as folders whose matrices are 2:4: the same numbers as the dense folder of
+// the same steps, two of each four kept, run as 2:4 by every instruction set.
 #include "compress/sparse_files.h"
 
 #include <gtest/gtest.h>
@@ -54,15 +54,17 @@ class SparseFiles : public testing::Test {
 
   Checkpoint run(const std::string& recipe, const std::string& format) {
     const std::filesystem::path out = folder_.path() / fmt::format("{}", num_runs_++);
-    compress_by_steps(source_, parse_step_recipe("format = \"" + format + "\"\n" + recipe, "r.toml"),
-                      &rows_, out, pool_, {});
+    compress_by_steps(source_,
+                      parse_step_recipe("format = \"" + format + "\"\n" + recipe, "r.toml"), &rows_,
+                      out, pool_, {});
     return load_checkpoint(out);
   }
   std::string refusal(const std::string& recipe) {
     return message_of(ErrorKind::usage, [&] { run(recipe, "sparse-24-bitmask"); });
   }
 
-  std::vector<float> logits(const Checkpoint& checkpoint, std::string_view isa, bool require_sparse) {
+  std::vector<float> logits(const Checkpoint& checkpoint, std::string_view isa,
+                            bool require_sparse) {
     const Model model(checkpoint, pool_, isa, require_sparse);
     const std::vector<int32_t> tokens = {0, 11, 22, 33, 1, 39};
     Scorer scorer(model, KvType::f32, static_cast<int64_t>(tokens.size()));
@@ -133,7 +135,8 @@ TEST_F(SparseFiles, RunAs24) {
       // Only ref and CUDA have kernels of FP8 2:4.
       if (isa == "ref" || encoding.has_e4m3_codes()) continue;
       EXPECT_LT(largest_difference(logits(sparse, isa, /*require_sparse=*/true), truth),
-                0.05f * (*high - *low)) << isa;
+                0.05f * (*high - *low))
+          << isa;
     }
   }
 }
@@ -151,20 +154,24 @@ TEST_F(SparseFiles, MatricesThatNoStepTouchesStayDense) {
 TEST_F(SparseFiles, WhatHasNo24FormIsRefused) {
   const std::string q = "model.layers.0.self_attn.q_proj: ";
   EXPECT_EQ(refusal(kInt4), q + "is quantized but not pruned, which a 2:4 folder cannot hold");
-  const std::string holds = q + "2:4 holds 4 bits in groups of a multiple of 32, or 8 bits a row with "
-                                "activations \"dynamic\", symmetric, columns in order; found ";
-  EXPECT_EQ(refusal(kPrune + kInt8), holds + "8 bits, group 0, symmetric, columns in order, "
-                                             "activations \"none\"");
+  const std::string holds = q +
+                            "2:4 holds 4 bits in groups of a multiple of 32, or 8 bits a row with "
+                            "activations \"dynamic\", symmetric, columns in order; found ";
+  EXPECT_EQ(refusal(kPrune + kInt8), holds +
+                                         "8 bits, group 0, symmetric, columns in order, "
+                                         "activations \"none\"");
   EXPECT_EQ(refusal(kPrune + kInt4 + "symmetric = false\n"),
             holds + "4 bits, group 32, with zero points, columns in order, activations \"none\"");
   EXPECT_EQ(refusal(kPrune + kInt4 + "order = \"act\"\n"),
             holds + "4 bits, group 32, symmetric, columns in act-order, activations \"none\"");
   EXPECT_EQ(refusal(kDynamic + kPrune + kInt4),
             holds + "4 bits, group 32, symmetric, columns in order, activations in 8 bits");
-  EXPECT_EQ(refusal(kPrune + kFp8), q + "fp8 per channel with activations \"none\" has no 2:4 form, "
-                                        "expected fp8 per channel with activations \"dynamic\"");
-  EXPECT_NE(refusal("activations = \"static\"\n" + kPrune + kInt8).find("activations static in format"),
-            std::string::npos);
+  EXPECT_EQ(refusal(kPrune + kFp8),
+            q + "fp8 per channel with activations \"none\" has no 2:4 form, "
+                "expected fp8 per channel with activations \"dynamic\"");
+  EXPECT_NE(
+      refusal("activations = \"static\"\n" + kPrune + kInt8).find("activations static in format"),
+      std::string::npos);
 }
 
 }  // namespace
