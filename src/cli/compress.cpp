@@ -374,8 +374,9 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("PATH");
   verb->add_option("--format", options->format,
-                   "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
-      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
+                   "hf, gguf; int*: gptq, gptq_v2, awq; 2:4: sparse-24-bitmask; or by PATH")
+      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq", "sparse-24-bitmask"})
+                  .description(""))
       ->type_name("NAME");
   verb->add_option("--calibration", options->calibration.file,
                    "Text or JSONL for recipes that measure inputs (the set-up's text)")
@@ -404,7 +405,7 @@ void add_compress(CLI::App& app, Action& action) {
       "Recipes, by weights alone: bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block\n"
       "fp8-deepseek nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean\n"
       "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
-      "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt learned-mask sparsegpt-int4 FILE.toml\n"
+      "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt[-int4|-int8|-fp8] learned-mask FILE.toml\n"
       "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
       "  tandem compress model-folder --recipe gptq --samples 128 --device cuda -o model-gptq\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");

@@ -17,6 +17,7 @@
 #include "compress/methods.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
+#include "compress/sparse_files.h"
 
 namespace tandem {
 namespace {
@@ -37,7 +38,8 @@ struct Module {
   Linear linear = Linear::q;
   std::optional<GridShape> grid = {};  // what its result is; neither: bf16
   std::optional<EncodedShape> encoded = {};
-  float input_scale = 0;               // of static inputs; 0: none
+  float input_scale = 0;                // of static inputs; 0: none
+  std::optional<Encoding> sparse = {};  // of a matrix that is written as 2:4
 
   bool has_result() const { return grid || encoded; }
 };
@@ -216,6 +218,16 @@ class Assembly {
  private:
   void add_matrix(const NamedTensor& tensor, const std::string& name, const Module& module,
                   std::vector<TensorSource>* all) {
+    if (module.sparse) {
+      const auto work = [this, module]() -> const LinearWork& {
+        return layers_.layer(module.layer)[module.linear];
+      };
+      for (TensorSource& made : sparse_tensors(name, *module.sparse, tensor.weight.N,
+                                               tensor.weight.K, work)) {
+        all->push_back(std::move(made));
+      }
+      return;
+    }
     if (!module.has_result()) {
       all->push_back(saved_source(tensor, [this, module]() -> const std::vector<float>& {
         return layers_.layer(module.layer)[module.linear].weight.values;
@@ -310,7 +322,7 @@ void check_format(const StepRecipe& recipe, const Modules& modules) {
     if (module.grid) check_layout(layout_of(recipe), name, *module.grid);
   }
   const std::vector<GridGroup> groups = grid_groups(modules);
-  if (groups.size() < 2 || recipe.format == "compressed-tensors") return;
+  if (groups.size() < 2 || recipe.is_compressed_tensors()) return;
   fail(ErrorKind::usage,
        "{}: format {} holds one number of bits, one group and one order, found {} and {} in groups of "
        "{} and {} ({}, {}): choose compressed-tensors",
@@ -329,14 +341,15 @@ Json inputs_json(const StepRecipe& recipe) {
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   std::vector<GridGroup> groups = grid_groups(modules);
   const std::vector<EncodedGroup> encoded = encoded_groups(modules);
-  if (groups.empty() && encoded.empty()) return {};
-  std::vector<std::string> ignored = {"lm_head"};
+  if (groups.empty() && encoded.empty() && !recipe.is_sparse()) return {};
+  std::vector<std::string> ignored = {"lm_head"}, dense = {"lm_head"};
   for (const auto& [name, module] : modules) {
     if (!module.has_result()) ignored.push_back(name);
+    if (!module.sparse) dense.push_back(name);
   }
   const bool is_one = groups.size() + encoded.size() == 1;
   if (is_one && !groups.empty()) groups[0].modules.clear();
-  if (recipe.format != "compressed-tensors") {
+  if (!recipe.is_compressed_tensors()) {
     return grid_config_json(layout_of(recipe), groups, ignored);
   }
   std::vector<Json> schemes;
@@ -349,7 +362,11 @@ std::string config_json(const StepRecipe& recipe, const Modules& modules) {
         group.shape, recipe.activations,
         is_one ? std::vector<std::string>{"Linear"} : group.modules));
   }
-  return compressed_tensors_json(schemes, ignored);
+  if (!recipe.is_sparse()) return compressed_tensors_json(schemes, ignored);
+  Json config = {{"quant_method", "compressed-tensors"}};
+  if (!schemes.empty()) config = parse_json(compressed_tensors_json(schemes, ignored), "config");
+  config["sparsity_config"] = sparsity_config_json(dense);
+  return dump_json(config, 2);
 }
 
 void check_output(const Checkpoint& source, const fs::path& out_dir) {
@@ -367,7 +384,7 @@ Modules modules_of(const Checkpoint& source) {
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     for (int i = 0; i < kNumLinears; ++i) {
       const auto linear = static_cast<Linear>(i);
-      modules[module_name(l, linear)] = {l, linear};
+      modules[module_name(l, linear)] = {l, linear, {}, {}, 0};
     }
   }
   return modules;
@@ -375,7 +392,7 @@ Modules modules_of(const Checkpoint& source) {
 
 // Throws usage where the folder cannot hold what the step makes.
 void check_fp8(const StepRecipe& recipe, const StepSpec& spec) {
-  if (recipe.format != "compressed-tensors") {
+  if (!recipe.is_compressed_tensors()) {
     fail(ErrorKind::usage, "{}: fp8 in format {}, expected compressed-tensors", spec.options.where,
          recipe.format);
   }
@@ -407,6 +424,20 @@ void note_results(int64_t layer, const LayerWeights& weights, Modules* modules) 
   }
 }
 
+// The same for a folder of 2:4. Throws usage for what has no such form.
+void note_sparse(const StepRecipe& recipe, int64_t layer, const LayerWeights& weights,
+                 Modules* modules) {
+  for (int i = 0; i < kNumLinears; ++i) {
+    const auto linear = static_cast<Linear>(i);
+    const LinearWork& work = weights[linear];
+    if (!work.has_result() && work.keep.empty()) continue;
+    const std::string name = module_name(layer, linear);
+    Module& module = (*modules)[name];
+    module.sparse = sparse_encoding(name, work, recipe.activations != "none");
+    if (module.encoded) module.encoded->scale_rows = 1;  // one a row is written
+  }
+}
+
 }  // namespace
 
 Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
@@ -415,7 +446,11 @@ Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
     steps.push_back(make_step(spec, config));
     if (spec.method == "fp8") check_fp8(recipe, spec);
   }
-  if (recipe.activations != "none" && recipe.format != "compressed-tensors") {
+  if (recipe.is_sparse() && recipe.activations == "static") {
+    fail(ErrorKind::usage, "recipe {}: activations static in format {}, expected dynamic or none",
+         recipe.name, recipe.format);
+  }
+  if (recipe.activations != "none" && !recipe.is_compressed_tensors()) {
     fail(ErrorKind::usage, "recipe {}: activations {} in format {}, expected compressed-tensors",
          recipe.name, recipe.activations, recipe.format);
   }
@@ -441,6 +476,7 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
   compress_layers(source, steps, rows, partial.path(), pool, progress,
                   [&](int64_t layer, const LayerWeights& weights) {
                     note_results(layer, weights, &modules);
+                    if (recipe.is_sparse()) note_sparse(recipe, layer, weights, &modules);
                     check_format(recipe, modules);
                   },
                   device);

@@ -117,3 +117,23 @@ def test_random_weights_take_the_place_of_a_model(tmp_path, out):
     none = subprocess.run([BIN, "compress", "--recipe", "rtn", "-o", out], capture_output=True, text=True, timeout=60,
                           check=False)
     assert_refused(none, 2, "needs MODEL or --random-weights", out)
+
+
+def test_fewer_heads_then_a_recipe_that_prunes_and_quantizes(tmp_path, out):
+    heads = tmp_path / "heads"
+    assert compress(heads, "--recipe", "gqa-mean", "--kv-heads", 1, "--no-gate").returncode == 0
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('format = "sparse-24-bitmask"\n[[step]]\nmethod = "magnitude-24"\n'
+                      '[[step]]\nmethod = "rtn"\ngroup = 64\n')
+    result = subprocess.run([BIN, "compress", heads, "-o", out, "--recipe", recipe, "--no-gate"],
+                            capture_output=True,
+                            text=True, timeout=600, check=False)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((out / "config.json").read_text())
+    assert config["num_key_value_heads"] == 1
+    assert config["quantization_config"]["sparsity_config"]["sparsity_structure"] == "2:4"
+    shown = subprocess.run([BIN, "inspect", out], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.search(r"int4 g64 2:4 +210 tensors", shown), shown
+    answer = subprocess.run([BIN, "run", out, "-p", "One", "-n", "2", "--require-sparse"], capture_output=True,
+                            text=True, timeout=600, check=False)
+    assert answer.returncode == 0, answer.stderr
