@@ -33,6 +33,26 @@ __device__ __forceinline__ float4 load4(const float* row, int64_t k, int64_t K, 
           k + 3 < K ? row[k + 3] : 0.0f};
 }
 
+// The same of a row as it lies, and of one whose channel k is columns[k], K a multiple of kEach.
+struct InOrder {
+  bool is_aligned;
+  __device__ __forceinline__ float4 operator()(const float* row, int64_t k, int64_t K) const {
+    return load4(row, k, K, is_aligned);
+  }
+};
+struct Ordered {
+  const int32_t* columns;
+  __device__ __forceinline__ float4 operator()(const float* row, int64_t k, int64_t K) const {
+    if (k >= K) return {};
+    const int4 c = *reinterpret_cast<const int4*>(columns + k);
+    return {row[c.x], row[c.y], row[c.z], row[c.w]};
+  }
+};
+// Weights whose columns have another order are integers in groups.
+constexpr bool may_be_ordered(ActType type) {
+  return type == ActType::f16 || type == ActType::int8_block;
+}
+
 // Of all threads of the block, which is whole warps; `shared` is 32 numbers that nothing else uses.
 // 0 is neutral. Every thread gets the result.
 template <typename Warp>
@@ -70,8 +90,9 @@ struct Values {
   int64_t ldx;
   bool is_aligned;
   static constexpr bool kNorms = false;
-  __device__ float4 at(int64_t t, int64_t k, int64_t K) const {
-    return load4(x + t * ldx, k, K, is_aligned);
+  template <typename Load>
+  __device__ float4 at(int64_t t, int64_t k, int64_t K, Load load) const {
+    return load(x + t * ldx, k, K);
   }
 };
 
@@ -81,8 +102,9 @@ struct Normed {
   float eps;
   bool is_aligned;
   static constexpr bool kNorms = true;
-  __device__ float4 at(int64_t t, int64_t k, int64_t C) const {
-    return load4(x + t * C, k, C, is_aligned);
+  template <typename Load>
+  __device__ float4 at(int64_t t, int64_t k, int64_t C, Load load) const {
+    return load(x + t * C, k, C);
   }
 };
 
@@ -91,9 +113,9 @@ struct Gated {
   bool is_aligned;
   static constexpr bool kNorms = false;
   static __device__ float silu(float gate) { return __fdividef(gate, 1.0f + expf(-gate)); }
-  __device__ float4 at(int64_t t, int64_t k, int64_t F) const {
-    const float4 g = load4(gate_up + t * 2 * F, k, F, is_aligned),
-                 u = load4(gate_up + t * 2 * F + F, k, F, is_aligned);
+  template <typename Load>
+  __device__ float4 at(int64_t t, int64_t k, int64_t F, Load load) const {
+    const float4 g = load(gate_up + t * 2 * F, k, F), u = load(gate_up + t * 2 * F + F, k, F);
     return {silu(g.x) * u.x, silu(g.y) * u.y, silu(g.z) * u.z, silu(g.w) * u.w};
   }
 };
@@ -149,6 +171,18 @@ __device__ __forceinline__ void write_block(const float4& v, const Activations& 
   }
 }
 
+// A block of kFp8Block channels, a warp's, of which those below K_padded are there.
+__device__ __forceinline__ void write_fp8_block(const float4& v, const Activations& out, int64_t t,
+                                                int64_t k) {
+  static_assert(kFp8Block == 32 * kEach);
+  const float max_abs = warp_max(seen_magnitude(v));
+  if (k >= out.K_padded()) return;
+  *reinterpret_cast<uint32_t*>(out.codes + t * out.K_padded() + k) =
+      fp8_codes_of(v, code_factor(max_abs, kMaxE4M3));
+  if (threadIdx.x % 32 == 0)
+    out.scales[k / kFp8Block * out.T + t] = isfinite(max_abs) ? max_abs / kMaxE4M3 : NAN;
+}
+
 template <ActType kType>
 __device__ __forceinline__ uint32_t half_pair(float a, float b) {
   if constexpr (kType == ActType::bf16) {
@@ -159,8 +193,12 @@ __device__ __forceinline__ uint32_t half_pair(float a, float b) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+// One scale a token, its own or, with the same code, the file's.
 constexpr bool has_one_scale(ActType type) {
   return type == ActType::int8_token || type == ActType::fp8_token;
+}
+__device__ __forceinline__ float static_code(float x, float scale, float largest) {
+  return fminf(fmaxf(x / scale, -largest), largest);
 }
 constexpr bool is_reduced(ActType type) {
   return has_one_scale(type) || type == ActType::int8_outlier;
@@ -197,16 +235,26 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
   const int64_t t = blockIdx.y, padded = out.K_padded();
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kEach;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x * kEach;
+  // Calls use(load), by which rows are read.
+  const auto in_order = [&](auto use) {
+    if constexpr (may_be_ordered(kType)) {
+      if (out.columns != nullptr) return use(Ordered{out.columns});
+    }
+    use(InOrder{source.is_aligned});
+  };
   float4 weights[Source::kNorms ? kChunks : 1];
   if constexpr (Source::kNorms) {
+    in_order([&](auto load) {
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i)
-      weights[i] = load4(source.weight, first + i * step, out.K, source.is_aligned);
+      for (int i = 0; i < kChunks; ++i) weights[i] = load(source.weight, first + i * step, out.K);
+    });
   }
   wait_for_inputs();
   float4 v[kChunks];
+  in_order([&](auto load) {
 #pragma unroll
-  for (int i = 0; i < kChunks; ++i) v[i] = source.at(t, first + i * step, out.K);
+    for (int i = 0; i < kChunks; ++i) v[i] = source.at(t, first + i * step, out.K, load);
+  });
   if constexpr (Source::kNorms) {
     float sum = 0;
 #pragma unroll
@@ -229,9 +277,19 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
     for (int i = 0; i < kChunks; ++i) max_abs = fmaxf(max_abs, seen_magnitude(v[i]));
     max_abs = block_reduce(max_abs, shared[1], [](float x) { return warp_max(x); });
     if (kClusters && gridDim.x > 1) max_abs = cluster_max(max_abs, shared[2]);
-    factor = code_factor(max_abs, kLargest);
+    const bool is_static = out.type != kType, is_finite = isfinite(max_abs);
+    factor = !is_static ? code_factor(max_abs, kLargest) : is_finite ? 1.0f : 0.0f;
     if (blockIdx.x == 0 && threadIdx.x == 0)
-      out.scales[t] = isfinite(max_abs) ? max_abs / kLargest : NAN;
+      out.scales[t] = !is_finite ? NAN : is_static ? out.static_scale : max_abs / kLargest;
+    if (is_static) {
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i) {
+        v[i] = {static_code(v[i].x, out.static_scale, kLargest),
+                static_code(v[i].y, out.static_scale, kLargest),
+                static_code(v[i].z, out.static_scale, kLargest),
+                static_code(v[i].w, out.static_scale, kLargest)};
+      }
+    }
   }
   OutlierFactors factors;
   if constexpr (kType == ActType::int8_outlier) {
@@ -250,6 +308,10 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const int64_t k = first + i * step;
+    if constexpr (kType == ActType::fp8_block) {
+      write_fp8_block(v[i], out, t, k);
+      continue;
+    }
     if (k >= padded) continue;
     if constexpr (kType == ActType::int8_outlier) {
       write_outliers(v[i], out, t, k, factors);
@@ -294,13 +356,18 @@ void write_rows(const Context& context, const Source& source, const Activations&
 template <typename Source>
 void write_rows(const Context& context, const Source& source, const Activations& out) {
   if (out.T == 0) return;
+  CUDA_DOOR(out.columns == nullptr || may_be_ordered(out.type), static_cast<int>(out.type));
   switch (out.type) {
     case ActType::int8_block:
       return write_rows<Source, ActType::int8_block>(context, source, out);
     case ActType::int8_token:
+    case ActType::int8_static:
       return write_rows<Source, ActType::int8_token>(context, source, out);
     case ActType::fp8_token:
+    case ActType::fp8_static:
       return write_rows<Source, ActType::fp8_token>(context, source, out);
+    case ActType::fp8_block:
+      return write_rows<Source, ActType::fp8_block>(context, source, out);
     case ActType::int8_outlier:
       return write_rows<Source, ActType::int8_outlier>(context, source, out);
     case ActType::bf16:
