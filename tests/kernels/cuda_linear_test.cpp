@@ -142,8 +142,10 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
   // The order of GGUF's rotated matrices, where heads divide the part.
   if (first > 0 && first % 16 == 0) owned.front().weight.interleaved_head = 16;
   std::vector<int32_t> columns(static_cast<size_t>(shape.K));
-  for (int64_t k = 0; k < shape.K; ++k)
-    columns[static_cast<size_t>(k)] = static_cast<int32_t>(has_columns ? shape.K - 1 - (k ^ 21) : k);
+  for (int64_t k = 0; k < shape.K; ++k) {
+    columns[static_cast<size_t>(k)] =
+        static_cast<int32_t>(has_columns ? shape.K - 1 - (k ^ 21) : k);
+  }
   std::vector<Weight> parts;
   for (const auto& part : owned) {
     parts.push_back(part.weight);
@@ -172,17 +174,21 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
 
   const double rounding = rounding_of(kernel, encoding, shape.T);
   std::vector<float> row(static_cast<size_t>(shape.K));
+  std::vector<double> tokens;  // [T, K], in the order of the stored columns
+  for (int64_t i = 0; i < shape.T * shape.K; ++i)
+    tokens.push_back(act.value(i / shape.K, i % shape.K));
   const int64_t step =
       std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows
   for (int64_t n = 0; n < shape.N; n += step) {
     const Weight& part = n < first ? parts[0] : parts.back();
     decode_row(part, n < first ? n : n - first, row.data());
-    for (int64_t k = 0; k < shape.K; ++k)
-      ASSERT_EQ(row[k], decoded[n * shape.K + k]) << "row " << n << " k " << k;
+    const auto same = std::mismatch(row.begin(), row.end(), decoded.begin() + n * shape.K);
+    ASSERT_EQ(same.first - row.begin(), shape.K) << "row " << n << ": " << *same.first << " became "
+                                                 << *same.second;
     for (int64_t t = 0; t < shape.T; ++t) {
       double sum = accumulate ? 0.5 : 0.0, magnitude = 0;
       for (int64_t k = 0; k < shape.K; ++k) {
-        const double product = static_cast<double>(row[columns[k]]) * act.value(t, k);
+        const double product = static_cast<double>(row[columns[k]]) * tokens[t * shape.K + k];
         sum += product;
         magnitude += std::fabs(product);
       }

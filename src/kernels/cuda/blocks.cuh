@@ -337,7 +337,8 @@ __global__ void gather_blocks(const Blocks p, const int32_t* rows, const int32_t
         const uint32_t codes = half == 0 ? now.low(row / 8, b) : now.high(row / 8, b);
         const int k = piece * P::kChannels + b * 32 + P::channel(lane % 4, half);
         for (int i = 0; i < 4; ++i) {
-          out[static_cast<int64_t>(blockIdx.x) * p.K + (columns != nullptr ? columns[k + i] : k + i)] =
+          const int to = columns != nullptr ? columns[k + i] : k + i;
+          out[static_cast<int64_t>(blockIdx.x) * p.K + to] =
               now.value(static_cast<int8_t>(codes >> 8 * i), row / 8, b, P::kHalves ? half : 0);
         }
       }

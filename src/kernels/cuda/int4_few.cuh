@@ -20,7 +20,8 @@ struct Int4Few : FewPlanes {
   static constexpr int kMostTokens = 2;
 
   static __host__ __device__ int x_bytes(int T, int pieces) {
-    return FewPlanes::x_bytes(T, pieces) + (kHasZeros ? T * pieces * kGroups * 4 + 15 : 0) / 16 * 16;
+    const int sums = kHasZeros ? T * pieces * kGroups * 4 : 0;
+    return FewPlanes::x_bytes(T, pieces) + (sums + 15) / 16 * 16;
   }
 
   static __device__ __forceinline__ void load_x(const Few<Int4Few>& p, int first, int count,

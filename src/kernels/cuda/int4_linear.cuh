@@ -5,9 +5,9 @@
 //
 // A piece: words of eight codes [2][lane][4], then scales [8 rows][groups][row, row + 8], 16 bits,
 // then zero points, bytes in the same order. Word 2 h + i of half s of lane 4 r + q is of row
-// r + 8 i: in the lower halves of its bytes the channels 64 s + 8 q + 4 h + 0, 2, 1, 3, in the upper
-// ones those 32 further. Codes less 8. A piece has groups of 32, 64 or 128: larger ones in the file,
-// and 96 or 192, are several of the same scale.
+// r + 8 i: in the lower halves of its bytes the channels 64 s + 8 q + 4 h + 0, 2, 1, 3, in the
+// upper ones those 32 further. Codes less 8. A piece has groups of 32, 64 or 128: larger ones in
+// the file, and 96 or 192, are several of the same scale.
 //
 // A prompt's tokens go through cuBLASLt in f16, some rows of W at a time, each weight rounded once
 // more, by at most 2^-11 of itself.
@@ -110,7 +110,8 @@ struct Int4Piece {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       LessZero upper, lower;
-      if constexpr (kHasZeros) upper = LessZero(w.zeros.upper(g)), lower = LessZero(w.zeros.lower(g));
+      if constexpr (kHasZeros)
+        upper = LessZero(w.zeros.upper(g)), lower = LessZero(w.zeros.lower(g));
       float c[2][kTiles][4] = {};  // every other mma: neighbours do not wait for each other
 #pragma unroll
       for (int m = 0; m < kMmas; ++m) {

@@ -1,10 +1,10 @@
-// Integers with zero points in groups: int2_zero, int3_zero, int8_zero. The linear itself is that of
-// blocks.cuh; a block's minimum is what its zero point makes of its scale.
+// Integers with zero points in groups: int2_zero, int3_zero, int8_zero. The linear itself is that
+// of blocks.cuh; a block's minimum is what its zero point makes of its scale.
 //
-// Pieces of 16 rows x 128 channels (2 and 3 bits) or x 64 (8 bits). Lane 4 r + q has of each block of
-// 32 channels the channels 8 q ... 8 q + 7 of rows r and r + 8, in two words, `low` and `high`.
+// Pieces of 16 rows x 128 channels (2 and 3 bits) or x 64 (8 bits). Lane 4 r + q has of each block
+// of 32 channels the channels 8 q ... 8 q + 7 of rows r and r + 8, in two words, `low` and `high`.
 //   8 bits  [rows 0-7, 8-15][lane][16 bytes]: codes less 128
-//   2 bits  [lane][rows r, r + 8][2 words]: two blocks a word, field 2 (block % 2) + high of each byte
+//   2 bits  [lane][rows r, r + 8][2 words]: two blocks a word, of each byte a field
 //   3 bits  the lower two bits so, then the upper ones [lane][rows r, r + 8]: four blocks a word
 // Beside: scales [N / 16][groups][16 rows], 16 bits each, and zero points, bytes in the same order.
 #include "kernels/cuda/blocks.cuh"
@@ -71,7 +71,9 @@ struct CodesPiece {
     }
   }
   __device__ __forceinline__ uint32_t low(int row, int block) const { return field(row, block, 0); }
-  __device__ __forceinline__ uint32_t high(int row, int block) const { return field(row, block, 1); }
+  __device__ __forceinline__ uint32_t high(int row, int block) const {
+    return field(row, block, 1);
+  }
   static __device__ __forceinline__ int channel(int q, int word) { return 8 * q + 4 * word; }
   __device__ __forceinline__ float value(int code, int row, int block, int) const {
     return static_cast<float>(code - zero(row, block)) * scale(row, block, 0);

@@ -1,8 +1,8 @@
 // y[T, N] = x[T, K] . W[N, K]^T for E4M3 with a scale for each 128 channels of a row, against E4M3
 // activations with one for each 128 channels of a token.
 //
-// W as in linear_rows.cu, [N, ld], then scales in f32, [N / 16][K / 128][16 rows]. Up to 16 tokens by
-// the ring of rows_ring.cuh, whose stage is eight blocks of 128 channels, one for each warp: a
+// W as in linear_rows.cu, [N, ld], then scales in f32, [N / 16][K / 128][16 rows]. Up to 16 tokens
+// by the ring of rows_ring.cuh, whose stage is eight blocks of 128 channels, one for each warp: a
 // block's sum is scaled before it joins the others, in an order that depends on K only. A prompt's
 // tokens go through cuBLASLt in f16: some rows of W at a time, and the activations, each number
 // rounded once more by 2^-11; without the library in passes of 16. Bound by N ld bytes.
@@ -15,9 +15,9 @@
 namespace tandem {
 namespace {
 
-constexpr int64_t kDenseFrom = 65;     // tokens from which on decoding a matrix first costs less
-constexpr int64_t kMostRows = 65535;   // of a grid's second dimension
-constexpr int kMostTokens = 16;        // of a pass
+constexpr int64_t kDenseFrom = 65;    // tokens from which on decoding a matrix first costs less
+constexpr int64_t kMostRows = 65520;  // of a grid's second dimension
+constexpr int kMostTokens = 16;       // of a pass
 constexpr int kBlock = static_cast<int>(kFp8Block);
 constexpr int kBlockPieces = kBlock / kPieceBytes;
 static_assert(kRingSegment == kRingReaders * kBlock, "a stage is a block for each warp");
@@ -35,11 +35,12 @@ __device__ __forceinline__ int64_t scale_index(int64_t n, int block, int blocks)
 }
 
 // What a warp has of one stage besides the weights: its block of kTiles times eight tokens, and the
-// scales of rows r and r + 8 and of the tokens 2 q and 2 q + 1.
+// scales of rows r and r + 8.
 template <int kTiles>
 struct BlockTokens {
   uint4 words[kBlockPieces][kTiles][1];
-  float rows[2], tokens[kTiles][2];
+  float rows[2];
+  int block;  // of the row
 
   __device__ __forceinline__ void load(const Fp8Blocks& p, int tile, int first) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
@@ -52,23 +53,15 @@ struct BlockTokens {
         load_token<Fp8>(p.rows, token_row<Fp8>(p.rows, t, q), byte, q, words[i][j], t < p.rows.T);
       }
     }
-    const int block = min(first / kBlock + warp, p.blocks - 1);
+    block = min(first / kBlock + warp, p.blocks - 1);
     const float* scales = p.w_scales + scale_index(int64_t{tile} * kTileRows, block, p.blocks);
     rows[0] = scales[r], rows[1] = scales[r + 8];
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int t = min(j * kTileTokens8 + 2 * q + i, p.rows.T - 1);
-        tokens[j][i] = p.x_scales[static_cast<int64_t>(block) * p.step_tokens + t];
-      }
-    }
   }
 };
 
 // sums += the warp's block of a stage, of which `bytes` of each row are weights.
 template <int kTiles>
-__device__ __forceinline__ void multiply_block(const uint8_t* stage, int bytes,
+__device__ __forceinline__ void multiply_block(const Fp8Blocks& p, const uint8_t* stage, int bytes,
                                                const BlockTokens<kTiles>& x,
                                                float (&sums)[kTiles][4]) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
@@ -96,7 +89,12 @@ __device__ __forceinline__ void multiply_block(const uint8_t* stage, int bytes,
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[j][i] += of_block[j][i] * (x.rows[i / 2] * x.tokens[j][i % 2]);
+    for (int i = 0; i < 2; ++i) {
+      const int t = min(j * kTileTokens8 + 2 * q + i, p.rows.T - 1);
+      const float scale = p.x_scales[static_cast<int64_t>(x.block) * p.step_tokens + t];
+      sums[j][i] += of_block[j][i] * (x.rows[0] * scale);
+      sums[j][2 + i] += of_block[j][2 + i] * (x.rows[1] * scale);
+    }
   }
 }
 
@@ -126,7 +124,7 @@ __global__ void __launch_bounds__(kReaderThreads + 32, kRingBlocks)
     if (first == 0) tile += gridDim.x;
     next.load(p, min(tile, tiles - 1), first);
     wait_barrier(&ring.full[at.stage], at.phase);
-    multiply_block(stages + at.stage * kRingStageBytes, left, tokens, sums);
+    multiply_block(p, stages + at.stage * kRingStageBytes, left, tokens, sums);
     __syncwarp();
     if (threadIdx.x % 32 == 0) arrive(&ring.empty[at.stage]);
     at.advance();
@@ -164,45 +162,61 @@ __device__ __forceinline__ float e4m3_to_float(uint8_t code) {
   return __half2float(__ushort_as_half(static_cast<uint16_t>(low)));
 }
 
-// out[row, k] = code * scale: rows of W from `first` on, or tokens.
+// out[row, k] = code * scale: rows of W from `first` on, or tokens. A thread has 16 channels, of
+// which those below ld, a multiple of 32, are there.
 __global__ void decode_f16(const Fp8Blocks p, bool is_weight, int64_t first, int ld, __half* out) {
   launch_dependents();
   wait_for_inputs();
-  const int k = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
+  const int k = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 16;
   if (k >= ld) return;
   const int64_t row = first + blockIdx.y;
   const uint8_t* codes = is_weight ? p.rows.w + row * p.rows.ldw : p.rows.x + row * p.rows.ldx;
-  const float scale = is_weight ? p.w_scales[scale_index(row, k / kBlock, p.blocks)]
-                                : p.x_scales[static_cast<int64_t>(k / kBlock) * p.step_tokens + row];
-  uint32_t pairs[2];
-  fp8_to_f16(*reinterpret_cast<const uint32_t*>(codes + k), pairs[0], pairs[1]);
-  auto* to = reinterpret_cast<__half2*>(out + static_cast<int64_t>(blockIdx.y) * ld + k);
+  const float scale = is_weight
+                          ? p.w_scales[scale_index(row, k / kBlock, p.blocks)]
+                          : p.x_scales[static_cast<int64_t>(k / kBlock) * p.step_tokens + row];
+  const uint4 words = *reinterpret_cast<const uint4*>(codes + k);
+  uint32_t pairs[8];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float2 v = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
-    to[i] = __floats2half2_rn(v.x * scale, v.y * scale);
+  for (int i = 0; i < 4; ++i) fp8_to_f16(word(words, i), pairs[2 * i], pairs[2 * i + 1]);
+#pragma unroll
+  for (uint32_t& pair : pairs) {
+    const float2 v = __half22float2(*reinterpret_cast<const __half2*>(&pair));
+    const __half2 scaled = __floats2half2_rn(v.x * scale, v.y * scale);
+    pair = *reinterpret_cast<const uint32_t*>(&scaled);
   }
+  auto* to = reinterpret_cast<uint4*>(out + static_cast<int64_t>(blockIdx.y) * ld + k);
+  to[0] = {pairs[0], pairs[1], pairs[2], pairs[3]};
+  to[1] = {pairs[4], pairs[5], pairs[6], pairs[7]};
 }
 
 void launch_decode(const Context& context, const Fp8Blocks& p, bool is_weight, int64_t first,
                    int64_t count, int64_t ld, __half* out) {
-  launch(context, decode_f16, dim3(blocks_for(ld, 4 * 128), static_cast<unsigned>(count)), dim3(128),
-         0, p, is_weight, first, static_cast<int>(ld), out);
+  launch(context, decode_f16, dim3(blocks_for(ld, 16 * 128), static_cast<unsigned>(count)),
+         dim3(128), 0, p, is_weight, first, static_cast<int>(ld), out);
+}
+
+// Of `all`, in as few and as equal shares as can be: whole tiles, at most `most`.
+int64_t share_of(int64_t all, int64_t most) {
+  const int64_t tiles = most / kTileRows, shares = blocks_for(all, tiles * kTileRows);
+  return blocks_for(blocks_for(all, kTileRows), shares) * int64_t{kTileRows};
 }
 
 // False when cuBLASLt is not there or does not take the shape.
 bool run_dense(const Context& context, const Fp8Blocks& p) {
   CudaDevice& device = cuda_device(context);
   if (device.cublas() == nullptr || p.rows.T < kDenseFrom) return false;
-  const int64_t ld = p.rows.ldx, half = CudaDevice::kWorkspaceBytes / 2;
-  const int64_t most = std::min(kMostRows, half / (ld * 2));
+  constexpr int64_t kBytes = CudaDevice::kWorkspaceBytes;
+  const int64_t ld = p.rows.ldx, T = p.rows.T, N = p.rows.N;
+  const int64_t tokens_each = share_of(T, std::min(kMostRows, kBytes / 2 / (ld * 2)));
+  const int64_t x_bytes = (tokens_each * ld * 2 + 255) / 256 * 256;
+  const int64_t rows_each = share_of(N, std::min(kMostRows, (kBytes - x_bytes) / (ld * 2)));
   auto* x = reinterpret_cast<__half*>(device.workspace());
-  auto* w = reinterpret_cast<__half*>(device.workspace() + half);
-  for (int64_t t = 0; t < p.rows.T; t += most) {
-    const int64_t tokens = std::min<int64_t>(most, p.rows.T - t);
+  auto* w = reinterpret_cast<__half*>(device.workspace() + x_bytes);
+  for (int64_t t = 0; t < T; t += tokens_each) {
+    const int64_t tokens = std::min(tokens_each, T - t);
     launch_decode(context, p, false, t, tokens, ld, x);
-    for (int64_t n = 0; n < p.rows.N; n += most) {
-      const int64_t rows = std::min<int64_t>(most, p.rows.N - n);
+    for (int64_t n = 0; n < N; n += rows_each) {
+      const int64_t rows = std::min(rows_each, N - n);
       launch_decode(context, p, true, n, rows, ld, w);
       if (!device.cublas()->matmul({ActType::f16, rows, tokens, ld, w, ld, x, ld,
                                     p.rows.y + t * p.rows.ldy + n, p.rows.ldy, p.rows.accumulate},
@@ -333,8 +347,14 @@ void gather_rows(const Context& context, const PackedWeight& w, const int32_t* r
 }  // namespace
 
 LinearKernel cuda_fp8_block_row(const char* name) {
-  return {name,    "cuda", Packing::fp8_block, ActType::fp8_block,
-          prepack, run,    nullptr,            gather_rows,
+  return {name,
+          "cuda",
+          Packing::fp8_block,
+          ActType::fp8_block,
+          prepack,
+          run,
+          nullptr,
+          gather_rows,
           "from 65 on f16 weights through cuBLASLt"};
 }
 

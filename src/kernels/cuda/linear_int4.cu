@@ -3,8 +3,6 @@
 
 namespace tandem {
 
-LinearKernel cuda_int4_row(const char* name) {
-  return int4_row<false>(name, Packing::int4_group);
-}
+LinearKernel cuda_int4_row(const char* name) { return int4_row<false>(name, Packing::int4_group); }
 
 }  // namespace tandem

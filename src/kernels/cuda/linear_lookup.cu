@@ -1,6 +1,6 @@
 // y[T, N] = x[T, K] . W[N, K]^T for weights of 4 bits whose codes are places in a table of 16
-// numbers, with one absmax for each 64 channels: nf4, fp4 and codebook, against bf16 activations. Of
-// larger groups absmax is repeated.
+// numbers, with one absmax for each 64 channels: nf4, fp4 and codebook, against bf16 activations.
+// Of larger groups absmax is repeated.
 //
 // Up to four tokens run lookup_few.cuh, bound by 0.5625 N K bytes; more run lookup_ring.cuh. A
 // prompt's tokens go through cuBLASLt: some rows of W at a time become bf16, rounded after absmax.

@@ -112,8 +112,10 @@ bool run_rows_cublas(const Context& context, const PackedWeight& w, const Activa
   switch (w.encoding.packing) {
     case Packing::int8_channel:
     case Packing::int8_static:  // the sums that rows_kernel makes
-      return run_scaled<int32_t>(context, {ActType::int8_token, w.N, x.T, w.K, w.data, p.ldw, x.codes, p.ldx}, p,
-                                 p.ldx, 0, device.workspace(), CudaDevice::kWorkspaceBytes);
+      return run_scaled<int32_t>(context,
+                                 {ActType::int8_token, w.N, x.T, w.K, w.data, p.ldw, x.codes,
+                                  p.ldx},
+                                 p, p.ldx, 0, device.workspace(), CudaDevice::kWorkspaceBytes);
     case Packing::fp8_channel:
     case Packing::fp8_static: {
       // Whole blocks of 32 channels, zero beyond K: E4M3 wants a multiple of 16.

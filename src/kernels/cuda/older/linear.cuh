@@ -5,8 +5,8 @@
 // Of a run lane 4 r + q has the eight channels from 8 q on, of rows r and r + 8 and of each token,
 // which are the fragments of two mma with k 16. Numbers of a row or a token that has one scale are
 // codes, exact in 16 bits, and the scale comes after; others are rounded once to f16 or bf16. Where
-// a token's codes have a scale for each 32 or 128 channels, a run's sum is scaled before it joins the
-// others. The warps' sums meet in a fixed order, and the split depends on K only.
+// a token's codes have a scale for each 32 or 128 channels, a run's sum is scaled before it joins
+// the others. The warps' sums meet in a fixed order, and the split depends on K only.
 #pragma once
 
 #include "kernels/cuda/older/weights.cuh"
@@ -237,7 +237,7 @@ void gather_rows(const Context& context, const PackedWeight& w, const int32_t* r
                  float* out) {
   if (T == 0) return;
   gather_kernel<<<static_cast<unsigned>(T), 256, 0, cuda_stream(context)>>>(rows_of(w), rows,
-                                                                               w.columns, out);
+                                                                            w.columns, out);
   CUDA_CHECK(cudaGetLastError());
 }
 
