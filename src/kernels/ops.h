@@ -38,7 +38,7 @@ struct Activations {
   float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group), the sum of x; int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
   float static_scale = 0;    // what every scale is; fp8_static and int8_static only
-  // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order. Host only.
+  // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order.
   const int32_t* columns = nullptr;
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
