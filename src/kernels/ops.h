@@ -239,6 +239,11 @@ struct OpSet {
   void (*act_mul)(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out);
   std::span<const KvType> kv_types;   // what rope_append and attention run
   const DeviceOps* device = nullptr;  // null: the host's
+  // rope_append, attention into attended [T, H * D] and quantize into `out`, in as few kernels as the
+  // batch allows: qkv and attended are left in an undefined state. Null: the three, one after the other.
+  void (*attend)(const Context&, float* qkv, const HeadTransform& transform, const Batch& batch, int64_t H,
+                 const float* cos_sin, const KvCache& cache, int64_t layer, float* attended,
+                 const Activations& out) = nullptr;
 };
 
 // Floats of scratch that attention needs for each thread, for any kernel set.

@@ -56,8 +56,9 @@ std::span<const LinearKernel> cuda_linear_kernels() {
 
 const OpSet* cuda_ops() {
   static constexpr KvType kv_types[] = {KvType::bf16, KvType::fp8, KvType::int8, KvType::int4};
-  static const OpSet set{"cuda",         cuda_quantize, cuda_rms_norm, cuda_rope_append,
-                         cuda_attention, cuda_act_mul,  kv_types,      &cuda_device_ops()};
+  static const OpSet set{"cuda",         cuda_quantize, cuda_rms_norm,      cuda_rope_append,
+                         cuda_attention, cuda_act_mul,  kv_types,           &cuda_device_ops(),
+                         cuda_attend};
   return &set;
 }
 
