@@ -134,16 +134,6 @@ Recipe recipe_of(const CompressOptions& options) {
   return recipe;
 }
 
-// As tools/setup.sh installs it.
-std::filesystem::path default_calibration_text() {
-  const std::filesystem::path file = cache_folder() / "texts" / "debian-reference.txt";
-  if (std::filesystem::exists(file)) return file;
-  fail(ErrorKind::usage,
-       "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` installs "
-       "it, or name a text with --calibration FILE",
-       file.string());
-}
-
 CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& source) {
   CalibrationOptions calibration = options.calibration;
   if (calibration.file.empty()) calibration.file = default_calibration_text();

@@ -57,9 +57,9 @@ TEST_F(RunTest, ChildrenThatDieAreNamedAndTheStudyGoesOn) {
   EXPECT_EQ(last_done, 6);
   EXPECT_EQ(result.num_measured, 0);
   EXPECT_TRUE(result.records.empty());
-  EXPECT_NE(result.failures[0].find("bf16, quality: exited with status 4: the reason"),
-            std::string::npos)
-      << result.failures[0];
+  EXPECT_EQ(result.failures[0].text(), "bf16, quality: exited with status 4: the reason");
+  EXPECT_EQ(result.failures[0].variant, "bf16");
+  EXPECT_FALSE(result.failures[0].no_device);
   EXPECT_TRUE(std::filesystem::exists(options_.out_dir / "records.csv"));
 }
 
@@ -67,7 +67,8 @@ TEST_F(RunTest, AChildThatPrintsNonsenseHasFailed) {
   options_.program = "/bin/echo";
   const StudyResult result = run_study(settings_, options_);
   EXPECT_EQ(result.failures.size(), 6u);
-  EXPECT_NE(result.failures[0].find("not valid JSON"), std::string::npos) << result.failures[0];
+  EXPECT_NE(result.failures[0].text().find("not valid JSON"), std::string::npos)
+      << result.failures[0].text();
 }
 
 TEST_F(RunTest, ASecondStudyInTheFolderIsRefused) {
