@@ -36,7 +36,7 @@ struct MethodFlags {
   CalibrationOptions calibration = {.file = {}, .samples = 32};
   int64_t windows = 20, items = 200;
   int threads = 0, jobs = 1;
-  bool fresh = false, no_twin = false;
+  bool fresh = false, no_twin = false, make_only = false;
 };
 
 void say(const std::string& line) { write_stderr(line + "\n"); }
@@ -79,9 +79,11 @@ class Sheet {
         pool_(chosen_threads(flags.threads)),
         variants_(source_, hash_, cache_folder(), flags.calibration, pool_, say) {}
 
-  // A record a method, in their order. The twin's speeds are the model's: shapes and encodings are.
+  // A record a method, in their order; none where they are only made. The twin's speeds are the
+  // model's: shapes and encodings are.
   std::vector<Record> measure(bool with_speeds) {
     prepare();
+    if (flags_.make_only) return {};
     if (!with_speeds) settings_.profile.batches.clear();
     const StudyResult result = run_study(settings_, options());
     const size_t num_failed = report_failures(result.failures);
@@ -110,8 +112,16 @@ class Sheet {
     if (names.empty()) names.assign(std::begin(kMethods), std::end(kMethods));
     std::erase(names, kBaselineVariant);
     names.insert(names.begin(), kBaselineVariant);
-    for (const std::string& name : names) add_variant(name);
+    std::erase_if(names, [&](const std::string& name) {
+      return !allows(name, [&] { variants_.check(name); });
+    });
     check_texts();
+    for (const std::string& name : names) {
+      allows(name, [&] {
+        settings_.variants.push_back(variants_.get(name));
+        settings_.profile.variants.push_back(settings_.variants.back().name);
+      });
+    }
     settings_.baseline_path = settings_.variants.front().path;
     settings_.model_path = source_.path;
     settings_.model_hash = hash_;
@@ -121,13 +131,17 @@ class Sheet {
     }
   }
 
-  void add_variant(const std::string& name) {
+  // False for a method that this model or this machine does not allow, which is told; one that was
+  // asked for by name must be.
+  bool allows(const std::string& name, const std::function<void()>& use) const {
     try {
-      settings_.variants.push_back(variants_.get(name));
-      settings_.profile.variants.push_back(settings_.variants.back().name);
+      use();
+      return true;
     } catch (const Error& error) {
-      if (error.kind != ErrorKind::usage || !flags_.methods.empty()) throw;
+      const bool is_needed = !flags_.methods.empty() || name == kBaselineVariant;
+      if (error.kind != ErrorKind::usage || is_needed) throw;
       say(fmt::format("left out: {}: {}", name, error.what()));
+      return false;
     }
   }
 
@@ -215,13 +229,15 @@ std::vector<Record> read_all(const std::vector<std::string>& paths) {
 }
 
 std::vector<Record> measure(const MethodFlags& flags) {
-  const std::filesystem::path model = resolve_model_path(flags.model);
+  std::filesystem::path model = resolve_model_path(flags.model);
+  if (!model.has_filename()) model = model.parent_path();
   const std::filesystem::path out = flags.out;
   std::filesystem::create_directories(out);
-  const std::string title = model.stem().string();
+  const bool is_folder = std::filesystem::is_directory(model);
+  const std::string title = (is_folder ? model.filename() : model.stem()).string();
   Sheet first(flags, model, title, out / "model");
   std::vector<Record> records = first.measure(/*with_speeds=*/true);
-  if (!flags.no_twin) {
+  if (!flags.no_twin && flags.windows != 0) {
     Sheet second(flags, first.twin(), title + ", off-grid twin", out / "twin");
     const std::vector<Record> twin = second.measure(/*with_speeds=*/false);
     records.insert(records.end(), twin.begin(), twin.end());
@@ -231,6 +247,7 @@ std::vector<Record> measure(const MethodFlags& flags) {
 
 int run(const MethodFlags& flags) {
   const std::vector<Record> records = flags.from.empty() ? measure(flags) : read_all(flags.from);
+  if (flags.make_only) return 0;
   std::vector<MethodSheet> sheets = method_sheets(records);
   add_speeds_elsewhere(read_all(flags.records), &sheets);
   const std::filesystem::path out = flags.out;
@@ -250,9 +267,9 @@ void add_measurement_options(CLI::App& verb, MethodFlags& flags) {
                   "Some of them, such as int8,int4-g64,gptq-g128,mine.toml (all)")
       ->delimiter(',')
       ->type_name("LIST");
-  verb.add_option("--windows", flags.windows, "Windows of 512 tokens of the text")
+  verb.add_option("--windows", flags.windows, "Windows of 512 tokens of the text; 0: speeds alone")
       ->capture_default_str()
-      ->check(whole_number(1, kMaxCount))
+      ->check(whole_number(0, kMaxCount))
       ->type_name("N");
   verb.add_option("--hellaswag", flags.hellaswag, "HellaSwag's items, as eval --task reads them")
       ->check(CLI::ExistingFile.description(""))
@@ -273,6 +290,7 @@ void add_measurement_options(CLI::App& verb, MethodFlags& flags) {
       ->check(whole_number(1, 256))
       ->type_name("N");
   verb.add_flag("--no-twin", flags.no_twin, "Leave the off-grid twin out");
+  verb.add_flag("--make-only", flags.make_only, "Make what is missing in the cache, measure nothing");
   add_threads_option(verb, flags.threads);
   add_isa_option(verb, flags.isa);
 }

@@ -15,8 +15,6 @@
 #include "compress/compress.h"
 #include "compress/compress_steps.h"
 #include "compress/manifest.h"
-#include "compress/mixed_recipe.h"
-#include "kernels/table.h"
 
 namespace tandem {
 namespace {
@@ -118,6 +116,10 @@ Variant VariantCache::get(const std::string& name) {
   return {variant.name, place};
 }
 
+void VariantCache::check(const std::string& name) {
+  if (variant_recipe(name, source_.config).reads_text) rows();
+}
+
 const CalibrationRows& VariantCache::rows() {
   if (!rows_) {
     CalibrationOptions options = calibration_;
@@ -142,12 +144,7 @@ void VariantCache::make(const VariantRecipe& variant, const std::filesystem::pat
   SlowProgress progress(variant.name, say_);
   const CalibrationRows* rows = variant.reads_text ? &this->rows() : nullptr;
   if (variant.steps) {
-    StepRecipe recipe = *variant.steps;
-    if (recipe.mixed) {
-      allocate_bits(&recipe, source_, *rows, best_isa(), pool_,
-                    [&](double share) { progress.update(share); });
-    }
-    compress_by_steps(source_, recipe, rows, part, pool_,
+    compress_by_steps(source_, *variant.steps, rows, part, pool_,
                       [&](const SequentialProgress& p) { progress.update(p.share); });
   } else if (variant.recipe.container == Container::gguf) {
     compress_to_gguf(source_, variant.recipe, part, pool_, {});

@@ -29,6 +29,8 @@ class VariantCache {
   // source itself. Studies that run at the same time make a variant once: the others wait. Throws
   // usage for a name, a width or a missing text that does not allow it.
   Variant get(const std::string& name);
+  // Throws what get() would before it makes anything: for an unknown name, a missing text.
+  void check(const std::string& name);
   // The text that went into some of them; empty while none has read one.
   std::filesystem::path calibration_text() const { return rows_ ? rows_->source : ""; }
 

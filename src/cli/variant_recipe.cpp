@@ -47,7 +47,11 @@ VariantRecipe variant_recipe(const std::string& name, const ModelConfig& config)
   if (names_step_recipe(split.name)) {
     variant.name = std::filesystem::path(split.name).stem().string();
     variant.steps = step_recipe(split);
-    variant.reads_text = variant.steps->mixed || needs_inputs(make_steps(*variant.steps, config));
+    if (variant.steps->mixed) {
+      fail(ErrorKind::usage, "{}: has a [mixed] table, whose bits `tandem compress` chooses",
+           quote(split.name, 400));
+    }
+    variant.reads_text = needs_inputs(make_steps(*variant.steps, config));
   } else if (split.name == "gqa-aligned" || split.name == "gqa-mean") {
     variant.recipe = recipe_from_name(split.name, split.group, Container::hf_folder,
                                       fewer_kv_heads(split.name, config));

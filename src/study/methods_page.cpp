@@ -63,8 +63,8 @@ void find_front(PointPanel& panel) {
 }
 
 // A panel a sheet on common axes: the twin's points stand where the model's would.
-std::string panels_of(const std::vector<MethodSheet>& sheets, Abscissa x, const char* x_title,
-                      bool better_right) {
+std::string panels_of(const std::vector<MethodSheet>& sheets, Abscissa x,
+                      const std::string& x_title, bool better_right) {
   std::vector<PointPanel> panels;
   double most_x = 0, least_y = 1e300, most_y = 0;
   for (const MethodSheet& sheet : sheets) {
@@ -84,7 +84,7 @@ std::string panels_of(const std::vector<MethodSheet>& sheets, Abscissa x, const 
   std::string out;
   for (PointPanel& panel : panels) {
     panel.x = linear_axis(0, most_x * 1.1);
-    panel.y = log_axis(least_y / 1.3, most_y * 1.3);
+    panel.y = log_axis(least_y / 1.6, most_y * 1.3);
     find_front(panel);
     out += draw_points(panel);
   }
@@ -126,8 +126,11 @@ std::string methods_page(const std::vector<MethodSheet>& sheets) {
   out += "</style></head><body><main><header><h1>What each method costs</h1></header>";
   out +=
       figure("Size against divergence", panels_of(sheets, size_of, "size of the files, MB", false));
-  out += figure("Decode speed against divergence",
-                panels_of(sheets, speed_of, "tokens/s, batch 1", true));
+  if (!sheets.empty() && !sheets.front().rows.empty()) {
+    const std::string where = clip_text(sheets.front().rows.front().record.cpu, 40);
+    out += figure("Decode speed against divergence",
+                  panels_of(sheets, speed_of, "tokens/s, batch 1, " + where, true));
+  }
   for (const MethodSheet& sheet : sheets) {
     std::string notes;
     for (const std::string& note : method_notes(sheet)) {

@@ -219,10 +219,14 @@ std::vector<std::vector<std::string>> method_cells(const MethodSheet& sheet) {
 std::vector<std::string> method_notes(const MethodSheet& sheet) {
   if (sheet.rows.empty()) return {"Nothing was measured."};
   const Record& first = sheet.rows.front().record;
-  std::vector<std::string> notes = {fmt::format(
-      "{} tokens of {} scored by {} on {}; source {}; tandem {}, commit {}.",
-      first.quality.scored_tokens, first.text_path.substr(first.text_path.rfind('/') + 1),
-      first.isa, first.cpu, first.model_hash, first.version, first.commit)};
+  std::vector<std::string> notes = {fmt::format("source {}; tandem {}, commit {}.",
+                                                first.model_hash, first.version, first.commit)};
+  if (first.quality.scored_tokens != 0) {
+    notes[0] =
+        fmt::format("{} tokens of {} scored by {} on {}; ", first.quality.scored_tokens,
+                    first.text_path.substr(first.text_path.rfind('/') + 1), first.isa, first.cpu) +
+        notes[0];
+  }
   if (first.quality.task_hits) {
     const auto items = first.quality.task_hits->size();
     notes[0] += fmt::format(" HellaSwag: {} items, bf16 {} \u00b1 {} %.", items,

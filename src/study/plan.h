@@ -25,7 +25,7 @@ struct Profile {
   int num_warmups = 0;
   int num_runs = 0;
   int max_reruns = 0;         // of a cell whose spread is over 10 %
-  int64_t num_windows = 0;    // of 512 tokens, for quality
+  int64_t num_windows = 0;    // of 512 tokens, for quality; 0: speeds alone are measured
   int64_t answer_tokens = 0;  // of each sample answer; 0: none is given
 };
 

@@ -148,7 +148,7 @@ Variant find_variant(const StudySettings& settings, const std::string& name) {
 
 // The variants whose quality is measured, the baseline before all.
 std::vector<std::string> judged_variants(const StudySettings& settings) {
-  if (settings.random_vocabulary != 0) return {};
+  if (settings.random_vocabulary != 0 || settings.profile.num_windows == 0) return {};
   std::vector<std::string> names = settings.profile.variants;
   std::erase(names, kBaselineVariant);
   names.insert(names.begin(), kBaselineVariant);
