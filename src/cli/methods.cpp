@@ -290,7 +290,8 @@ void add_measurement_options(CLI::App& verb, MethodFlags& flags) {
       ->check(whole_number(1, 256))
       ->type_name("N");
   verb.add_flag("--no-twin", flags.no_twin, "Leave the off-grid twin out");
-  verb.add_flag("--make-only", flags.make_only, "Make what is missing in the cache, measure nothing");
+  verb.add_flag("--make-only", flags.make_only,
+                "Make what is missing in the cache, measure nothing");
   add_threads_option(verb, flags.threads);
   add_isa_option(verb, flags.isa);
 }
@@ -304,10 +305,10 @@ void add_methods(CLI::App& app, Action& action) {
   add_measurement_options(*verb, *flags);
   verb->add_option("--records", flags->records, "Records of other machines, for their speeds")
       ->check(CLI::ExistingFile.description(""))
-      ->type_name("FILE...");
+      ->type_name("FILE");
   verb->add_option("--from", flags->from, "Print the table of these records; measure nothing")
       ->check(CLI::ExistingFile.description(""))
-      ->type_name("FILE...");
+      ->type_name("FILE");
   verb->add_option("-o,--out", flags->out, "Folder of the results")
       ->capture_default_str()
       ->type_name("DIR");
