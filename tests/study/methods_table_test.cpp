@@ -100,6 +100,14 @@ TEST(MethodsTable, WhatDoesNotRunIsARowWithItsReason) {
       << text;
 }
 
+TEST(MethodsTable, SpeedsAloneScoreNoTokens) {
+  std::vector<Record> all = records();
+  for (Record& record : all) record.quality = {};
+  const std::string text = methods_markdown(method_sheets(all));
+  EXPECT_EQ(text.find("tokens of prose.txt"), std::string::npos) << text;
+  EXPECT_EQ(text.find("HellaSwag |"), std::string::npos) << text;
+}
+
 TEST(MethodsTable, NoisyRunsAreMarked) {
   std::vector<Record> all = records();
   EXPECT_EQ(methods_markdown(method_sheets(all)).find("spread by more"), std::string::npos);
