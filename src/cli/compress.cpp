@@ -141,16 +141,6 @@ Recipe recipe_of(const CompressOptions& options) {
   return recipe;
 }
 
-// As tools/setup.sh installs it.
-std::filesystem::path default_calibration_text() {
-  const std::filesystem::path file = cache_folder() / "texts" / "debian-reference.txt";
-  if (std::filesystem::exists(file)) return file;
-  fail(ErrorKind::usage,
-       "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` installs "
-       "it, or name a text with --calibration FILE",
-       file.string());
-}
-
 Checkpoint load_source(const CompressOptions& options, ThreadPool& pool) {
   if (options.random_weights.empty()) return load_checkpoint(resolve_model_path(options.model));
   Checkpoint source = make_random_model(options.random_weights, {"bf16"}, nullptr, pool);
