@@ -7,10 +7,11 @@ skipped, so that the same command goes on where it was stopped. calibrated_table
 the lines.
 
 usage: calibrated_oracle.py --model GGUF --tandem PROGRAM --wikitext FOLDER --out LINES
-         [--library PYTHON] [--methods all] [--models bf16,twin] [--seeds 1,2,3] [--rows 16]
+         [--library PYTHON] [--judge PROGRAM] [--methods all] [--models bf16,twin] [--seeds 1,2,3] [--rows 16]
          [--windows 40] [--group 64] [--sides tandem,llm-compressor] [--jobs 1] [--library-jobs 1]
          [--threads N] [--library-threads N] [--device cuda] [--deadline SECONDS]
   --library   the Python of an environment with llmcompressor 0.14 (this one)
+  --judge     the tandem that measures perplexity (the same)
   --device    where perplexity of dense folders is measured; quantized ones run on the CPU
   --deadline  start nothing after so many seconds
   twin        the off-grid twin, whose weights lie on no 4-bit grid
@@ -171,8 +172,8 @@ class Comparison:
 
     def perplexity(self, folder, is_dense):
         device = ["--device", self.args.device] if self.args.device and is_dense else self.threads()
-        report = json.loads(run(self.args.tandem, "eval", folder, "--text", self.text, "--windows", self.args.windows,
-                                "--json", *device))
+        report = json.loads(run(self.args.judge or self.args.tandem, "eval", folder, "--text", self.text,
+                                "--windows", self.args.windows, "--json", *device))
         return report["texts"][0]["perplexity"]
 
     def work_off(self, jobs, compress):
@@ -244,6 +245,7 @@ def main():
     for option, default in {"rows": 16, "windows": 40, "group": 64, "jobs": 1, "library-jobs": 1, "threads": 0,
                             "library-threads": 0, "deadline": 0}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
+    parser.add_argument("--judge", type=pathlib.Path)
     parser.add_argument("--device")
     args = parser.parse_args()
     for needed in (args.library, args.wikitext / "valid.tokens", args.wikitext / "test.raw"):

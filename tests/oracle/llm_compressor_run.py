@@ -37,7 +37,8 @@ from llmcompressor.pipelines.cache import IntermediatesCache
 if not torch.cuda.is_available():
     IntermediatesCache.pin_memory = lambda self, batch_index: None
 
-ROWS_A_BATCH = 8
+# A row a batch, the library's default: its static scales depend on it. AWQ's search does not, and is quicker so.
+ROWS_A_BATCH = {"awq": 8}
 
 
 def int4(group, symmetric):
@@ -71,14 +72,14 @@ DENSE = {"sparsegpt", "wanda"}
 DATA_FREE = {"rtn", "rtn-symmetric"}
 
 
-def batches(path):
+def batches(path, size):
     rows = [{"input_ids": torch.tensor(json.loads(line))} for line in path.read_text().splitlines()]
-    return torch.utils.data.DataLoader(rows, batch_size=ROWS_A_BATCH)
+    return torch.utils.data.DataLoader(rows, batch_size=size)
 
 
 def compress(method, folder, rows, out, group):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    data = None if method in DATA_FREE else batches(pathlib.Path(rows))
+    data = None if method in DATA_FREE else batches(pathlib.Path(rows), ROWS_A_BATCH.get(method, 1))
     start = time.monotonic()
     oneshot(model=model, dataset=data, recipe=METHODS[method](group))
     seconds = time.monotonic() - start
