@@ -147,12 +147,13 @@ std::filesystem::path default_calibration_text() {
 CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& source) {
   CalibrationOptions calibration = options.calibration;
   if (calibration.file.empty()) calibration.file = default_calibration_text();
-  CalibrationRows rows = read_calibration(calibration, Tokenizer(source.tokenizer));
+  return read_calibration(calibration, Tokenizer(source.tokenizer));
+}
+
+void show(const CalibrationRows& rows, uint64_t activation_bytes) {
   fmt::print("calibration {}: {} rows of {} tokens, seed {}, {:.0f} MiB of activations\n",
-             rows.source, rows.num(), rows.length, rows.seed,
-             mib(calibration_bytes(source.config, rows)));
+             rows.source, rows.num(), rows.length, rows.seed, mib(activation_bytes));
   std::fflush(stdout);
-  return rows;
 }
 
 void refuse_calibration(const CompressOptions& options, bool takes_seed) {
@@ -212,8 +213,11 @@ int run_steps(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (recipe.mixed || needs_inputs(make_steps(recipe, source.config))) {
+  const Steps steps = make_steps(recipe, source.config);
+  if (recipe.mixed || needs_inputs(steps)) {
     rows = read_rows(options, source);
+    show(*rows, recipe.mixed ? calibration_bytes(source.config, *rows)
+                             : calibration_bytes(source.config, steps, *rows));
   } else {
     refuse_calibration(options, /*takes_seed=*/false);
   }
@@ -262,7 +266,10 @@ int run_compress(const CompressOptions& options) {
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
-  if (measures) rows = read_rows(options, source);
+  if (measures) {
+    rows = read_rows(options, source);
+    show(*rows, calibration_bytes(source.config, *rows));
+  }
   Gate gate(options.gate, rows ? rows->source : "");
   ProgressLine line;
   const InterruptGuard guard;
@@ -340,7 +347,7 @@ void add_compress(CLI::App& app, Action& action) {
       "Recipes, by weights alone: bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block\n"
       "fp8-deepseek nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean\n"
       "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
-      "rtn gptq awq hqq smoothquant wanda sparsegpt learned-mask sparsegpt-int4 FILE.toml\n"
+      "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt learned-mask sparsegpt-int4 FILE.toml\n"
       "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
       "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");

@@ -79,6 +79,21 @@ float best_bound(const float* w, int64_t first, int64_t size, std::span<const fl
   return best;
 }
 
+// Every ratio, without scales and loss.
+std::vector<ScaleChoice> all_trials(const AwqOptions& options) {
+  std::vector<ScaleChoice> trials;
+  for (const bool duo : {false, true}) {
+    if (options.duo_scaling != DuoScaling::both && duo != (options.duo_scaling == DuoScaling::on)) {
+      continue;
+    }
+    for (int i = 0; i < options.num_ratios; ++i) {
+      const float ratio = static_cast<float>(i) / static_cast<float>(options.num_ratios);
+      trials.push_back({ratio, duo});
+    }
+  }
+  return trials;
+}
+
 }  // namespace
 
 std::vector<float> relative_magnitudes(std::span<const Matrix* const> linears, int64_t group) {
@@ -129,37 +144,37 @@ std::vector<float> awq_scales(std::span<const float> mean_magnitudes,
 }
 
 ScaleChoice search_scales(std::span<Matrix* const> linears, std::span<const float> mean_magnitudes,
-                          const AwqOptions& options, ThreadPool& pool,
-                          const std::function<double()>& loss) {
+                          const AwqOptions& options, ThreadPool& pool, const TrialLoss& loss) {
   const std::vector<const Matrix*> readable(linears.begin(), linears.end());
   const std::vector<float> wm = relative_magnitudes(readable, options.grid.group);
   CHECK(mean_magnitudes.size() == wm.size(), "{} of {}", mean_magnitudes.size(), wm.size());
   std::vector<Matrix> originals;
   for (const Matrix* w : linears) originals.push_back(*w);
 
-  ScaleChoice best;
-  best.loss = std::numeric_limits<double>::infinity();
-  for (const bool duo : {false, true}) {
-    if (options.duo_scaling != DuoScaling::both && duo != (options.duo_scaling == DuoScaling::on)) {
-      continue;
-    }
-    for (int i = 0; i < options.num_ratios; ++i) {
-      const float ratio = static_cast<float>(i) / static_cast<float>(options.num_ratios);
-      std::vector<float> scales = awq_scales(mean_magnitudes, wm, ratio, duo);
+  std::vector<ScaleChoice> trials = all_trials(options);
+  const auto judge = [&](const std::function<double()>& judged) {
+    for (ScaleChoice& trial : trials) {
+      trial.scales = awq_scales(mean_magnitudes, wm, trial.ratio, trial.duo_scaling);
       for (size_t l = 0; l < linears.size(); ++l) {
-        round_scaled(originals[l], scales, options.grid, pool, *linears[l]);
+        round_scaled(originals[l], trial.scales, options.grid, pool, *linears[l]);
       }
-      const double trial = loss();
-      if (trial < best.loss) best = {std::move(scales), ratio, duo, trial};
+      trial.loss = judged();
     }
+    std::erase_if(trials, [](const ScaleChoice& trial) { return !std::isfinite(trial.loss); });
+    std::ranges::stable_sort(trials, {}, &ScaleChoice::loss);
+  };
+  if (loss.rough && trials.size() > kFinalists) {
+    judge(loss.rough);
+    trials.resize(std::min(trials.size(), kFinalists));
   }
+  judge(loss.exact);
   for (size_t l = 0; l < linears.size(); ++l) *linears[l] = std::move(originals[l]);
-  if (best.scales.empty()) {
+  if (trials.empty()) {
     fail(ErrorKind::bad_file,
          "awq: no trial of {} has a finite loss; are there NaN among the weights?",
          options.num_ratios);
   }
-  return best;
+  return std::move(trials.front());
 }
 
 void clip_weights(Matrix& w, std::span<const float> gram, const AwqOptions& options,

@@ -37,18 +37,25 @@ std::vector<float> awq_scales(std::span<const float> mean_magnitudes,
                               bool duo_scaling);
 
 struct ScaleChoice {
-  std::vector<float> scales;  // [K]
   float ratio = 0.0f;
   bool duo_scaling = false;
   double loss = 0.0;
+  std::vector<float> scales = {};  // [K]
 };
 
-// The scales with the least loss of those awq_scales gives. For each trial the linears, which share
-// their inputs, hold Q(W diag(s)) diag(s)^-1 while `loss` is called; afterwards they hold what they
-// held before. Throws bad_file when no trial has a finite loss.
+// What a trial loses, of the weights that the linears hold during the call.
+struct TrialLoss {
+  std::function<double()> exact;
+  std::function<double()> rough = {};  // the same of fewer tokens; empty: `exact` is cheap enough
+};
+
+// The scales with the least exact loss of those awq_scales gives; where there is a rough one, of
+// the kFinalists that are best by it. For each trial the linears, which share their inputs, hold
+// Q(W diag(s)) diag(s)^-1; afterwards they hold what they held before. Throws bad_file when no trial
+// has a finite loss.
+inline constexpr size_t kFinalists = 4;
 ScaleChoice search_scales(std::span<Matrix* const> linears, std::span<const float> mean_magnitudes,
-                          const AwqOptions& options, ThreadPool& pool,
-                          const std::function<double()>& loss);
+                          const AwqOptions& options, ThreadPool& pool, const TrialLoss& loss);
 
 // Clamps each group of each row to the tried bound whose rounded weights have the least squared
 // error of the group's output, dw G dw^T with G the group's block of `gram` [K, K] = sum of x x^T.

@@ -60,14 +60,10 @@ std::optional<AwqOptions> AwqStep::taken(LayerWork& work, LinearSet set,
   return common;
 }
 
-// The loss of a trial whose weights `work` holds: the mean square of what the layer's attention or
-// MLP puts out otherwise than `expected`.
-std::function<double()> module_loss(const LayerWork& work, LinearSet set, const Matrix& expected) {
-  return [&work, set, &expected] {
-    const Matrix output = set == LinearSet::qkv ? work.search->attention_output(work.weights)
-                                                : work.search->mlp_output(work.weights);
-    return squared_distance(output, expected) / static_cast<double>(output.values.size());
-  };
+// What the layer's attention or MLP puts out, of the first T search tokens.
+Matrix module_output(const LayerWork& work, LinearSet set, int64_t T) {
+  return set == LinearSet::qkv ? work.search->attention_output(work.weights, T)
+                               : work.search->mlp_output(work.weights, T);
 }
 
 void AwqStep::scale_set(LayerWork& work, LinearSet set, std::vector<float>* norm,
@@ -79,15 +75,21 @@ void AwqStep::scale_set(LayerWork& work, LinearSet set, std::vector<float>* norm
 
   ScaleChoice choice;
   if (norm != nullptr) {
-    const Matrix expected = set == LinearSet::qkv ? work.search->attention_output(work.weights)
-                                                  : work.search->mlp_output(work.weights);
+    const Matrix expected = module_output(work, set, work.search->num_tokens());
+    // The mean square of what comes out otherwise.
+    const auto loss = [&](int64_t T) {
+      const Matrix output = module_output(work, set, T);
+      const std::span<const float> wanted(expected.values.data(), output.values.size());
+      return squared_distance(output.values, wanted) / static_cast<double>(output.values.size());
+    };
     choice = search_scales(linears, inputs.mean_magnitude, *options, work.pool,
-                           module_loss(work, set, expected));
+                           {[&] { return loss(work.search->num_tokens()); },
+                            [&] { return loss(work.search->num_rough_tokens()); }});
   } else {
     const Matrix expected = *linears.front();
-    choice = search_scales(linears, inputs.mean_magnitude, *options, work.pool, [&] {
+    choice = search_scales(linears, inputs.mean_magnitude, *options, work.pool, {[&] {
       return output_error(*linears.front(), expected, inputs.gram, multiply_, work.pool);
-    });
+    }});
   }
 
   // All linears that read the inputs, those too that the step else leaves alone.

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/version.h"
+#include "compress/encoded_files.h"
 #include "compress/grid_files.h"
 #include "compress/layer_shard.h"
 #include "compress/manifest.h"
@@ -34,8 +35,11 @@ GridLayout layout_of(const StepRecipe& recipe) {
 struct Module {
   int64_t layer = 0;
   Linear linear = Linear::q;
-  std::optional<GridShape> grid;  // none: bf16
-  float input_scale = 0;          // of static inputs; 0: none
+  std::optional<GridShape> grid;        // what its result is; neither: bf16
+  std::optional<EncodedShape> encoded;
+  float input_scale = 0;                // of static inputs; 0: none
+
+  bool has_result() const { return grid || encoded; }
 };
 
 using Modules = std::map<std::string, Module>;
@@ -206,16 +210,20 @@ class Assembly {
  private:
   void add_matrix(const NamedTensor& tensor, const std::string& name, const Module& module,
                   std::vector<TensorSource>* all) {
-    if (!module.grid) {
+    if (!module.has_result()) {
       all->push_back(saved_source(tensor, [this, module]() -> const std::vector<float>& {
         return layers_.layer(module.layer)[module.linear].weight.values;
       }));
       return;
     }
-    const auto make = [this, module] {
-      return std::get<GridMatrix>(layers_.layer(module.layer)[module.linear].result);
+    const auto result = [this, module]() -> const auto& {
+      return layers_.layer(module.layer)[module.linear].result;
     };
-    for (TensorSource& made : grid_tensors(layout_of(recipe_), name, *module.grid, make)) {
+    for (TensorSource& made :
+         module.grid ? grid_tensors(layout_of(recipe_), name, *module.grid,
+                                    [result] { return std::get<GridMatrix>(result()); })
+                     : encoded_tensors(name, *module.encoded,
+                                       [result] { return std::get<EncodedMatrix>(result()); })) {
       all->push_back(std::move(made));
     }
     if (module.input_scale != 0) all->push_back(input_scale_source(name, module.input_scale));
@@ -262,6 +270,27 @@ std::vector<GridGroup> grid_groups(const Modules& modules) {
   return groups;
 }
 
+// Modules that are encoded alike; the shape is that of the first.
+struct EncodedGroup {
+  EncodedShape shape;
+  std::vector<std::string> modules;
+};
+
+std::vector<EncodedGroup> encoded_groups(const Modules& modules) {
+  std::vector<EncodedGroup> groups;
+  for (const auto& [name, module] : modules) {
+    if (!module.encoded) continue;
+    const EncodedShape& shape = *module.encoded;
+    auto group = std::ranges::find_if(groups, [&](const EncodedGroup& each) {
+      return each.shape.encoding == shape.encoding &&
+             each.shape.is_one_scale() == shape.is_one_scale();
+    });
+    if (group == groups.end()) group = groups.insert(groups.end(), {shape, {}});
+    group->modules.push_back(name);
+  }
+  return groups;
+}
+
 // Throws usage for what the format cannot hold, of the layers done so far.
 void check_format(const StepRecipe& recipe, const Modules& modules) {
   for (const auto& [name, module] : modules) {
@@ -286,17 +315,28 @@ Json inputs_json(const StepRecipe& recipe) {
 
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   std::vector<GridGroup> groups = grid_groups(modules);
-  if (groups.empty()) return {};
+  const std::vector<EncodedGroup> encoded = encoded_groups(modules);
+  if (groups.empty() && encoded.empty()) return {};
   std::vector<std::string> ignored = {"lm_head"};
   for (const auto& [name, module] : modules) {
-    if (!module.grid) ignored.push_back(name);
+    if (!module.has_result()) ignored.push_back(name);
   }
-  if (groups.size() == 1) groups[0].modules.clear();
-  const std::string text = grid_config_json(layout_of(recipe), groups, ignored);
-  if (recipe.activations == "none") return text;
-  Json config = parse_json(text, "quantization_config");
-  for (Json& group : config["config_groups"]) group["input_activations"] = inputs_json(recipe);
-  return dump_json(config, 2);
+  const bool is_one = groups.size() + encoded.size() == 1;
+  if (is_one && !groups.empty()) groups[0].modules.clear();
+  if (recipe.format != "compressed-tensors") {
+    return grid_config_json(layout_of(recipe), groups, ignored);
+  }
+  std::vector<Json> schemes;
+  for (const GridGroup& group : groups) {
+    schemes.push_back(grid_scheme_json(layout_of(recipe), group));
+    schemes.back()["input_activations"] = inputs_json(recipe);
+  }
+  for (const EncodedGroup& group : encoded) {
+    schemes.push_back(encoded_scheme_json(
+        group.shape, recipe.activations,
+        is_one ? std::vector<std::string>{"Linear"} : group.modules));
+  }
+  return compressed_tensors_json(schemes, ignored);
 }
 
 void check_output(const Checkpoint& source, const fs::path& out_dir) {
@@ -314,17 +354,54 @@ Modules modules_of(const Checkpoint& source) {
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     for (int i = 0; i < kNumLinears; ++i) {
       const auto linear = static_cast<Linear>(i);
-      modules[module_name(l, linear)] = {l, linear, std::nullopt};
+      modules[module_name(l, linear)] = {l, linear};
     }
   }
   return modules;
+}
+
+// Throws usage where the folder cannot hold what the step makes.
+void check_fp8(const StepRecipe& recipe, const StepSpec& spec) {
+  if (recipe.format != "compressed-tensors") {
+    fail(ErrorKind::usage, "{}: fp8 in format {}, expected compressed-tensors", spec.options.where,
+         recipe.format);
+  }
+  std::vector<const OptionTable*> tables = {&spec.options};
+  for (const StepOverride& each : spec.overrides) tables.push_back(&each.options);
+  for (const OptionTable* table : tables) {
+    const auto scales = table->values.find("scales");
+    if (scales == table->values.end() || recipe.activations == "dynamic" ||
+        scales->second.value != std::variant<bool, int64_t, double, std::string>("block")) {
+      continue;
+    }
+    fail(ErrorKind::usage, "{}: fp8 with scales \"block\" meets activations \"dynamic\", found {}",
+         scales->second.where, quote(recipe.activations));
+  }
+}
+
+// What a layer's results are, for the files.
+void note_results(int64_t layer, const LayerWeights& weights, Modules* modules) {
+  for (int i = 0; i < kNumLinears; ++i) {
+    const auto linear = static_cast<Linear>(i);
+    const LinearWork& work = weights[linear];
+    Module& module = (*modules)[module_name(layer, linear)];
+    if (const auto* grid = std::get_if<GridMatrix>(&work.result)) {
+      module.grid = GridShape{grid->grid, grid->N, grid->K, !grid->columns.empty()};
+    } else if (const auto* encoded = std::get_if<EncodedMatrix>(&work.result)) {
+      module.encoded = EncodedShape{encoded->encoding, encoded->N, encoded->K, encoded->scale_rows};
+    }
+    if (work.has_result()) module.input_scale = work.input_scale;
+  }
 }
 
 }  // namespace
 
 Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
   Steps steps;
-  for (const StepSpec& spec : recipe.steps) steps.push_back(make_step(spec, config));
+  for (const StepSpec& spec : recipe.steps) {
+    steps.push_back(make_step(spec, config));
+    if (spec.method == "fp8") check_fp8(recipe, spec);
+  }
   if (recipe.activations != "none" && recipe.format != "compressed-tensors") {
     fail(ErrorKind::usage, "recipe {}: activations {} in format {}, expected compressed-tensors",
          recipe.name, recipe.activations, recipe.format);
@@ -350,16 +427,7 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
   Modules modules = modules_of(source);
   compress_layers(source, steps, rows, partial.path(), pool, progress,
                   [&](int64_t layer, const LayerWeights& weights) {
-                    for (int i = 0; i < kNumLinears; ++i) {
-                      const auto linear = static_cast<Linear>(i);
-                      const auto* grid = std::get_if<GridMatrix>(&weights[linear].result);
-                      CHECK(grid != nullptr || !weights[linear].has_result(), "no writer for {}",
-                            module_name(layer, linear));
-                      if (grid == nullptr) continue;
-                      Module& module = modules[module_name(layer, linear)];
-                      module.grid = GridShape{grid->grid, grid->N, grid->K, !grid->columns.empty()};
-                      module.input_scale = weights[linear].input_scale;
-                    }
+                    note_results(layer, weights, &modules);
                     check_format(recipe, modules);
                   });
   CompressResult result;

@@ -120,7 +120,8 @@ void add_fp8_sources(RowStream& stream, const NamedTensor& tensor, const Recipe&
   const int64_t N = tensor.weight.N, K = tensor.weight.K;
   const bool is_tensor = recipe.fp8_scales == Fp8Scales::tensor;
   const bool is_deepseek = recipe.fp8_scales == Fp8Scales::deepseek;
-  const Fp8Grid empty(N, K, is_tensor ? 0 : kFp8Block, recipe.encoding.scale_type);
+  const Fp8Grid empty(N, K, is_tensor ? N : kFp8Block, is_tensor ? K : kFp8Block,
+                      recipe.encoding.scale_type);
   // Read through once before the first of the two tensors is written.
   auto lazy = std::make_shared<std::optional<Fp8Grid>>();
   const auto grid = [&stream, &tensor, empty, lazy]() -> const Fp8Grid& {

@@ -23,9 +23,9 @@ float f32_factor(float magnitude) { return magnitude > 0 ? 1.0f / magnitude * kM
 
 }  // namespace
 
-Fp8Grid::Fp8Grid(int64_t num_rows, int64_t width, int64_t block, ScaleType type)
-    : N(num_rows), K(width), rows(block == 0 ? N : block), columns(block == 0 ? K : block),
-      scale_type(type), magnitudes(static_cast<size_t>(row_blocks() * column_blocks()), 0.0f) {}
+Fp8Grid::Fp8Grid(int64_t N_, int64_t K_, int64_t rows_, int64_t columns_, ScaleType type)
+    : N(N_), K(K_), rows(rows_), columns(columns_), scale_type(type),
+      magnitudes(static_cast<size_t>(row_blocks() * column_blocks()), 0.0f) {}
 
 void Fp8Grid::add_row(int64_t n, const float* row) {
   float* of_row = magnitudes.data() + n / rows * column_blocks();

@@ -1,5 +1,6 @@
-// FP8 with one scale for a whole matrix or for each block of 128 x 128, the last of a row or a column
-// perhaps smaller: scales from the largest magnitudes of the blocks, then codes a row at a time.
+// FP8 with one scale for a whole matrix, for each row, or for each block of 128 x 128, the last of a
+// row or a column perhaps smaller: scales from the largest magnitudes of the blocks, then codes a row
+// at a time.
 //
 //   bf16 scales, bit for bit compressed-tensors' (rtn.h):  s = bf16(max / 448), code = e4m3(bf16(w / s))
 //   f32 scales, as transformers makes DeepSeek's files:     f = (1 / max) 448, code = e4m3(w f), s = 1 / f
@@ -19,8 +20,7 @@ struct Fp8Grid {
   ScaleType scale_type = ScaleType::bf16;
   std::vector<float> magnitudes;  // [row_blocks(), column_blocks()] max|w|
 
-  // block 0: one for the whole matrix.
-  Fp8Grid(int64_t N, int64_t K, int64_t block, ScaleType scale_type);
+  Fp8Grid(int64_t N, int64_t K, int64_t rows, int64_t columns, ScaleType scale_type);
   int64_t row_blocks() const { return (N + rows - 1) / rows; }
   int64_t column_blocks() const { return (K + columns - 1) / columns; }
   size_t scale_row_bytes() const {

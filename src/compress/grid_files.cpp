@@ -314,19 +314,32 @@ std::string grid_config_json(GridLayout layout, const std::vector<GridGroup>& gr
                       {"pack_dtype", "int32"}},
                      2);
   }
+  std::vector<Json> schemes;
+  for (const GridGroup& each : groups) schemes.push_back(grid_scheme_json(layout, each));
+  return compressed_tensors_json(schemes, ignored);
+}
+
+Json grid_scheme_json(GridLayout layout, const GridGroup& group) {
   const bool packed = layout == GridLayout::pack_quantized;
+  const Json targets = group.modules.empty() ? Json::array({"Linear"}) : Json(group.modules);
+  return {{"targets", targets},
+          {"format", packed ? "pack-quantized" : "int-quantized"},  // or the library infers another
+          {"weights", weights_json(group.grid, group.act_order)},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr}};
+}
+
+std::string compressed_tensors_json(const std::vector<Json>& schemes,
+                                    const std::vector<std::string>& ignored) {
+  CHECK(!schemes.empty(), "no schemes");
   Json config_groups = Json::object();
-  for (const GridGroup& each : groups) {
-    const Json targets = each.modules.empty() ? Json::array({"Linear"}) : Json(each.modules);
-    config_groups[fmt::format("group_{}", config_groups.size())] = {
-        {"targets", targets},
-        {"format", packed ? "pack-quantized" : "int-quantized"},  // or the library infers another
-        {"weights", weights_json(each.grid, each.act_order)},
-        {"input_activations", nullptr},
-        {"output_activations", nullptr}};
+  Json format = schemes.front()["format"];
+  for (const Json& scheme : schemes) {
+    config_groups[fmt::format("group_{}", config_groups.size())] = scheme;
+    if (scheme["format"] != format) format = "mixed-precision";
   }
   return dump_json({{"quant_method", "compressed-tensors"},
-                    {"format", packed ? "pack-quantized" : "int-quantized"},
+                    {"format", format},
                     {"quantization_status", "compressed"},
                     {"config_groups", config_groups},
                     {"ignore", ignored},

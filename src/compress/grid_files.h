@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "compress/integer_grid.h"
 #include "formats/checkpoint.h"
 
@@ -53,5 +54,10 @@ struct GridGroup {
 // compressed-tensors' alone: CHECKed.
 std::string grid_config_json(GridLayout layout, const std::vector<GridGroup>& groups,
                              const std::vector<std::string>& ignored);
+// An entry of compressed-tensors' "config_groups", inputs unquantized.
+Json grid_scheme_json(GridLayout layout, const GridGroup& group);
+// The whole of them; every scheme names its "format".
+std::string compressed_tensors_json(const std::vector<Json>& schemes,
+                                    const std::vector<std::string>& ignored);
 
 }  // namespace tandem

@@ -72,7 +72,7 @@ void add_linear(ShardWriter& writer, const std::string& name, const LinearWork& 
                        {static_cast<int32_t>(encoded->encoding.packing),
                         static_cast<int32_t>(encoded->encoding.scale_type),
                         static_cast<int32_t>(encoded->encoding.group), static_cast<int32_t>(N),
-                        static_cast<int32_t>(K)});
+                        static_cast<int32_t>(K), static_cast<int32_t>(encoded->scale_rows)});
     writer.add(name + ".data", "U8", {static_cast<int64_t>(encoded->data.size())}, encoded->data);
     writer.add(name + ".data_scales", "U8", {static_cast<int64_t>(encoded->scales.size())},
                encoded->scales);
@@ -140,12 +140,13 @@ GridMatrix read_grid(const ShardReader& reader, const std::string& name) {
 }
 
 EncodedMatrix read_encoded(const ShardReader& reader, const std::string& name) {
-  const std::vector<int32_t> numbers = reader.numbers(name + ".encoding", 5);
+  const std::vector<int32_t> numbers = reader.numbers(name + ".encoding", 6);
   return {{static_cast<Packing>(numbers[0]), static_cast<ScaleType>(numbers[1]), numbers[2]},
           numbers[3],
           numbers[4],
           reader.values<std::byte>(name + ".data"),
-          reader.values<std::byte>(name + ".data_scales")};
+          reader.values<std::byte>(name + ".data_scales"),
+          numbers[5]};
 }
 
 Matrix decoded(const LinearWork& linear, int64_t N, int64_t K) {

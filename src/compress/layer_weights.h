@@ -40,6 +40,8 @@ struct EncodedMatrix {
   int64_t K = 0;
   std::vector<std::byte> data;    // [N, encoding.row_bytes(K)]
   std::vector<std::byte> scales;  // as Weight::scales; empty when inside data
+  // Consecutive rows whose scales are the same, which a file stores once: 1, kFp8Block or N.
+  int64_t scale_rows = 1;
 
   // Points into this matrix.
   Weight weight() const;

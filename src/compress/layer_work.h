@@ -17,16 +17,19 @@ namespace tandem {
 class LayerSearch {
  public:
   static constexpr int64_t kMaxSearchTokens = 8192;
+  static constexpr int64_t kMaxRoughTokens = 2048;
 
   virtual ~LayerSearch() = default;
-  virtual int64_t num_tokens() const = 0;  // T
+  virtual int64_t num_tokens() const = 0;  // all there are
+  // Enough to tell good changes from bad ones: the first rows of at most kMaxRoughTokens tokens,
+  // one at least.
+  virtual int64_t num_rough_tokens() const = 0;
+  // Of the first T tokens, one of the two numbers above.
   // [T, C]: o(attention(qkv(norm(x)))), without the residual, of these weights.
-  virtual Matrix attention_output(const LayerWeights& weights) const = 0;
+  virtual Matrix attention_output(const LayerWeights& weights, int64_t T) const = 0;
   // [T, C]: down(silu(gate) * up) of norm(x), without the residual. x is the stream after the
   // attention of the weights that the layer came with.
-  virtual Matrix mlp_output(const LayerWeights& weights) const = 0;
-  // [T, K] inputs of a set, with the weights that the layer came with.
-  virtual Matrix inputs(LinearSet set) const = 0;
+  virtual Matrix mlp_output(const LayerWeights& weights, int64_t T) const = 0;
 };
 
 // A layer before any of its sets is compressed.

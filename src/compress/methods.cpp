@@ -19,6 +19,7 @@ constexpr Method kMethods[] = {
     {"learned-mask", make_prune},
     {"awq", make_awq},
     {"hqq", make_hqq},
+    {"fp8", make_fp8},
     {"smoothquant", make_smooth_quant},
     {"static-inputs", make_static_inputs},
 };

@@ -18,6 +18,7 @@ std::unique_ptr<Step> make_rtn(const StepSpec& spec, const ModelConfig& config);
 std::unique_ptr<Step> make_gptq(const StepSpec& spec, const ModelConfig& config);
 std::unique_ptr<Step> make_prune(const StepSpec& spec, const ModelConfig& config);  // all of 2:4
 std::unique_ptr<Step> make_awq(const StepSpec& spec, const ModelConfig& config);
+std::unique_ptr<Step> make_fp8(const StepSpec& spec, const ModelConfig& config);
 std::unique_ptr<Step> make_hqq(const StepSpec& spec, const ModelConfig& config);
 std::unique_ptr<Step> make_smooth_quant(const StepSpec& spec, const ModelConfig& config);
 std::unique_ptr<Step> make_static_inputs(const StepSpec& spec, const ModelConfig& config);

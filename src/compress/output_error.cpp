@@ -24,11 +24,11 @@ double output_error(const Matrix& a, const Matrix& b, std::span<const float> gra
   return sum;
 }
 
-double squared_distance(const Matrix& a, const Matrix& b) {
-  CHECK(a.values.size() == b.values.size(), "{} and {}", a.values.size(), b.values.size());
+double squared_distance(std::span<const float> a, std::span<const float> b) {
+  CHECK(a.size() == b.size(), "{} and {}", a.size(), b.size());
   double sum = 0.0;
-  for (size_t i = 0; i < a.values.size(); ++i) {
-    const double off = static_cast<double>(a.values[i]) - b.values[i];
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double off = static_cast<double>(a[i]) - b[i];
     sum += off * off;
   }
   return sum;

@@ -14,6 +14,6 @@ double output_error(const Matrix& a, const Matrix& b, std::span<const float> gra
                     Multiply multiply, ThreadPool& pool);
 
 // Sum of the squares of a - b.
-double squared_distance(const Matrix& a, const Matrix& b);
+double squared_distance(std::span<const float> a, std::span<const float> b);
 
 }  // namespace tandem

@@ -47,10 +47,16 @@ class Stream {
   // set's block. Those of o and down stay for add_kept.
   template <typename Visit>
   void visit_inputs(const LayerWeights& weights, int64_t layer, LinearSet set, Visit&& visit) {
+    visit_inputs(weights, layer, set, T_, visit);
+  }
+  // Of the first num_tokens, whole rows.
+  template <typename Visit>
+  void visit_inputs(const LayerWeights& weights, int64_t layer, LinearSet set, int64_t num_tokens,
+                    Visit&& visit) {
     const int64_t C = config_.width, K = input_width(config_, set);
     float* normed = normed_.as<float>();
-    for (int64_t t = 0; t < T_; t += forward_.max_tokens()) {
-      const int64_t T = std::min(forward_.max_tokens(), T_ - t);
+    for (int64_t t = 0; t < num_tokens; t += forward_.max_tokens()) {
+      const int64_t T = std::min(forward_.max_tokens(), num_tokens - t);
       float* x = x_.as<float>() + t * C;
       const bool is_attention = set == LinearSet::qkv || set == LinearSet::o;
       forward_.norm(x, T, is_attention ? weights.attn_norm : weights.ffn_norm, normed);
@@ -62,11 +68,13 @@ class Stream {
   }
 
   // x += linear(kept inputs), for o and down.
-  void add_kept(const LinearWork& linear) {
+  void add_kept(const LinearWork& linear) { add_kept(linear, T_, x_.as<float>()); }
+  // The same of the first num_tokens to `out` [num_tokens, C].
+  void add_kept(const LinearWork& linear, int64_t num_tokens, float* out) {
     const int64_t C = config_.width, K = linear.weight.K;
-    for (int64_t t = 0; t < T_; t += forward_.max_tokens()) {
-      const int64_t T = std::min(forward_.max_tokens(), T_ - t);
-      forward_.add_linear(linear, inputs_.as<float>() + t * K, T, x_.as<float>() + t * C);
+    for (int64_t t = 0; t < num_tokens; t += forward_.max_tokens()) {
+      const int64_t T = std::min(forward_.max_tokens(), num_tokens - t);
+      forward_.add_linear(linear, inputs_.as<float>() + t * K, T, out + t * C);
     }
   }
 
@@ -79,13 +87,22 @@ class Stream {
   Buffer normed_;  // [a piece, C]
 };
 
+// Rows of at most `num_tokens` tokens, but one at least.
+int64_t rows_within(int64_t num_tokens, const CalibrationRows& rows) {
+  return std::clamp<int64_t>(num_tokens / rows.length, 1, rows.num());
+}
+
+int64_t search_rows(const CalibrationRows& rows) {
+  return rows_within(LayerSearch::kMaxSearchTokens, rows);
+}
+
 // The first rows once more, for steps that prepare a layer.
 class RowSearch : public LayerSearch {
  public:
   RowSearch(const Checkpoint& source, const CalibrationRows& rows, ThreadPool& pool)
       : pool_(pool),
-        stream_(source, rows, std::clamp<int64_t>(kMaxSearchTokens / rows.length, 1, rows.num()),
-                pool) {}
+        stream_(source, rows, search_rows(rows), pool),
+        num_rough_tokens_(rows_within(kMaxRoughTokens, rows) * rows.length) {}
 
   // Takes the residual stream before a layer and the weights that the layer came with.
   std::array<InputStatistics, kNumSets> begin_layer(Stream& all, const LayerWeights& weights,
@@ -96,52 +113,43 @@ class RowSearch : public LayerSearch {
     std::ranges::copy(before_attention_.values, stream_.x());
     std::array<InputStatistics, kNumSets> statistics;
     for (const LinearSet set : kLinearSets) {
-      const auto s = static_cast<size_t>(set);
-      const int64_t K = weights[linears_of(set)[0]].weight.K, T = stream_.num_tokens();
-      StatisticsBuilder builder(K, T, stream_.num_sequences(), with_gram, pool_);
-      inputs_[s] = Matrix(T, K);
-      float* kept = inputs_[s].values.data();
-      stream_.visit_inputs(weights, layer, set, [&](const float* x, int64_t count) {
-        builder.add(x, count);
-        kept = std::copy_n(x, count * K, kept);
-      });
-      statistics[s] = builder.finish();
+      StatisticsBuilder builder(weights[linears_of(set)[0]].weight.K, stream_.num_tokens(),
+                                stream_.num_sequences(), with_gram, pool_);
+      stream_.visit_inputs(weights, layer, set,
+                           [&](const float* x, int64_t T) { builder.add(x, T); });
+      statistics[static_cast<size_t>(set)] = builder.finish();
       if (set == LinearSet::o) {
         stream_.add_kept(weights[Linear::o]);
-        before_mlp_ = stream_contents();
+        before_mlp_ = Matrix(stream_.num_tokens(), stream_.width());
+        std::copy_n(stream_.x(), before_mlp_.values.size(), before_mlp_.values.data());
       }
     }
     return statistics;
   }
 
   int64_t num_tokens() const override { return stream_.num_tokens(); }
-  Matrix attention_output(const LayerWeights& weights) const override {
-    return block_output(before_attention_, weights, LinearSet::o, Linear::o);
+  int64_t num_rough_tokens() const override { return num_rough_tokens_; }
+  Matrix attention_output(const LayerWeights& weights, int64_t num_tokens) const override {
+    return block_output(before_attention_, weights, LinearSet::o, num_tokens);
   }
-  Matrix mlp_output(const LayerWeights& weights) const override {
-    return block_output(before_mlp_, weights, LinearSet::down, Linear::down);
+  Matrix mlp_output(const LayerWeights& weights, int64_t num_tokens) const override {
+    return block_output(before_mlp_, weights, LinearSet::down, num_tokens);
   }
-  Matrix inputs(LinearSet set) const override { return inputs_[static_cast<size_t>(set)]; }
 
  private:
-  Matrix stream_contents() const {
-    Matrix x(stream_.num_tokens(), stream_.width());
-    std::copy_n(stream_.x(), x.values.size(), x.values.data());
-    return x;
-  }
-  Matrix block_output(const Matrix& before, const LayerWeights& weights, LinearSet last_set,
-                      Linear last) const {
-    std::ranges::copy(before.values, stream_.x());
-    stream_.visit_inputs(weights, layer_, last_set, [](const float*, int64_t) {});
-    std::ranges::fill(std::span(stream_.x(), before.values.size()), 0.0f);
-    stream_.add_kept(weights[last]);
-    return stream_contents();
+  Matrix block_output(const Matrix& before, const LayerWeights& weights, LinearSet last,
+                      int64_t num_tokens) const {
+    Matrix output(num_tokens, stream_.width());
+    std::copy_n(before.values.data(), output.values.size(), stream_.x());
+    stream_.visit_inputs(weights, layer_, last, num_tokens, [](const float*, int64_t) {});
+    stream_.add_kept(weights[linears_of(last)[0]], num_tokens, output.values.data());
+    return output;
   }
 
   ThreadPool& pool_;
   mutable Stream stream_;  // its state is what the call at hand makes of it
+  const int64_t num_rough_tokens_;
   Matrix before_attention_, before_mlp_;  // [T, C]
-  std::array<Matrix, kNumSets> inputs_;
   int64_t layer_ = 0;
 };
 
@@ -155,6 +163,11 @@ StepNeeds needs_of(const Steps& steps) {
     all.search |= needs.search;
   }
   return all;
+}
+
+// Rows that run through all layers: the search's alone where no step asks for more.
+int64_t stream_rows(const StepNeeds& needs, const CalibrationRows& rows) {
+  return needs.inputs ? rows.num() : search_rows(rows);
 }
 
 void check_results(const Steps& steps, const ModelConfig& config) {
@@ -172,15 +185,21 @@ void check_results(const Steps& steps, const ModelConfig& config) {
   }
 }
 
-// Work in units of a layer's: what the progress counts.
 class Run {
  public:
-  Run(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows, ThreadPool& pool,
+  // num_finished: layers that an earlier run has left.
+  Run(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
+      int64_t num_finished, ThreadPool& pool,
       const std::function<void(const SequentialProgress&)>& progress)
-      : source_(source), steps_(steps), needs_(needs_of(steps)), pool_(pool), progress_(progress) {
+      : source_(source),
+        steps_(steps),
+        needs_(needs_of(steps)),
+        num_finished_(num_finished),
+        pool_(pool),
+        progress_(progress) {
     if (!needs_inputs(steps)) return;
     CHECK(rows != nullptr && rows->num() > 0, "steps need calibration rows");
-    stream_ = std::make_unique<Stream>(source, *rows, rows->num(), pool);
+    stream_ = std::make_unique<Stream>(source, *rows, stream_rows(needs_, *rows), pool);
     if (needs_.layer_inputs || needs_.search) {
       search_ = std::make_unique<RowSearch>(source, *rows, pool);
     }
@@ -213,8 +232,9 @@ class Run {
   void report(int64_t layer, LinearSet set) const {
     if (!progress_) return;
     const int64_t L = source_.config.num_layers;
-    const double sets = static_cast<double>(layer * kNumSets + static_cast<int64_t>(set));
-    progress_({layer, L, set, sets / static_cast<double>(L * kNumSets)});
+    const int64_t sets = (layer - num_finished_) * kNumSets + static_cast<int64_t>(set);
+    const double share = static_cast<double>(sets) / static_cast<double>((L - num_finished_) * kNumSets);
+    progress_({layer, L, set, layer < num_finished_ ? 0.0 : share});
   }
 
   void prepare(int64_t layer, LayerWeights* weights) {
@@ -245,6 +265,7 @@ class Run {
   const Checkpoint& source_;
   const Steps& steps_;
   const StepNeeds needs_;
+  const int64_t num_finished_;
   ThreadPool& pool_;
   const std::function<void(const SequentialProgress&)>& progress_;
   std::unique_ptr<Stream> stream_;     // null: no step needs inputs
@@ -267,16 +288,31 @@ uint64_t calibration_bytes(const ModelConfig& config, const CalibrationRows& row
   return rows.ids.size() * sizeof(float) * static_cast<uint64_t>(config.width + width);
 }
 
+uint64_t calibration_bytes(const ModelConfig& config, const Steps& steps,
+                           const CalibrationRows& rows) {
+  const StepNeeds needs = needs_of(steps);
+  const auto part = [&](int64_t num_rows) { return static_cast<uint64_t>(num_rows * rows.length); };
+  const uint64_t each = calibration_bytes(config, rows) / rows.ids.size();
+  uint64_t bytes = part(stream_rows(needs, rows)) * each;
+  // The search has a stream of its own, and what stood before either block.
+  const uint64_t before = 2 * static_cast<uint64_t>(config.width) * sizeof(float);
+  if (needs.layer_inputs || needs.search) bytes += part(search_rows(rows)) * (each + before);
+  return bytes;
+}
+
 void compress_layers(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
                      const std::filesystem::path& folder, ThreadPool& pool,
                      const std::function<void(const SequentialProgress&)>& progress,
                      const std::function<void(int64_t layer, const LayerWeights&)>& finished) {
   check_results(steps, source.config);
-  Run run(source, steps, rows, pool, progress);
+  // Layers are finished in order.
+  int64_t num_finished = 0;
+  while (std::filesystem::exists(layer_file(folder, num_finished))) ++num_finished;
+  Run run(source, steps, rows, num_finished, pool, progress);
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     const std::filesystem::path file = layer_file(folder, l);
     LayerWeights weights;
-    if (std::filesystem::exists(file)) {
+    if (l < num_finished) {
       weights = load_saved_layer(file);
       run.pass(l, weights);
     } else {

@@ -21,7 +21,7 @@ struct SequentialProgress {
   int64_t layer = 0;
   int64_t num_layers = 0;
   LinearSet set = LinearSet::qkv;  // the one being worked on
-  double share = 0;                // of the sets, 0 to 1
+  double share = 0;  // of the sets that no earlier run has finished, 0 to 1
 };
 
 using Steps = std::vector<std::unique_ptr<Step>>;
@@ -36,8 +36,11 @@ void compress_layers(const Checkpoint& source, const Steps& steps, const Calibra
 
 std::filesystem::path layer_file(const std::filesystem::path& folder, int64_t layer);
 
-// What compress_layers holds at most besides the mapped source, in bytes.
+// Bytes of the activations of all rows, while they run through a layer.
 uint64_t calibration_bytes(const ModelConfig& config, const CalibrationRows& rows);
+// Of those that compress_layers holds for these steps.
+uint64_t calibration_bytes(const ModelConfig& config, const Steps& steps,
+                           const CalibrationRows& rows);
 
 bool needs_inputs(const Steps& steps);
 

@@ -40,13 +40,21 @@ class SmoothQuantStep final : public Step {
   PerMatrix<float> alphas_;
 };
 
+// The type that inputs take.
+enum class InputType : uint8_t { as_weights, int8, fp8 };
+
+// Half its range: 127.5 as compressed-tensors has int8, 448 for E4M3.
+float half_range(InputType type, const LinearWork& linear) {
+  const auto* encoded = std::get_if<EncodedMatrix>(&linear.result);
+  const bool is_fp8 = encoded != nullptr && encoded->encoding.has_e4m3_codes();
+  return type == InputType::fp8 || (type == InputType::as_weights && is_fp8) ? kMaxE4M3 : 127.5f;
+}
+
 // Gives each matrix one scale for all its inputs, from the largest magnitude that its calibration
 // inputs reach, once the sets before it are compressed.
 class StaticInputsStep final : public Step {
  public:
-  // Half the range of the type that inputs take: 127.5 as compressed-tensors has int8, 448 for
-  // E4M3.
-  explicit StaticInputsStep(PerMatrix<float> half_ranges) : half_ranges_(std::move(half_ranges)) {}
+  explicit StaticInputsStep(PerMatrix<InputType> types) : types_(std::move(types)) {}
 
   StepNeeds needs() const override { return {.inputs = true}; }
   bool gives_result(int64_t, Linear) const override { return false; }
@@ -54,14 +62,15 @@ class StaticInputsStep final : public Step {
     float largest = 0.0f;
     for (const float magnitude : work.inputs.max_magnitude) largest = std::max(largest, magnitude);
     for (const Linear linear : linears_of(work.set)) {
-      const std::optional<float>& half_range = half_ranges_.at(work.layer, linear);
-      if (!half_range) continue;
-      work.weights[linear].input_scale = stored_scale(largest / *half_range, ScaleType::bf16);
+      const std::optional<InputType>& type = types_.at(work.layer, linear);
+      if (!type) continue;
+      LinearWork& target = work.weights[linear];
+      target.input_scale = stored_scale(largest / half_range(*type, target), ScaleType::bf16);
     }
   }
 
  private:
-  PerMatrix<float> half_ranges_;
+  PerMatrix<InputType> types_;
 };
 
 }  // namespace
@@ -75,8 +84,11 @@ std::unique_ptr<Step> make_smooth_quant(const StepSpec& spec, const ModelConfig&
 
 std::unique_ptr<Step> make_static_inputs(const StepSpec& spec, const ModelConfig& config) {
   return std::make_unique<StaticInputsStep>(
-      read_options<float>(spec, config, [](OptionReader& reader) {
-        return reader.word("type", "int8", {"int8", "fp8"}) == "int8" ? 127.5f : kMaxE4M3;
+      read_options<InputType>(spec, config, [](OptionReader& reader) {
+        const std::string type = reader.word("type", "as-weights", {"as-weights", "int8", "fp8"});
+        return type == "int8"  ? InputType::int8
+               : type == "fp8" ? InputType::fp8
+                               : InputType::as_weights;
       }));
 }
 

@@ -27,6 +27,7 @@ constexpr BuiltIn kBuiltIns[] = {
     {"sparsegpt-int4", "[[step]]\nmethod = \"sparsegpt\"\n\n[[step]]\nmethod = \"gptq\"\n"},
     {"awq", "[[step]]\nmethod = \"awq\"\n"},
     {"hqq", "[[step]]\nmethod = \"hqq\"\n"},
+    {"fp8-static", "activations = \"static\"\n\n[[step]]\nmethod = \"fp8\"\n"},
     {"smoothquant",
      "activations = \"dynamic\"\n\n[[step]]\nmethod = \"smoothquant\"\n\n"
      "[[step]]\nmethod = \"rtn\"\nbits = 8\ngroup = 0\n"},

@@ -71,10 +71,10 @@ TEST(Awq, TheSearchTakesTheLeastLossAndRestoresTheWeights) {
   AwqOptions options{kGroupsOf4};
   int calls = 0;
   // The 7th trial is made the best.
-  const ScaleChoice choice = search_scales(linears, xm, options, pool, [&] {
+  const ScaleChoice choice = search_scales(linears, xm, options, pool, {[&] {
     EXPECT_NE(w.values, before.values);
     return std::fabs(++calls - 7.0);
-  });
+  }});
   EXPECT_EQ(calls, 20);
   EXPECT_FLOAT_EQ(choice.ratio, 6.0f / 20);
   EXPECT_EQ(choice.loss, 0.0);
@@ -85,8 +85,25 @@ TEST(Awq, TheSearchTakesTheLeastLossAndRestoresTheWeights) {
 
   options.duo_scaling = DuoScaling::both;
   calls = 0;
-  search_scales(linears, xm, options, pool, [&] { return static_cast<double>(++calls); });
+  search_scales(linears, xm, options, pool, {[&] { return static_cast<double>(++calls); }});
   EXPECT_EQ(calls, 40);
+}
+
+TEST(Awq, TheFinalistsOfTheRoughLossMeetTheExactOne) {
+  ThreadPool pool(1, false);
+  Matrix w = random_matrix(6, 8, 1);
+  Matrix* linears[] = {&w};
+  const std::vector<float> xm = {9, 1, 1, 1, 0.1f, 1, 1, 3};
+  int rough = 0, exact = 0;
+  // By the rough loss the 12th trial is best, then the 11th, 13th and 10th.
+  const ScaleChoice choice =
+      search_scales(linears, xm, {kGroupsOf4}, pool,
+                    {[&] { return std::fabs(++exact - 3.0); },
+                     [&] { return std::fabs(++rough - 11.9); }});
+  EXPECT_EQ(rough, 20);
+  EXPECT_EQ(exact, 4);
+  EXPECT_FLOAT_EQ(choice.ratio, 12.0f / 20);  // the 13th trial is the third to meet it
+  EXPECT_EQ(choice.loss, 0.0);
 }
 
 TEST(Awq, ATrialIsTheRoundingOfTheScaledWeights) {
@@ -98,7 +115,7 @@ TEST(Awq, ATrialIsTheRoundingOfTheScaledWeights) {
   const Matrix* readable[] = {&before};
   const std::vector<float> wm = relative_magnitudes(readable, 4);
   int trial = 0;
-  search_scales(linears, xm, {kGroupsOf4, 3}, pool, [&] {
+  search_scales(linears, xm, {kGroupsOf4, 3}, pool, {[&] {
     const std::vector<float> scales = awq_scales(xm, wm, static_cast<float>(trial++) / 3.0f, true);
     Matrix scaled = before;
     for (size_t i = 0; i < scaled.values.size(); ++i) scaled.values[i] *= scales[i % 8];
@@ -109,7 +126,7 @@ TEST(Awq, ATrialIsTheRoundingOfTheScaledWeights) {
       for (size_t k = 0; k < 8; ++k) EXPECT_FLOAT_EQ(w.row(n)[k], row[k] / scales[k]);
     }
     return 1.0;
-  });
+  }});
   EXPECT_EQ(trial, 3);
 }
 
@@ -136,11 +153,11 @@ TEST(Awq, ScalingLowersTheErrorWhereOneChannelIsLoud) {
   };
   const IntegerGrid grid{4, 16, false, ScaleType::f32};
   double unscaled = 0;  // the first trial of s = xm^r has r = 0
-  const ScaleChoice choice = search_scales(linears, xm, {grid, 20, DuoScaling::off}, pool, [&] {
+  const ScaleChoice choice = search_scales(linears, xm, {grid, 20, DuoScaling::off}, pool, {[&] {
     const double now = loss();
     if (unscaled == 0) unscaled = now;
     return now;
-  });
+  }});
   EXPECT_LT(choice.loss, 0.3 * unscaled);
   EXPECT_GT(choice.scales[5], 2.0f);
 }
@@ -150,7 +167,7 @@ TEST(Awq, NoFiniteLossIsRefused) {
   Matrix w = random_matrix(1, 4, 1);
   Matrix* linears[] = {&w};
   EXPECT_THROW(search_scales(linears, std::vector<float>(4, 1.0f), {kGroupsOf4}, pool,
-                             [] { return std::nan(""); }),
+                             {[] { return std::nan(""); }}),
                Error);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/error_message.h"
 #include "base/json.h"
+#include "compress/compress.h"
 #include "formats/random_checkpoint.h"
 #include "formats/temporary_folder.h"
 
@@ -64,6 +65,16 @@ class CompressStepsTest : public testing::Test {
   CalibrationRows rows_;
 };
 
+// A field of /proc/self/status, in bytes.
+uint64_t memory_field(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    uint64_t kib = 0;
+    if (word == field && status >> kib) return kib << 10;
+  }
+  return 0;
+}
+
 double matrix_error(const Weight& a, const Weight& b) {
   std::vector<float> x(static_cast<size_t>(a.K)), y(x.size());
   double sum = 0, all = 0;
@@ -111,8 +122,11 @@ TEST_F(CompressStepsTest, GoesOnWhereItWasStopped) {
             std::string::npos);
   const auto time = fs::last_write_time(layer_file(folder_.path() / "out.partial", 1));
   run(kGptq, "out", [&](const SequentialProgress& progress) {
-    if (progress.layer == 2) {
+    if (progress.layer < 2) {
+      EXPECT_EQ(progress.share, 0) << "the time that is left is that of the third layer";
+    } else {
       EXPECT_EQ(fs::last_write_time(layer_file(folder_.path() / "out.partial", 1)), time);
+      EXPECT_EQ(progress.share, static_cast<double>(progress.set) / kNumSets);
     }
   });
   EXPECT_EQ(bytes("out"), bytes("whole"));
@@ -149,6 +163,80 @@ TEST_F(CompressStepsTest, EverySetSeesTheCompressedOnesBefore) {
   EXPECT_GT(matrix_error(clean.weight("model.layers.2.mlp.down_proj.weight"),
                          after.weight("model.layers.2.mlp.down_proj.weight")),
             0);
+}
+
+TEST_F(CompressStepsTest, MemoryHoldsTheActivationsAndLittleMore) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer keeps what is freed";
+#endif
+  rows_.length = 64;
+  rows_.ids.resize(4096 * 64);
+  for (size_t i = 0; i < rows_.ids.size(); ++i) {
+    rows_.ids[i] = static_cast<int32_t>((i * 7 + i / 5) % 40);
+  }
+  const uint64_t before = memory_field("VmRSS:");
+  ASSERT_GT(before, 0u);
+  run(kGptq, "out");
+  const uint64_t grown = memory_field("VmHWM:") - before;
+  const uint64_t activations =
+      calibration_bytes(source_.config, make_steps(parse_step_recipe(kGptq, "r"), source_.config),
+                        rows_);
+  EXPECT_EQ(activations, 4096u * 64 * (64 + 96) * sizeof(float));
+  EXPECT_GT(grown, activations / 2) << "the measurement sees them";
+  EXPECT_LT(grown, activations + (64u << 20));
+}
+
+TEST_F(CompressStepsTest, Fp8IsTheRowRecipesToTheByte) {
+  for (const auto& [scales, name] : {std::pair{"channel", "fp8"}, std::pair{"tensor", "fp8-tensor"},
+                                     std::pair{"block", "fp8-block"}}) {
+    const std::string folder = std::string("rows-") + name;
+    compress(source_, recipe_from_name(name), folder_.path() / folder, pool_, {});
+    run(fmt::format("activations = \"dynamic\"\n[[step]]\nmethod = \"fp8\"\nscales = \"{}\"\n",
+                    scales),
+        name);
+    EXPECT_EQ(bytes(name), bytes(folder)) << name;
+    const char* down = "model.layers.1.mlp.down_proj.weight";
+    const Checkpoint by_rows = load_checkpoint(folder_.path() / folder);
+    EXPECT_EQ(load_checkpoint(folder_.path() / name).weight(down).encoding,
+              by_rows.weight(down).encoding);
+  }
+}
+
+TEST_F(CompressStepsTest, Fp8MeetsWhatTheRecipeSays) {
+  const std::string fp8 = "[[step]]\nmethod = \"fp8\"\n";
+  run(fp8, "plain");
+  const char* name = "model.layers.2.mlp.up_proj.weight";
+  EXPECT_EQ(load_checkpoint(folder_.path() / "plain").weight(name).encoding,
+            fp8_weight(ScaleType::bf16));
+  run("activations = \"static\"\n" + fp8, "static");
+  const Checkpoint fixed = load_checkpoint(folder_.path() / "static");
+  EXPECT_EQ(fixed.weight(name).encoding, fp8_static(ScaleType::bf16));
+  // gate and up share their inputs, whose largest magnitude is 448 times the scale.
+  const float scale = fixed.weight(name).input_scale;
+  EXPECT_EQ(fixed.weight("model.layers.2.mlp.gate_proj.weight").input_scale, scale);
+  EXPECT_GT(scale * 448, 0.5f);
+  EXPECT_LT(scale * 448, 50.0f);
+  const auto refusal = [&](const std::string& recipe) {
+    return message_of(ErrorKind::usage, [&] { run(recipe, "out"); });
+  };
+  EXPECT_EQ(refusal("activations = \"static\"\n" + fp8 + "scales = \"block\"\n"),
+            "r.toml:4: fp8 with scales \"block\" meets activations \"dynamic\", found 'static'");
+  EXPECT_EQ(refusal("format = \"gptq\"\n" + fp8),
+            "r.toml:2: fp8 in format gptq, expected compressed-tensors");
+}
+
+TEST_F(CompressStepsTest, Fp8BesideIntegersInOneFolder) {
+  const std::string text =
+      "[[step]]\nmethod = \"fp8\"\nonly = \"*.mlp.*\"\n"
+      "[[step]]\nmethod = \"gptq\"\ngroup = 32\nonly = \"*.self_attn.*\"\n";
+  run(text, "out");
+  const Checkpoint loaded = load_checkpoint(folder_.path() / "out");
+  for (const auto& [name, encoding] :
+       {std::pair{"model.layers.1.mlp.up_proj.weight", fp8_weight(ScaleType::bf16)},
+        std::pair{"model.layers.1.self_attn.v_proj.weight", int4_group(32, ScaleType::bf16)}}) {
+    EXPECT_EQ(loaded.weight(name).encoding, encoding);
+    EXPECT_LT(matrix_error(source_.weight(name), loaded.weight(name)), 0.25) << name;
+  }
 }
 
 TEST_F(CompressStepsTest, Refusals) {

@@ -9,7 +9,7 @@ namespace tandem {
 namespace {
 
 TEST(Fp8Grid, BlocksAreCutOffAtBothEnds) {
-  Fp8Grid grid(130, 200, 128, ScaleType::f32);
+  Fp8Grid grid(130, 200, 128, 128, ScaleType::f32);
   EXPECT_EQ(grid.row_blocks(), 2);
   EXPECT_EQ(grid.column_blocks(), 2);
   std::vector<float> row(200, 0.0f);
@@ -31,7 +31,7 @@ TEST(Fp8Grid, BlocksAreCutOffAtBothEnds) {
 }
 
 TEST(Fp8Grid, OneScaleForAMatrixIsRoundedBeforeItDivides) {
-  Fp8Grid grid(2, 3, 0, ScaleType::bf16);
+  Fp8Grid grid(2, 3, 2, 3, ScaleType::bf16);
   const float rows[2][3] = {{1, -0.0f, 0.25f}, {-3, 2, 0}};
   for (int64_t n = 0; n < 2; ++n) grid.add_row(n, rows[n]);
   uint16_t scale = 0;
