@@ -9,16 +9,18 @@ the lines.
 usage: calibrated_oracle.py --model GGUF --tandem PROGRAM --wikitext FOLDER --out LINES
          [--library PYTHON] [--judge PROGRAM] [--methods all] [--models bf16,twin] [--seeds 1,2,3] [--rows 16]
          [--windows 40] [--group 64] [--sides tandem,llm-compressor] [--jobs 1] [--library-jobs 1]
-         [--threads N] [--library-threads N] [--device cuda] [--deadline SECONDS]
+         [--threads N] [--device cuda] [--deadline SECONDS]
   --library   the Python of an environment with llmcompressor 0.14 (this one)
   --judge     the tandem that measures perplexity (the same)
-  --device    where perplexity of dense folders is measured; quantized ones run on the CPU
+  --jobs      of each side at a time, each on --threads CPUs of its own
+  --device    where perplexity of dense and W8A8 folders is measured; the others run on the CPU
   --deadline  start nothing after so many seconds
   twin        the off-grid twin, whose weights lie on no 4-bit grid
 """
 
 import argparse
 import json
+import os
 import pathlib
 import queue
 import random
@@ -67,11 +69,15 @@ IN_LIBRARY = {"rtn", "rtn-symmetric", "gptq", "gptq-symmetric", "awq", "smoothqu
               "sparsegpt", "wanda"}
 WITHOUT_ROWS = {"rtn", "rtn-symmetric", "magnitude-24", "random-24"}
 SEEDLESS = {"rtn", "rtn-symmetric", "magnitude-24"}  # one run, whatever the seeds
-DENSE = {"sparsegpt", "wanda", "magnitude-24", "random-24"}
+ON_DEVICE = {"none", "smoothquant-dynamic", "sparsegpt", "wanda", "magnitude-24", "random-24"}
 
 
-def run(*command):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+def on_cpus(cpus, *command):
+    return (["taskset", "-c", ",".join(map(str, cpus))] if cpus else []) + [str(c) for c in command]
+
+
+def run(cpus, *command):
+    done = subprocess.run(on_cpus(cpus, *command), capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"exit {done.returncode}: {(done.stdout + done.stderr)[-400:]}")
     return done.stdout
@@ -80,9 +86,9 @@ def run(*command):
 class Library:
     """A llm_compressor_run.py that works off jobs; started at the first one, and again if it died."""
 
-    def __init__(self, python, threads):
-        script = pathlib.Path(__file__).with_name("llm_compressor_run.py")
-        self.command = [str(python), str(script)] + (["--threads", str(threads)] if threads else [])
+    def __init__(self, python, cpus):
+        threads = ["--threads", len(cpus)] if cpus else []
+        self.command = on_cpus(cpus, python, pathlib.Path(__file__).with_name("llm_compressor_run.py"), *threads)
         self.process = None
 
     def compress(self, **job):
@@ -124,7 +130,7 @@ class Comparison:
     def prepare(self):
         """The sources and the calibration rows; perplexity of each source."""
         for name in self.args.models:
-            run(self.args.tandem, "compress", self.args.model, "--recipe", SOURCES[name], "--no-gate",
+            run([], self.args.tandem, "compress", self.args.model, "--recipe", SOURCES[name], "--no-gate",
                 "-o", self.scratch / name)
         tokenizer = tokenizers.Tokenizer.from_file(str(self.scratch / self.args.models[0] / "tokenizer.json"))
         ids = tokenizer.encode((self.args.wikitext / "valid.tokens").read_bytes().decode()).ids
@@ -153,7 +159,7 @@ class Comparison:
                         wanted.append(line)
         return wanted
 
-    def compress_ours(self, line, out):
+    def compress_ours(self, line, out, cpus):
         recipe, more = line["method"], []
         if RECIPES[line["method"]] is not None:
             recipe = out.with_suffix(".toml")
@@ -163,20 +169,17 @@ class Comparison:
         elif line["seed"] is not None:
             more = ["--seed", line["seed"]]
         start = time.monotonic()
-        run(self.args.tandem, "compress", self.scratch / line["model"], "--recipe", recipe, "--no-gate", "-o", out,
-            *more, *self.threads())
+        run(cpus, self.args.tandem, "compress", self.scratch / line["model"], "--recipe", recipe, "--no-gate",
+            "-o", out, *more)
         return round(time.monotonic() - start, 2)
 
-    def threads(self):
-        return ["--threads", self.args.threads] if self.args.threads else []
-
-    def perplexity(self, folder, is_dense):
-        device = ["--device", self.args.device] if self.args.device and is_dense else self.threads()
-        report = json.loads(run(self.args.judge or self.args.tandem, "eval", folder, "--text", self.text,
+    def perplexity(self, folder, method, cpus):
+        device = ["--device", self.args.device] if self.args.device and method in ON_DEVICE else []
+        report = json.loads(run(cpus, self.args.judge or self.args.tandem, "eval", folder, "--text", self.text,
                                 "--windows", self.args.windows, "--json", *device))
         return report["texts"][0]["perplexity"]
 
-    def work_off(self, jobs, compress):
+    def work_off(self, jobs, compress, cpus):
         while True:
             try:
                 line = jobs.get_nowait()
@@ -187,10 +190,10 @@ class Comparison:
             folder = self.scratch / "-".join(str(line[k]) for k in ("model", "method", "side", "seed"))
             try:
                 if line["method"] == "none":
-                    measured = self.perplexity(self.scratch / line["model"], True)
+                    measured = self.perplexity(self.scratch / line["model"], "none", cpus)
                 else:
-                    line["seconds"] = compress(line, folder)
-                    measured = self.perplexity(folder, line["method"] in DENSE)
+                    line["seconds"] = compress(line, folder, cpus)
+                    measured = self.perplexity(folder, line["method"], cpus)
                 line["perplexity"], line["stderr"] = round(measured["value"], 4), round(measured["stderr"], 4)
             except Exception as error:  # the others go on
                 line["error"] = f"{type(error).__name__}: {error}"[:600]
@@ -199,16 +202,18 @@ class Comparison:
 
     def run(self):
         workers, libraries = [], []
+        cpus = sorted(os.sched_getaffinity(0))
         for side in self.args.sides:
             jobs = queue.Queue()
             for line in self.jobs(side):
                 jobs.put(line)
             for _ in range(self.args.jobs if side == "tandem" else self.args.library_jobs):
+                own, cpus = cpus[:self.args.threads], cpus[self.args.threads:]
                 compress = self.compress_ours
                 if side != "tandem":
-                    libraries.append(Library(self.args.library, self.args.library_threads))
+                    libraries.append(Library(self.args.library, own))
                     compress = self.library_job(libraries[-1])
-                workers.append(threading.Thread(target=self.work_off, args=(jobs, compress)))
+                workers.append(threading.Thread(target=self.work_off, args=(jobs, compress, own)))
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -217,7 +222,7 @@ class Comparison:
             library.close()
 
     def library_job(self, library):
-        return lambda line, out: library.compress(
+        return lambda line, out, _: library.compress(
             method=line["method"], folder=str(self.scratch / line["model"]), rows=str(self.rows_file(line["seed"])),
             out=str(out), group=line["group"])
 
@@ -243,11 +248,14 @@ def main():
     parser.add_argument("--sides", type=names(sides), default=sides)
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[1, 2, 3])
     for option, default in {"rows": 16, "windows": 40, "group": 64, "jobs": 1, "library-jobs": 1, "threads": 0,
-                            "library-threads": 0, "deadline": 0}.items():
+                            "deadline": 0}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--judge", type=pathlib.Path)
     parser.add_argument("--device")
     args = parser.parse_args()
+    wanted = args.threads * (args.jobs + args.library_jobs)
+    if wanted > len(os.sched_getaffinity(0)):
+        parser.error(f"{wanted} CPUs wanted for all jobs, found {len(os.sched_getaffinity(0))}")
     for needed in (args.library, args.wikitext / "valid.tokens", args.wikitext / "test.raw"):
         if not pathlib.Path(needed).exists():
             print(f"{needed} is absent: not compared")
