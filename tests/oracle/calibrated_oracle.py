@@ -13,7 +13,7 @@ usage: calibrated_oracle.py --model GGUF --tandem PROGRAM --wikitext FOLDER --ou
   --library   the Python of an environment with llmcompressor 0.14 (this one)
   --judge     the tandem that measures perplexity (the same)
   --jobs      of each side at a time, each on --threads CPUs of its own
-  --device    where perplexity of dense and W8A8 folders is measured; the others run on the CPU
+  --device    where perplexity is measured (the CPU)
   --deadline  start nothing after so many seconds
   twin        the off-grid twin, whose weights lie on no 4-bit grid
 """
@@ -69,7 +69,6 @@ IN_LIBRARY = {"rtn", "rtn-symmetric", "gptq", "gptq-symmetric", "awq", "smoothqu
               "sparsegpt", "wanda"}
 WITHOUT_ROWS = {"rtn", "rtn-symmetric", "magnitude-24", "random-24"}
 SEEDLESS = {"rtn", "rtn-symmetric", "magnitude-24"}  # one run, whatever the seeds
-ON_DEVICE = {"none", "smoothquant-dynamic", "sparsegpt", "wanda", "magnitude-24", "random-24"}
 
 
 def on_cpus(cpus, *command):
@@ -173,8 +172,8 @@ class Comparison:
             "-o", out, *more)
         return round(time.monotonic() - start, 2)
 
-    def perplexity(self, folder, method, cpus):
-        device = ["--device", self.args.device] if self.args.device and method in ON_DEVICE else []
+    def perplexity(self, folder, cpus):
+        device = ["--device", self.args.device] if self.args.device else []
         report = json.loads(run(cpus, self.args.judge or self.args.tandem, "eval", folder, "--text", self.text,
                                 "--windows", self.args.windows, "--json", *device))
         return report["texts"][0]["perplexity"]
@@ -190,10 +189,10 @@ class Comparison:
             folder = self.scratch / "-".join(str(line[k]) for k in ("model", "method", "side", "seed"))
             try:
                 if line["method"] == "none":
-                    measured = self.perplexity(self.scratch / line["model"], "none", cpus)
+                    measured = self.perplexity(self.scratch / line["model"], cpus)
                 else:
                     line["seconds"] = compress(line, folder, cpus)
-                    measured = self.perplexity(folder, line["method"], cpus)
+                    measured = self.perplexity(folder, cpus)
                 line["perplexity"], line["stderr"] = round(measured["value"], 4), round(measured["stderr"], 4)
             except Exception as error:  # the others go on
                 line["error"] = f"{type(error).__name__}: {error}"[:600]
@@ -207,7 +206,7 @@ class Comparison:
             jobs = queue.Queue()
             for line in self.jobs(side):
                 jobs.put(line)
-            for _ in range(self.args.jobs if side == "tandem" else self.args.library_jobs):
+            for _ in range(jobs_of(self.args, side)):
                 own, cpus = cpus[:self.args.threads], cpus[self.args.threads:]
                 compress = self.compress_ours
                 if side != "tandem":
@@ -225,6 +224,10 @@ class Comparison:
         return lambda line, out, _: library.compress(
             method=line["method"], folder=str(self.scratch / line["model"]), rows=str(self.rows_file(line["seed"])),
             out=str(out), group=line["group"])
+
+
+def jobs_of(args, side):
+    return args.jobs if side == "tandem" else args.library_jobs
 
 
 def names(known):
@@ -253,7 +256,7 @@ def main():
     parser.add_argument("--judge", type=pathlib.Path)
     parser.add_argument("--device")
     args = parser.parse_args()
-    wanted = args.threads * (args.jobs + args.library_jobs)
+    wanted = args.threads * sum(jobs_of(args, side) for side in args.sides)
     if wanted > len(os.sched_getaffinity(0)):
         parser.error(f"{wanted} CPUs wanted for all jobs, found {len(os.sched_getaffinity(0))}")
     for needed in (args.library, args.wikitext / "valid.tokens", args.wikitext / "test.raw"):
