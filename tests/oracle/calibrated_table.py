@@ -60,7 +60,7 @@ class Table:
         for model in dict.fromkeys(key[0] for key in self.runs):
             for method in methods:
                 ours, theirs = (model, method, OURS), (model, BOUNDS.get(method, (method,))[0], THEIRS)
-                if ours not in self.runs and theirs not in self.runs:
+                if ours not in self.runs and (theirs not in self.runs or theirs[1] != method):
                     continue
                 ratio = self.ratio(ours, theirs)
                 print(f"| {model} | {method} | {self.cell(*ours)} | {self.cell(*theirs)} | "
