@@ -169,11 +169,11 @@ TEST_F(DeviceForwardTest, RecipesGiveTheHostsLayers) {
     }
     for (size_t l = 0; l < 2; ++l) {
       for (size_t i = 0; i < kNumLinears; ++i) {
-        const Matrix &host = layers[0][l].linears[i].weight,
-                     &there = layers[1][l].linears[i].weight;
-        size_t equal = 0;
-        for (size_t k = 0; k < host.values.size(); ++k) equal += host.values[k] == there.values[k];
-        EXPECT_GT(static_cast<double>(equal) / static_cast<double>(host.values.size()), 0.97)
+        // By the order of sums a code falls to the other side here and there, a pruned weight is
+        // another one of its four, and what is no code differs a little.
+        EXPECT_LT(relative(layers[1][l].linears[i].weight.values,
+                           layers[0][l].linears[i].weight.values),
+                  0.1)
             << recipe << " layer " << l << " linear " << i;
       }
     }
