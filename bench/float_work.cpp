@@ -1,12 +1,13 @@
-// bench_float_work: the float work of compress --device cuda at the shapes of an 8B layer over 16,384
-// tokens, rows of 512: seconds of each operation, its share of arithmetic where that is the limit.
+// bench_float_work: the float work of compress --device cuda at the shapes of an 8B layer over
+// 16,384 tokens in rows of 512: the time of each operation, and its arithmetic where it has a name.
+#include "kernels/float_work.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <vector>
 
 #include "base/clock.h"
-#include "kernels/float_work.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -107,9 +108,8 @@ struct Bench {
     linear("down [4096, 14336]", kC, kF, x, w, y);
     Buffer scores = numbers(kG * kLength * kLength), out = numbers(kTokens * kC);
     const HeadShape shape{kTokens, kLength, kH, kG, kD};
-    time("attention", 0, [&] {
-      work->attention(y.as<float>(), shape, 0, scores.as<float>(), out.as<float>());
-    });
+    time("attention", 0,
+         [&] { work->attention(y.as<float>(), shape, 0, scores.as<float>(), out.as<float>()); });
     Buffer sums_of(static_cast<size_t>(kF) * sizeof(double), device.get());
     Buffer largest(static_cast<size_t>(kF) * sizeof(float), device.get());
     time("magnitudes of 14336 channels", 0, [&] {

@@ -112,7 +112,7 @@ class SavedLayers {
   SavedLayers(fs::path folder, ThreadPool& pool) : folder_(std::move(folder)), pool_(pool) {}
 
   const LayerWeights& layer(int64_t l, SavedParts parts = SavedParts::fits) {
-    if (l != current_ || (parts == SavedParts::results && parts != parts_)) {
+    if (l != current_ || parts > parts_) {
       weights_ = {};
       weights_ = load_saved_layer(layer_file(folder_, l), pool_, parts);
       current_ = l;
@@ -220,7 +220,7 @@ class Assembly {
                   std::vector<TensorSource>* all) {
     if (module.sparse) {
       const auto work = [this, module]() -> const LinearWork& {
-        return layers_.layer(module.layer)[module.linear];
+        return layers_.layer(module.layer, SavedParts::decoded)[module.linear];
       };
       for (TensorSource& made : sparse_tensors(name, *module.sparse, tensor.weight.N,
                                                tensor.weight.K, work)) {

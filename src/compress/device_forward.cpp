@@ -16,8 +16,7 @@ Sizes sizes_of(const ModelConfig& c, int64_t length, int64_t tokens) {
   const int64_t heads = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim;
   const int64_t N = std::max(heads, 2 * c.ffn_width);
   return {std::max(N * c.width, c.width * c.num_heads * c.head_dim),
-          std::max(N, c.width) + 2 * c.head_dim, tokens * N,
-          c.num_kv_heads * length * length};
+          std::max(N, c.width) + 2 * c.head_dim, tokens * N, c.num_kv_heads * length * length};
 }
 
 Activations plain(float* out, int64_t T, int64_t K) {

@@ -16,8 +16,7 @@ class DeviceForward final : public Forward {
 
   int64_t max_tokens() const override { return length_ * max_sequences_; }
   void place(const LayerWeights& weights, LinearSet set) override;
-  void norm(const float* x, int64_t T, const std::vector<float>& weight,
-            float* out) const override;
+  void norm(const float* x, int64_t T, const std::vector<float>& weight, float* out) const override;
   void attention(const LayerWeights& weights, int64_t layer, const float* h, int64_t T,
                  float* attended) override;
   void gate_up(const LayerWeights& weights, const float* h, int64_t T, float* activated) override;
@@ -37,12 +36,12 @@ class DeviceForward final : public Forward {
   FloatWork& work_;
   const OpSet& ops_;
   Context context_;
-  Buffer weights_;          // [N, K] of the set at hand
-  Buffer vectors_;          // its biases, and q_norm and k_norm
-  mutable Buffer norm_;     // [C]
-  Buffer wide_;             // [T, (H + 2G) D] or [T, 2F]
-  Buffer cos_sin_;          // [length, D]
-  Buffer scores_;           // [G, length, length]
+  Buffer weights_;       // [N, K] of the set at hand
+  Buffer vectors_;       // its biases, and q_norm and k_norm
+  mutable Buffer norm_;  // [C]
+  Buffer wide_;          // [T, (H + 2G) D] or [T, 2F]
+  Buffer cos_sin_;       // [length, D]
+  Buffer scores_;        // [G, length, length]
   int64_t num_vector_floats_ = 0;
   const float* bias_ = nullptr;  // of the set; null: none
   HeadTransform transform_;

@@ -207,10 +207,13 @@ std::vector<TensorSource> compressed_tensors(
                            }));
     }
   }
-  if (s.act_order) out.push_back(tensor(".weight_g_idx", "I32", {s.K}, 4, Reads::fits, write_group_of_channel));
+  if (s.act_order) {
+    out.push_back(tensor(".weight_g_idx", "I32", {s.K}, 4, Reads::fits, write_group_of_channel));
+  }
   out.push_back(tensor(
       ".weight_scale", dtype_name(s.grid.scale_type), {s.N, groups}, scale_bytes(s.grid.scale_type),
-      Reads::fits, [](const GridMatrix& m, const ByteSink& sink) { write_scales(m, false, sink); }));
+      Reads::fits,
+      [](const GridMatrix& m, const ByteSink& sink) { write_scales(m, false, sink); }));
   return out;
 }
 

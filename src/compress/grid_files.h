@@ -43,8 +43,8 @@ void check_layout(GridLayout layout, const std::string& module, const GridShape&
 using MakeGrid = std::function<std::shared_ptr<const GridMatrix>(bool with_codes)>;
 
 // The tensors of `module` ("model.layers.0.mlp.up_proj"). `make` gives the matrix anew for each of
-// them, since they are written far apart. The pool must outlive them. GPTQ v1 cannot say a zero point
-// of 0: writing throws usage.
+// them, since they are written far apart. The pool must outlive them. GPTQ v1 cannot say a zero
+// point of 0: writing throws usage.
 std::vector<TensorSource> grid_tensors(GridLayout layout, const std::string& module,
                                        const GridShape& shape, MakeGrid make, ThreadPool& pool);
 

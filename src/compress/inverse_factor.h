@@ -33,8 +33,8 @@ InverseFactor inverse_factor(const InputStatistics& inputs, double damping,
 
 // [K] by channel, 1: that input was always 0.
 std::vector<uint8_t> dead_inputs(const InputStatistics& inputs);
-// The damping, as a share of the mean of H's diagonal, with which `factorizes` succeeds when that much
-// is added to it: `damping`, or that doubled as often as it takes. Throws as inverse_factor does.
+// The damping, as a share of the mean of H's diagonal, with which `factorizes` succeeds when that
+// much is added to it: `damping`, or that doubled as often as it takes. Throws as inverse_factor.
 double find_damping(const InputStatistics& inputs, const std::vector<uint8_t>& dead,
                     double damping, const std::function<bool(double added)>& factorizes);
 

@@ -15,7 +15,7 @@
 
 namespace tandem {
 
-// Where the linears and activations of the pieces lie is the implementation's: the host or a device.
+// Where activations and weights lie is the implementation's: in the host's memory or a device's.
 class Forward {
  public:
   virtual ~Forward() = default;

@@ -11,9 +11,9 @@ namespace tandem {
 // One safetensors file: floats as bf16, results in full, exact. Atomic. Throws system.
 void save_layer(const std::filesystem::path& file, const LayerWeights& weights);
 
-// What of a saved layer is wanted of matrices that have a result: what the result decodes to beside
-// it, the result alone, or of an integer grid only what goes with its codes.
-enum class SavedParts : uint8_t { decoded, results, fits };
+// What of a saved layer is wanted of matrices that have a result, the more behind the less: of an
+// integer grid only what goes with its codes, the whole result, what it decodes to beside it.
+enum class SavedParts : uint8_t { fits, results, decoded };
 
 // What save_layer wrote. Throws bad_file.
 LayerWeights load_saved_layer(const std::filesystem::path& file, ThreadPool& pool,

@@ -377,8 +377,10 @@ uint64_t device_calibration_bytes(const ModelConfig& config, const CalibrationRo
   for (int i = 0; i < kNumLinears; ++i) {
     const auto linear = static_cast<Linear>(i);
     const int64_t K = width_of(config, linear);
-    const int64_t N = std::max({config.num_heads * config.head_dim, config.ffn_width, config.width});
-    matrix = std::max(matrix, device_gptq_bytes(K == config.ffn_width ? config.width : N, K));
+    const int64_t N = linear == Linear::gate || linear == Linear::up ? config.ffn_width
+                      : linear == Linear::q ? config.num_heads * config.head_dim
+                                            : config.width;
+    matrix = std::max(matrix, device_gptq_bytes(N, K));
   }
   return calibration_bytes(config, rows) +
          static_cast<uint64_t>(at_a_time * rows.length * config.width) * sizeof(float) +

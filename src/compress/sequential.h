@@ -30,8 +30,8 @@ using Steps = std::vector<std::unique_ptr<Step>>;
 // Works through all layers and leaves each as `folder`/layer-N.safetensors; layers that are there
 // already are read instead. `finished` sees each. `rows` may be null where no step needs inputs.
 // `progress` may throw to end the work; finished layers stay. Throws usage when two steps give one matrix its result.
-// With `device`, the rows run over the layers there, and so do steps that can; throws no_memory with
-// the bytes wanted and free.
+// With `device`, the rows run over the layers there, and so do steps that can; throws no_memory
+// with the bytes wanted and free.
 void compress_layers(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
                      const std::filesystem::path& folder, ThreadPool& pool,
                      const std::function<void(const SequentialProgress&)>& progress,

@@ -84,7 +84,7 @@ class Comparison {
           a->weight.K != b->weight.K) {
         return;
       }
-      compare(writer, source_.weight(writer), result_.weight(writer));
+      compare(writer, source_.weight(writer, pool_), result_.weight(writer, pool_));
     }
     const std::vector<double>& factors = row_factors_[writer];
     if (factors.empty()) return;
@@ -163,8 +163,8 @@ std::vector<MatrixError> matrix_errors(const Checkpoint& source, const Checkpoin
       continue;
     }
     // Through weight(), which makes the planes of repacked ones.
-    errors.push_back(
-        {name, comparison.relative_error(name, source.weight(name), result.weight(name))});
+    errors.push_back({name, comparison.relative_error(name, source.weight(name, pool),
+                                                      result.weight(name, pool))});
   }
   return errors;
 }

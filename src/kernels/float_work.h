@@ -39,18 +39,18 @@ struct RoundingGrid {
 struct ColumnRounding {
   RoundingGrid grid;
   int64_t N = 0, K = 0;
-  bool fits_first = false;  // groups of neighbouring channels, fitted on w as it came
-  float* w = nullptr;       // [N, K] by channel; used up
-  float* spare = nullptr;   // [N, K], where channels is no identity
-  const uint8_t* keep = nullptr;       // [N, K] by channel, 0: pruned; null: dense
-  const uint8_t* dead = nullptr;       // [K] by channel, 1: its weights become 0
-  const int32_t* channels = nullptr;   // [K] the channel of a position; null: the identity
-  const int32_t* columns = nullptr;    // [K] where the code of a position is stored; null: the identity
-  const float* factor = nullptr;       // [K, K] upper, 0 below the diagonal
-  float* errors = nullptr;             // [N, kBlockColumns]
-  uint8_t* codes = nullptr;            // [N, K] by column
-  float* scales = nullptr;             // [N, K / group]
-  uint8_t* zeros = nullptr;            // [N, K / group]
+  bool fits_first = false;            // groups of neighbouring channels, fitted on w as it came
+  float* w = nullptr;                 // [N, K] by channel; used up
+  float* spare = nullptr;             // [N, K], where channels is no identity
+  const uint8_t* keep = nullptr;      // [N, K] by channel, 0: pruned; null: dense
+  const uint8_t* dead = nullptr;      // [K] by channel, 1: its weights become 0
+  const int32_t* channels = nullptr;  // [K] the channel of a position; null: the identity
+  const int32_t* columns = nullptr;   // [K] where a position's code is stored; null: the identity
+  const float* factor = nullptr;      // [K, K] upper, 0 below the diagonal
+  float* errors = nullptr;            // [N, kBlockColumns]
+  uint8_t* codes = nullptr;           // [N, K] by column
+  float* scales = nullptr;            // [N, K / group]
+  uint8_t* zeros = nullptr;           // [N, K / group]
 
   static constexpr int64_t kBlockColumns = 128;
 };

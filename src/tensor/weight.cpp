@@ -237,9 +237,12 @@ void decode_stored_row(const Weight& w, int64_t n, float* out) {
       return;
     }
     case Packing::int4_group:
-      for (int64_t k = 0; k < w.K; ++k) {
-        const int q = (p[k / 2] >> (k % 2 * 4) & 15) - 8;
-        out[k] = static_cast<float>(q) * row_scale(w, n, k / w.encoding.group);
+      for (int64_t g = 0; g < w.encoding.groups_per_row(w.K); ++g) {
+        const float scale = row_scale(w, n, g);
+        const int64_t end = std::min((g + 1) * w.encoding.group, w.K);
+        for (int64_t k = g * w.encoding.group; k < end; ++k) {
+          out[k] = static_cast<float>((p[k / 2] >> (k % 2 * 4) & 15) - 8) * scale;
+        }
       }
       return;
     case Packing::q4_0:
@@ -293,9 +296,13 @@ void decode_stored_row(const Weight& w, int64_t n, float* out) {
       thread_local std::vector<uint8_t> codes;
       codes.resize(static_cast<size_t>(w.K));
       unpack_codes(row_data(w, n), w.K, w.encoding.bits(), codes.data());
-      for (int64_t k = 0; k < w.K; ++k) {
-        const int64_t g = k / w.encoding.group;
-        out[k] = static_cast<float>(codes[static_cast<size_t>(k)] - row_zeros(w, n)[g]) * row_scale(w, n, g);
+      for (int64_t g = 0; g < w.encoding.groups_per_row(w.K); ++g) {
+        const float scale = row_scale(w, n, g);
+        const int zero = row_zeros(w, n)[g];
+        const int64_t end = std::min((g + 1) * w.encoding.group, w.K);
+        for (int64_t k = g * w.encoding.group; k < end; ++k) {
+          out[k] = static_cast<float>(codes[static_cast<size_t>(k)] - zero) * scale;
+        }
       }
       return;
     }

@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "compress/compress_steps.h"
 #include "compress/sequential.h"
 #include "compress/step_recipe.h"
-#include "compress/compress_steps.h"
 #include "formats/random_checkpoint.h"
 
 namespace tandem {
@@ -100,7 +100,9 @@ TEST_F(DeviceForwardTest, PiecesAreTheHosts) {
   const LayerWeights weights = some_layer(config, pool_);
   LayerForward host(config, length, rows, pool_);
   DeviceForward there(config, length, rows, pool_, *work_);
-  const auto zeros = [&](int64_t width) { return std::vector<float>(static_cast<size_t>(T * width)); };
+  const auto zeros = [&](int64_t width) {
+    return std::vector<float>(static_cast<size_t>(T * width));
+  };
   std::vector<float> x;
   fill(&x, static_cast<size_t>(T * config.width), 1);
   OnDevice dx(*device_, x);
@@ -140,12 +142,15 @@ TEST_F(DeviceForwardTest, RecipesGiveTheHostsLayers) {
   rows.length = 40;
   Random random(2);
   for (int i = 0; i < 40 * 20; ++i) {
-    rows.ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size))));
+    rows.ids.push_back(
+        static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size))));
   }
-  for (const char* recipe : {"gptq", "awq", "smoothquant", "sparsegpt", "sparsegpt-int4", "wanda"}) {
+  for (const char* recipe :
+       {"gptq", "awq", "smoothquant", "sparsegpt", "sparsegpt-int4", "wanda"}) {
     StepRecipe read = read_step_recipe(recipe);
     for (StepSpec& step : read.steps) {
-      if (recipe != std::string("smoothquant") && step.method != "sparsegpt" && step.method != "wanda") {
+      if (recipe != std::string("smoothquant") && step.method != "sparsegpt" &&
+          step.method != "wanda") {
         step.options.values["group"] = {int64_t{32}, "test"};
       }
     }
@@ -156,17 +161,19 @@ TEST_F(DeviceForwardTest, RecipesGiveTheHostsLayers) {
                           fmt::format("device-layers-{}-{}", recipe, on_device);
       std::filesystem::remove_all(folder);
       std::filesystem::create_directories(folder);
-      compress_layers(source, steps, &rows, folder, pool_, {},
-                      [&](int64_t, const LayerWeights& layer) { layers[on_device].push_back(layer); },
-                      on_device ? work_.get() : nullptr);
+      compress_layers(
+          source, steps, &rows, folder, pool_, {},
+          [&](int64_t, const LayerWeights& layer) { layers[on_device].push_back(layer); },
+          on_device ? work_.get() : nullptr);
       std::filesystem::remove_all(folder);
     }
     for (size_t l = 0; l < 2; ++l) {
       for (size_t i = 0; i < kNumLinears; ++i) {
-        const Matrix &host = layers[0][l].linears[i].weight, &there = layers[1][l].linears[i].weight;
-        size_t equal = 0;
-        for (size_t k = 0; k < host.values.size(); ++k) equal += host.values[k] == there.values[k];
-        EXPECT_GT(static_cast<double>(equal) / static_cast<double>(host.values.size()), 0.97)
+        // By the order of sums a code falls to the other side here and there, a pruned weight is
+        // another one of its four, and what is no code differs a little.
+        EXPECT_LT(relative(layers[1][l].linears[i].weight.values,
+                           layers[0][l].linears[i].weight.values),
+                  0.1)
             << recipe << " layer " << l << " linear " << i;
       }
     }

@@ -81,7 +81,8 @@ double output_error(const GridMatrix& grid, const Matrix& w, const InputStatisti
     for (int64_t i = 0; i < w.K; ++i) {
       double product = 0;
       for (int64_t j = 0; j < w.K; ++j) {
-        product += static_cast<double>(inputs.gram_row(i)[j]) * static_cast<double>(row[static_cast<size_t>(j)]);
+        product += static_cast<double>(inputs.gram_row(i)[j]) *
+                   static_cast<double>(row[static_cast<size_t>(j)]);
       }
       sum += product * static_cast<double>(row[static_cast<size_t>(i)]);
     }

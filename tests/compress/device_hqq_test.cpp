@@ -27,9 +27,9 @@ TEST(DeviceHqq, CodesAreTheHosts) {
     value = static_cast<float>(x * x * x);  // with outliers
   }
   std::fill_n(w.row(3), w.K, 0.0f);
-  for (const IntegerGrid grid : {IntegerGrid{4, 64, false, ScaleType::bf16},
-                                 IntegerGrid{3, 128, false, ScaleType::f16},
-                                 IntegerGrid{8, 0, false, ScaleType::f32}}) {
+  for (const IntegerGrid grid :
+       {IntegerGrid{4, 64, false, ScaleType::bf16}, IntegerGrid{3, 128, false, ScaleType::f16},
+        IntegerGrid{8, 0, false, ScaleType::f32}}) {
     const GridMatrix expected = hqq_integer_zeros(w, grid, {}, pool);
     const GridMatrix found = device_hqq_integer_zeros(w, grid, {}, *work);
     EXPECT_EQ(found.scales, expected.scales) << grid.bits;

@@ -167,7 +167,8 @@ std::map<std::string, GridMatrix> write_folder(
     const GridMatrix m = random_matrix(c, want.N, want.K, matrices.size() + 1);
     grid = m.grid;
     for (TensorSource& made :
-         grid_tensors(c.layout, module, {m.grid, want.N, want.K, c.act_order}, as_made(m), test_pool())) {
+         grid_tensors(c.layout, module, {m.grid, want.N, want.K, c.act_order}, as_made(m),
+                      test_pool())) {
       tensors.push_back(std::move(made));
     }
     matrices.emplace(want.name, m);
@@ -493,7 +494,8 @@ TEST(GridFiles, SymmetricGptqIsReadWhateverItsVersionSays) {
 TEST(GridFiles, GptqV1CannotSayAZeroPointOfZero) {
   GridMatrix m = ramp(4, ScaleType::f16, false);
   m.zeros[7] = 0;
-  const auto tensors = grid_tensors(GridLayout::gptq, "m", {m.grid, 32, 32}, as_made(m), test_pool());
+  const auto tensors =
+      grid_tensors(GridLayout::gptq, "m", {m.grid, 32, 32}, as_made(m), test_pool());
   EXPECT_NE(error_of([&] { words_of(tensors, "m.qzeros"); }).find("choose gptq_v2"),
             std::string::npos);
 }

@@ -1,9 +1,8 @@
 // What compression does in float on a GPU against plain arithmetic in double.
-#include "kernels/float_work.h"
-
 #include <cmath>
 
 #include "kernels/cuda_memory.h"
+#include "kernels/float_work.h"
 #include "kernels/table.h"
 
 namespace tandem {
@@ -60,8 +59,9 @@ TEST_F(CudaFloatWork, MultipliesEveryLayoutInFp32) {
             for (int64_t j = 0; j < N; ++j) {
               double sum = 0;
               for (int64_t k = 0; k < K; ++k) {
-                sum += static_cast<double>(a[static_cast<size_t>(a_columns ? k * M + i : i * K + k)]) *
-                       static_cast<double>(b[static_cast<size_t>(b_columns ? j * K + k : k * N + j)]);
+                sum +=
+                    static_cast<double>(a[static_cast<size_t>(a_columns ? k * M + i : i * K + k)]) *
+                    static_cast<double>(b[static_cast<size_t>(b_columns ? j * K + k : k * N + j)]);
               }
               const auto at = static_cast<size_t>(i * N + j);
               expected[at] = -0.5 * sum + (accumulates ? static_cast<double>(c[at]) : 0.0);
@@ -158,7 +158,8 @@ TEST_F(CudaFloatWork, FactorGivesTheInverse) {
       }
     }
     std::vector<int32_t> channels(static_cast<size_t>(n));
-    for (int64_t k = 0; k < n; ++k) channels[static_cast<size_t>(k)] = static_cast<int32_t>((k + 3) % n);
+    for (int64_t k = 0; k < n; ++k)
+      channels[static_cast<size_t>(k)] = static_cast<int32_t>((k + 3) % n);
     const float added = 2.0f;
     OnDevice<float> dgram(*device_, gram), upper(*device_, gram), spare(*device_, gram);
     OnDevice<uint8_t> ddead(*device_, dead);
@@ -206,13 +207,15 @@ TEST_F(CudaFloatWork, FactorRefusesWhatIsNotPositive) {
                                     spare.data()));
 }
 
-// Rotation and attention as they are written down, with grouped heads, a bias, head norms, a window.
+// Rotation and attention as they are written down, with grouped heads, a bias, head norms, a
+// window.
 TEST_F(CudaFloatWork, HeadsRotateAndAttend) {
   const HeadShape shape{.T = 3 * 21, .length = 21, .H = 6, .G = 2, .D = 32};
   const int64_t heads = shape.H + 2 * shape.G, D = shape.D, half = D / 2;
   const std::vector<float> qkv = random_floats(shape.T * heads * D, 7);
   const std::vector<float> bias = random_floats(heads * D, 8), q_norm = random_floats(D, 9);
-  const std::vector<float> k_norm = random_floats(D, 10), angles = random_floats(shape.length * D, 11);
+  const std::vector<float> k_norm = random_floats(D, 10),
+                           angles = random_floats(shape.length * D, 11);
   for (const int64_t window : {0, 5}) {
     OnDevice<float> dqkv(*device_, qkv), dbias(*device_, bias), dq(*device_, q_norm),
         dk(*device_, k_norm), dangles(*device_, angles);

@@ -25,8 +25,8 @@ void cuda_mirror(float* a, int64_t n, float* diagonal, cudaStream_t stream);
 // out [n, n] = H of FloatWork::inverse_factor with rows and columns in reversed order.
 void cuda_damped_reversed(const float* gram, int64_t n, const int32_t* channels,
                           const uint8_t* dead, float added, float* out, cudaStream_t stream);
-// The block at a [size, size], row stride n, size <= kFactorBlock: its upper triangle becomes R with
-// a = R^T R, and inverse [kFactorBlock, kFactorBlock] R^-1. *failed = 1 when a pivot is not positive.
+// The block at a [size, size], row stride n, size <= kFactorBlock: its upper triangle becomes R
+// with a = R^T R, and inverse [size, kFactorBlock] R^-1. *failed = 1 when a pivot is not positive.
 void cuda_factor_block(float* a, int64_t n, int64_t size, float* inverse, int32_t* failed,
                        cudaStream_t stream);
 // out(i, j) = a(n-1-j, n-1-i) on and above the diagonal, 0 below.

@@ -98,8 +98,7 @@ class CudaFloatWork final : public FloatWork {
     }
   }
 
-  void add_magnitudes(const float* x, int64_t T, int64_t K, double* sums,
-                      float* largest) override {
+  void add_magnitudes(const float* x, int64_t T, int64_t K, double* sums, float* largest) override {
     note_memory();
     const int64_t count = kMagnitudeParts * K;
     std::byte* parts = device_.workspace();
@@ -165,12 +164,8 @@ class CudaFloatWork final : public FloatWork {
     note_memory();
     cuda_find_ranges(search, device_.stream());
   }
-  void move_zeros(const ZeroSearch& search) override {
-    cuda_move_zeros(search, device_.stream());
-  }
-  void make_codes(const ZeroSearch& search) override {
-    cuda_make_codes(search, device_.stream());
-  }
+  void move_zeros(const ZeroSearch& search) override { cuda_move_zeros(search, device_.stream()); }
+  void make_codes(const ZeroSearch& search) override { cuda_make_codes(search, device_.stream()); }
 
  private:
   // Where the largest buffers are in use.
@@ -202,10 +197,9 @@ class CudaFloatWork final : public FloatWork {
   // panel [size, rest] = rows [begin, end) of a to the right of their diagonal block.
   void copy_panel(const float* a, int64_t n, int64_t begin, int64_t end, float* panel) {
     const size_t width = static_cast<size_t>(n - end) * sizeof(float);
-    CUDA_CHECK(cudaMemcpy2DAsync(panel, width, a + begin * n + end,
-                                 static_cast<size_t>(n) * sizeof(float), width,
-                                 static_cast<size_t>(end - begin), cudaMemcpyDeviceToDevice,
-                                 device_.stream()));
+    CUDA_CHECK(cudaMemcpy2DAsync(
+        panel, width, a + begin * n + end, static_cast<size_t>(n) * sizeof(float), width,
+        static_cast<size_t>(end - begin), cudaMemcpyDeviceToDevice, device_.stream()));
   }
 
   // a = R^T R in place: the upper triangle becomes R. With the inverses of its diagonal blocks.
@@ -213,8 +207,8 @@ class CudaFloatWork final : public FloatWork {
     for (int64_t begin = 0; begin < n; begin += kFactorBlock) {
       const int64_t end = std::min(begin + kFactorBlock, n), size = end - begin, rest = n - end;
       float* inverse = inverses + begin * kFactorBlock;
-      cuda_factor_block(a + begin * n + begin, n, size, inverse,
-                        failed_.as<int32_t>(), device_.stream());
+      cuda_factor_block(a + begin * n + begin, n, size, inverse, failed_.as<int32_t>(),
+                        device_.stream());
       if (rest == 0) return;
       copy_panel(a, n, begin, end, panel);
       ProductBatch right;  // R12 = R11^-T A12
@@ -244,8 +238,7 @@ class CudaFloatWork final : public FloatWork {
   void invert_upper(float* r, int64_t n, float* panel, const float* inverses) {
     cudaStream_t stream = device_.stream();
     const auto pitch = static_cast<size_t>(n) * sizeof(float);
-    for (int64_t begin = (n - 1) / kFactorBlock * kFactorBlock; begin >= 0;
-         begin -= kFactorBlock) {
+    for (int64_t begin = (n - 1) / kFactorBlock * kFactorBlock; begin >= 0; begin -= kFactorBlock) {
       const int64_t end = std::min(begin + kFactorBlock, n), size = end - begin, rest = n - end;
       const float* inverse = inverses + begin * kFactorBlock;
       if (rest > 0) {
@@ -288,10 +281,11 @@ std::unique_ptr<FloatWork> make_float_work(Device& device) {
   auto& cuda = static_cast<CudaDevice&>(device);
   FloatProducts* products = FloatProducts::of(cuda.cublas());
   if (products == nullptr) {
-    fail(ErrorKind::no_device,
-         "{}: compression wants large fp32 products: found no libcublasLt.so.13 for {}, expected it "
-         "in the loader's path or /usr/local/cuda/lib64, and sm_90a kernels",
-         device.name(), device.description());
+    fail(
+        ErrorKind::no_device,
+        "{}: compression wants large fp32 products: found no libcublasLt.so.13 for {}, expected it "
+        "in the loader's path or /usr/local/cuda/lib64, and sm_90a kernels",
+        device.name(), device.description());
   }
   return std::make_unique<CudaFloatWork>(cuda, *products);
 }

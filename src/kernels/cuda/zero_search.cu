@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kThreads) code_kernel(const ZeroSearch s) {
   const auto largest = static_cast<float>((1 << s.bits) - 1);
   for (int64_t k = threadIdx.x; k < s.K; k += kThreads) {
     const int64_t at = n * groups + k / s.group;
-    s.codes[n * s.K + k] = static_cast<uint8_t>(
-        code_of(s.w[n * s.K + k], 1.0f / s.scales[at], s.zeros[at], largest));
+    s.codes[n * s.K + k] =
+        static_cast<uint8_t>(code_of(s.w[n * s.K + k], 1.0f / s.scales[at], s.zeros[at], largest));
   }
 }
 
