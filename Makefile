@@ -28,7 +28,7 @@ study:
 	  $(if $(DEVICE),--device '$(DEVICE)')
 
 methods:
-	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text)
+	@tools/setup.sh build $(if $(MODEL),,model) $(if $(TEXT),,text) calibration
 	$(call build,tandem,,-DTANDEM_DEV=OFF)
 	@$(BUILD)/tandem methods $(if $(MODEL),'$(MODEL)') $(if $(TEXT),--text '$(TEXT)') \
 	  $(if $(HELLASWAG),--hellaswag '$(HELLASWAG)')

@@ -60,7 +60,8 @@ struct Bench {
                             codes.as<int8_t>(),
                             scales.as<float>(),
                             sums.as<float>(),
-                            codes.as<uint16_t>()};
+                            codes.as<uint16_t>(),
+                            0.05f};
       cuda_ops()->quantize(context, x.as<float>(), K, act);
       const double seconds = time_graph(device, static_cast<int>(copies.size()), [&] {
         for (const PackedWeight& copy : copies)
@@ -179,6 +180,11 @@ struct Bench {
       if (kernel.packing == Packing::int4_group) encoding = int4_group(128, ScaleType::f16);
       if (kernel.packing == Packing::fp8_channel) encoding = fp8_channel(ScaleType::bf16);
       if (kernel.packing == Packing::fp8_weight) encoding = fp8_weight(ScaleType::bf16);
+      if (kernel.packing == Packing::int8_static) encoding = int8_static(ScaleType::bf16);
+      if (kernel.packing == Packing::fp8_static) encoding = fp8_static(ScaleType::bf16);
+      if (kernel.packing == Packing::fp8_block) encoding = fp8_block(ScaleType::bf16);
+      if (encoding.has_zeros()) encoding = int_zero(encoding.bits(), 128, ScaleType::f16);
+      if (kernel.packing == Packing::codebook) encoding = codebook(64);
       if (kernel.packing == Packing::nf4) encoding = kNF4;
       if (kernel.packing == Packing::fp4) encoding = kFP4;
       if (kernel.packing == Packing::int4_group_24) encoding = int4_group_24(128, ScaleType::f16);

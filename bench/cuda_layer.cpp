@@ -17,8 +17,8 @@ namespace {
 constexpr int64_t kContext = 192, kPages = kContext / kPageTokens;
 constexpr int kLayers = 8;
 constexpr double kReadLimit = 4.54e12;  // bytes a second of an H200
-constexpr const char* kOps[] = {"norm", "qkv",      "rope_append", "attention", "quantize",
-                                "o",    "ffn norm", "gate_up",     "act_mul",   "down"};
+constexpr const char* kOps[] = {"norm",     "qkv",     "attend",  "o",
+                                "ffn norm", "gate_up", "act_mul", "down"};
 
 class Chain {
  public:
@@ -108,14 +108,13 @@ class Chain {
     if (without != 0) norm();
     if (without != 1) linear(layer.qkv, qkv, false);
     if (without != 2)
-      ops.rope_append(context_, qkv, {}, batch_, H_, cos_sin_.as<float>(), cache_, l);
-    if (without != 3) ops.attention(context_, qkv, batch_, H_, cache_, l, nullptr, attended);
-    if (without != 4) ops.quantize(context_, attended, H_ * D_, act(H_ * D_));
-    if (without != 5) linear(layer.o, x, true);
-    if (without != 6) norm();
-    if (without != 7) linear(layer.gate_up, gate_up, false);
-    if (without != 8) ops.act_mul(context_, gate_up, T_, F_, act(F_));
-    if (without != 9) linear(layer.down, x, true);
+      ops.attend(context_, qkv, {}, batch_, H_, cos_sin_.as<float>(), cache_, l, attended,
+                 act(H_ * D_));
+    if (without != 3) linear(layer.o, x, true);
+    if (without != 4) norm();
+    if (without != 5) linear(layer.gate_up, gate_up, false);
+    if (without != 6) ops.act_mul(context_, gate_up, T_, F_, act(F_));
+    if (without != 7) linear(layer.down, x, true);
   }
 
   Buffer floats(int64_t count) { return Buffer(static_cast<size_t>(count * 4), &device_); }

@@ -9,6 +9,8 @@
 #          archs     the kernels of older generations against scalar code; with --model and --text its
 #                    perplexity by each, within 1 % of the CPU's
 #          quality   perplexity on the GPU and on the CPU; needs --model and --text
+#          formats   what "tandem compress" writes in each encoding: perplexity on the GPU within 1 % of
+#                    the CPU's; needs --model and --text
 #          models    decode and prefill of random-weight models
 #          energy    joules a token of random-weight models, 25 s each; of --model too where it is given
 #          refusals  what cannot run says so in one line, with its exit code; needs --model
@@ -23,12 +25,12 @@ while [ $# -gt 0 ]; do
     --text) text=$2; shift ;;
     --shapes) shapes=$2; shift ;;
     --out) out=$2; shift ;;
-    smoke|parity|archs|sanitize|kernels|quality|models|energy|refusals) stages+=("$1") ;;
+    smoke|parity|archs|sanitize|kernels|quality|formats|models|energy|refusals) stages+=("$1") ;;
     *) echo "gpu_check.sh: '$1' is no stage and no option" >&2; exit 2 ;;
   esac
   shift
 done
-[ ${#stages[@]} -gt 0 ] || { sed -n '2,19p' "$0" >&2; exit 2; }
+[ ${#stages[@]} -gt 0 ] || { sed -n '2,21p' "$0" >&2; exit 2; }
 mkdir -p "$out"
 
 smoke() {
@@ -95,6 +97,37 @@ quality() {
     [ $where = cpu ] && device=()
     "$bin/tandem" eval "$model" --text "$text" --ppl B --windows 40 "${device[@]}" || return 1
   done
+}
+# format NAME OPTION...: the model, compressed so
+format() {
+  local name=$1 model=$model folder="$out/formats/$1" truth
+  shift
+  rm -rf "$folder"
+  "$bin/tandem" compress "$model" --no-gate -o "$folder" "$@" >"$out/formats/log" 2>&1 ||
+    { echo "FAILED: $name: $(tail -n 1 "$out/formats/log")"; return 1; }
+  model=$folder
+  perplexity "$name on the CPU" && truth=$found || return 1
+  perplexity "$name" --device cuda &&
+    awk "BEGIN { exit !($found > 0.99 * $truth && $found < 1.01 * $truth) }" ||
+    { echo "FAILED: $name is not within 1 % of $truth"; return 1; }
+  rm -rf "$folder"
+}
+formats() {
+  local bad=0 made="$out/formats" few=(--samples 16 --length 256 --calibration "$text")
+  mkdir -p "$made"
+  printf '%s\n' -1 -0.72 -0.54 -0.4 -0.29 -0.19 -0.09 0 0.08 0.16 0.25 0.34 0.44 0.56 0.72 1 >"$made/book"
+  printf '%s\n' 'format = "gptq"' '[[step]]' 'method = "gptq"' 'bits = 4' 'group = 64' 'order = "act"' \
+    'symmetric = false' >"$made/act.toml"
+  printf '%s\n' 'activations = "static"' '[[step]]' 'method = "rtn"' 'bits = 8' 'group = 0' >"$made/static.toml"
+  format int4-asymmetric --recipe int4 --group 64 --asymmetric || bad=1
+  format awq --recipe int4 --group 64 --asymmetric --format awq || bad=1
+  format gptq-act-order --recipe "$made/act.toml" "${few[@]}" || bad=1
+  format int3 --recipe int3 --group 64 --asymmetric || bad=1
+  format int8-group --recipe int8 --group 64 --asymmetric || bad=1
+  format fp8-block --recipe fp8-block || bad=1
+  format codebook --recipe codebook --codebook "$made/book" || bad=1
+  format int8-static --recipe "$made/static.toml" "${few[@]}" || bad=1
+  return $bad
 }
 models() {
   for shape in Llama-3.2-1B Llama-3.1-8B; do

@@ -2,8 +2,10 @@
 #include "compress/compress.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,14 +22,19 @@
 #include "cli/pareto.h"
 #include "compress/compress_steps.h"
 #include "compress/mixed_recipe.h"
+#include "kernels/device.h"
+#include "formats/random_checkpoint.h"
 #include "kernels/table.h"
+#include "study/meters/energy.h"
 #include "study/meters/memory.h"
+#include "study/random_model.h"
 
 namespace tandem {
 namespace {
 
 struct CompressOptions {
-  std::string model, recipe, codebook, out, format, device, pareto;
+  std::string model, recipe, codebook, out, format, device, pareto, power_command;
+  std::string random_weights;  // a shape in the place of a model
   int64_t group = 0, kv_heads = 0;
   bool asymmetric = false, per_channel = false;
   int threads = 0;
@@ -134,18 +141,17 @@ Recipe recipe_of(const CompressOptions& options) {
   return recipe;
 }
 
-// As tools/setup.sh installs it.
-std::filesystem::path default_calibration_text() {
-  const std::filesystem::path file = cache_folder() / "texts" / "debian-reference.txt";
-  if (std::filesystem::exists(file)) return file;
-  fail(ErrorKind::usage,
-       "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` installs "
-       "it, or name a text with --calibration FILE",
-       file.string());
+Checkpoint load_source(const CompressOptions& options, ThreadPool& pool) {
+  if (options.random_weights.empty()) return load_checkpoint(resolve_model_path(options.model));
+  Checkpoint source = make_random_model(options.random_weights, {"bf16"}, nullptr, pool);
+  source.tokenizer = byte_tokenizer(source.config.vocab_size);
+  return source;
 }
 
 CalibrationRows read_rows(const CompressOptions& options, const Checkpoint& source) {
   CalibrationOptions calibration = options.calibration;
+  const bool draws = source.is_random && calibration.file.empty();
+  if (draws) return random_rows_of_ids(calibration, source.config.vocab_size);
   if (calibration.file.empty()) calibration.file = default_calibration_text();
   return read_calibration(calibration, Tokenizer(source.tokenizer));
 }
@@ -167,11 +173,27 @@ void refuse_calibration(const CompressOptions& options, bool takes_seed) {
        options.recipe);
 }
 
+double joules_of(const MeterChoice& choice, const std::function<void()>& work) {
+  std::string reason;
+  const auto meter = open_energy_meter(choice, reason);
+  if (meter != nullptr) {
+    meter->start();
+    work();
+    const EnergyReading reading = meter->stop();
+    if (reading.joules) return *reading.joules;
+    reason = reading.reason;
+  }
+  fail(ErrorKind::no_device, "mixed: a budget in millijoules needs a meter of energy: {}", reason);
+}
+
 // Chooses the bits of a recipe with a [mixed] table and shows what there was to choose from.
 void allocate(const CompressOptions& options, const Checkpoint& source, const CalibrationRows& rows,
               ThreadPool& pool, StepRecipe* recipe, ProgressLine* line) {
+  const auto joules = [&](const std::function<void()>& work) {
+    return joules_of({options.power_command, ""}, work);
+  };
   const MixedChoice choice =
-      allocate_bits(recipe, source, rows, best_isa(), pool, [&](double share) {
+      allocate_bits(recipe, source, rows, best_isa(), pool, joules, [&](double share) {
         if (InterruptGuard::interrupted()) throw Interrupted{};
         line->update(share);
       });
@@ -197,7 +219,15 @@ Judge judge_of(Gate& gate, const Checkpoint& source, ThreadPool& pool, ProgressL
   };
 }
 
+// Matrices of the same sizes come and go with every layer: their memory is kept, or each would be
+// cleared by the system anew, page by page.
+void keep_freed_memory() {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 int run_steps(const CompressOptions& options) {
+  keep_freed_memory();
   StepRecipe recipe = read_step_recipe(options.recipe);
   if (container_of(options) == Container::gguf || options.group != 0 || options.asymmetric ||
       options.per_channel) {
@@ -209,8 +239,14 @@ int run_steps(const CompressOptions& options) {
   if (!options.format.empty()) {
     set_format(&recipe, options.format == "hf" ? "compressed-tensors" : options.format);
   }
-  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
+  std::shared_ptr<Device> device;
+  std::unique_ptr<FloatWork> work;
+  if (!options.device.empty()) {
+    device = open_device(options.device);
+    work = make_float_work(*device);
+  }
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const Checkpoint source = load_source(options, pool);
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
   const Steps steps = make_steps(recipe, source.config);
@@ -221,7 +257,7 @@ int run_steps(const CompressOptions& options) {
   } else {
     refuse_calibration(options, /*takes_seed=*/false);
   }
-  Gate gate(options.gate, rows ? rows->source : "");
+  Gate gate(options.gate, rows ? rows->source : "", options.device);
   ProgressLine line;
   const InterruptGuard guard;
   try {
@@ -232,27 +268,34 @@ int run_steps(const CompressOptions& options) {
                             if (InterruptGuard::interrupted()) throw Interrupted{};
                             line.update(progress.share);
                           },
-                          judge_of(gate, source, pool, line));
+                          judge_of(gate, source, pool, line), work.get());
     line.finish();
     print_result(options, recipe.name, result, gate, seconds_since(start_ns) - gate.seconds());
     fmt::print("peak memory {:.0f} MiB, the source's mapped pages included\n",
                mib(peak_resident_bytes()));
+    if (work != nullptr) {
+      fmt::print("{}: {}, {:.0f} MiB of its memory at most\n", device->name(),
+                 device->description(), mib(work->peak_bytes()));
+    }
     return 0;
   } catch (const Interrupted&) {
     return kExitInterrupted;
   }
 }
 
-int run_compress(const CompressOptions& options) {
-  if (!options.device.empty()) {
-    fail(ErrorKind::no_device,
-         "compress runs on the CPU, which reads each weight once; found --device {}. run, chat, "
-         "eval, bench, study and info take it",
-         options.device);
+int run_compress(CompressOptions options) {
+  if (options.model.empty() == options.random_weights.empty()) {
+    fail(ErrorKind::usage, "compress: {} MODEL or --random-weights FILE",
+         options.model.empty() ? "needs" : "takes either");
+  }
+  if (!options.random_weights.empty() && !options.gate.off) {
+    options.gate.off = true;
+    write_stderr("gate: not measured, random weights have no quality to lose\n");
   }
   // A GGUF file holds HQQ's real minimums: there it is an encoding, not a step.
   const bool is_hqq_file = options.recipe == "hqq" && container_of(options) == Container::gguf;
   if (!is_hqq_file && names_step_recipe(options.recipe)) return run_steps(options);
+  if (!options.device.empty()) require_isa(options.device);
   // The recipe first: a wrong name should not wait for a model to be read.
   Recipe recipe = recipe_of(options);
   recipe.seed = options.calibration.seed;
@@ -262,15 +305,15 @@ int run_compress(const CompressOptions& options) {
     refuse_calibration(options, recipe.off_grid || recipe.pruning == Pruning::random ||
                                     recipe.aligns_heads);
   }
-  const Checkpoint source = load_checkpoint(resolve_model_path(options.model));
   ThreadPool pool(options.threads > 0 ? options.threads : usable_cpus());
+  const Checkpoint source = load_source(options, pool);
   const int64_t start_ns = now_ns();
   std::optional<CalibrationRows> rows;
   if (measures) {
     rows = read_rows(options, source);
     show(*rows, calibration_bytes(source.config, *rows));
   }
-  Gate gate(options.gate, rows ? rows->source : "");
+  Gate gate(options.gate, rows ? rows->source : "", options.device);
   ProgressLine line;
   const InterruptGuard guard;
   try {
@@ -297,13 +340,14 @@ int run_compress(const CompressOptions& options) {
 void add_compress(CLI::App& app, Action& action) {
   auto options = std::make_shared<CompressOptions>();
   CLI::App* verb = app.add_subcommand("compress", "Write a model with its layers in fewer bits");
-  verb->add_option("MODEL", options->model, "GGUF file or Hugging Face folder")
-      ->required()
-      ->type_name("");
+  verb->add_option("MODEL", options->model, "GGUF file or Hugging Face folder")->type_name("");
+  verb->add_option("--random-weights", options->random_weights,
+                   "A shape of data/models with random weights, in the place of MODEL")
+      ->type_name("FILE");
   verb->add_option("--recipe,--method", options->recipe,
-                   "A name (see below) or a TOML file of steps (docs/recipes.md)")
+                   "REQUIRED: a name (see below) or a TOML file of steps (docs/recipes.md)")
       ->required()
-      ->type_name("NAME|FILE");
+      ->option_text("NAME|FILE");
   verb->add_option("--group", options->group,
                    "int*, nf4, fp4, codebook: weights that share a scale (64)")
       ->check(CLI::PositiveNumber.description(""))
@@ -320,8 +364,9 @@ void add_compress(CLI::App& app, Action& action) {
       ->required()
       ->type_name("PATH");
   verb->add_option("--format", options->format,
-                   "hf, gguf; int*: gptq, gptq_v2, awq; default: gguf by PATH's end")
-      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq"}).description(""))
+                   "hf, gguf; int*: gptq, gptq_v2, awq; 2:4: sparse-24-bitmask; or by PATH")
+      ->check(CLI::IsMember({"hf", "gguf", "gptq", "gptq_v2", "awq", "sparse-24-bitmask"})
+                  .description(""))
       ->type_name("NAME");
   verb->add_option("--calibration", options->calibration.file,
                    "Text or JSONL for recipes that measure inputs (the set-up's text)")
@@ -338,18 +383,21 @@ void add_compress(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_option("--pareto", options->pareto, "Draw a [mixed] recipe's curve in this SVG file")
       ->type_name("FILE");
+  // For a [mixed] recipe in millijoules, where the processor does not count its energy.
+  verb->add_option("--power-command", options->power_command, "")->group("");
   add_gate_options(*verb, options->gate);
   verb->add_option("--threads", options->threads, "Default: all CPUs this process may use")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
-  add_device_option(*verb, options->device, "")->group("");
+  add_device_option(*verb, options->device,
+                    "cuda or cuda:N: calibration, GPTQ and the gate run there");
   verb->footer(
       "Recipes, by weights alone: bf16 f32 int8 llm-int8 int4 int3 int2 fp8 fp8-tensor fp8-block\n"
       "fp8-deepseek nf4 nf4-dq fp4 fp4-dq codebook sparse-24 magnitude-24 random-24 gqa-mean\n"
       "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
-      "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt learned-mask sparsegpt-int4 FILE.toml\n"
+      "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt[-int4|-int8|-fp8] learned-mask FILE.toml\n"
       "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
-      "  tandem compress model-folder --recipe gptq --samples 128 --length 512 -o model-gptq\n"
+      "  tandem compress model-folder --recipe gptq --samples 128 --device cuda -o model-gptq\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }

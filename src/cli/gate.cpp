@@ -53,7 +53,8 @@ void add_gate_options(CLI::App& verb, GateOptions& options) {
       ->needs("--tasks");
 }
 
-Gate::Gate(const GateOptions& options, const std::string& calibration) : options_(options) {
+Gate::Gate(const GateOptions& options, const std::string& calibration, const std::string& device)
+    : options_(options) {
   if (options_.off) {
     if (has_bound() || !options_.tasks.empty() || !options_.text.empty()) {
       fail(ErrorKind::usage, "--no-gate contradicts --max-kld, --tasks and --gate-text");
@@ -61,7 +62,7 @@ Gate::Gate(const GateOptions& options, const std::string& calibration) : options
     not_measured_ = "--no-gate";
     return;
   }
-  plan_.isa = chosen_isa("");
+  plan_.isa = chosen_isa(device);
   plan_.num_windows = options_.windows;
   read_text(calibration);
   read_tasks();

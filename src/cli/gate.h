@@ -28,9 +28,9 @@ void add_gate_options(CLI::App& verb, GateOptions& options);
 class Gate {
  public:
   // Reads the texts and tasks, before a model is read. `calibration` is the text the recipe
-  // calibrates on, empty where it does none. Throws usage for options that contradict and for a
+  // calibrates on, empty where it does none; `device`, where not empty, runs both models. Throws usage for options that contradict and for a
   // text that shares lines with the calibration, bad_file for what cannot be read.
-  Gate(const GateOptions& options, const std::string& calibration);
+  Gate(const GateOptions& options, const std::string& calibration, const std::string& device);
 
   // Measures, adds "gate" to the manifest, throws quality_gate for a result that is not allowed.
   // What cannot be measured is said in one line on standard error, or thrown where a bound was

@@ -21,6 +21,15 @@ std::filesystem::path cache_folder() {
 
 std::filesystem::path default_model_path() { return cache_folder() / "models" / kDefaultModelName; }
 
+std::filesystem::path default_calibration_text() {
+  const std::filesystem::path file = cache_folder() / "texts" / "debian-reference.txt";
+  if (std::filesystem::exists(file)) return file;
+  fail(ErrorKind::usage,
+       "the recipe needs calibration text, and {} is not there: `tools/setup.sh calibration` "
+       "installs it, or name a text with --calibration FILE",
+       file.string());
+}
+
 std::filesystem::path resolve_model_path(const std::string& given) {
   std::error_code error;
   if (!given.empty()) {

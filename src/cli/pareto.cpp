@@ -16,8 +16,12 @@ double shown_size(const Allocation& allocation, const ParetoAxes& axes) {
   return allocation.size / (axes.unit == BudgetUnit::bytes ? 1 << 20 : 1000);
 }
 
-const char* size_name(const ParetoAxes& axes) {
-  return axes.unit == BudgetUnit::bytes ? "MiB of layer weights" : "us of a decode step's linears";
+// "MiB", and what there is so much of.
+std::pair<const char*, const char*> size_names(const ParetoAxes& axes) {
+  constexpr const char* kStep = "of a decode step's linears";
+  return axes.unit == BudgetUnit::bytes         ? std::pair{"MiB", "of layer weights"}
+         : axes.unit == BudgetUnit::nanoseconds ? std::pair{"us", kStep}
+                                                : std::pair{"mJ", kStep};
 }
 
 // At most `count` of the curve at even distances, both ends and the chosen one among them.
@@ -41,7 +45,7 @@ std::vector<const Allocation*> thinned(const std::vector<Allocation>& curve,
 std::string pareto_table(const std::vector<Allocation>& curve, const Allocation& chosen,
                          const ParetoAxes& axes, size_t rows) {
   const bool has_bits = axes.unit == BudgetUnit::bytes;
-  std::string out = fmt::format("  {:>10}{}  {}\n", has_bits ? "MiB" : "us",
+  std::string out = fmt::format("  {:>10}{}  {}\n", size_names(axes).first,
                                 has_bits ? "   bits each" : "", axes.cost);
   for (const Allocation* point : thinned(curve, chosen, rows)) {
     out += fmt::format("{} {:>10.1f}", point == &chosen ? '>' : ' ', shown_size(*point, axes));
@@ -58,7 +62,7 @@ std::string pareto_svg(const std::vector<Allocation>& curve, const Allocation& c
                        const ParetoAxes& axes) {
   PointPanel panel;
   panel.title = "Mixed precision: what each budget costs";
-  panel.x_title = size_name(axes);
+  panel.x_title = fmt::format("{} {}", size_names(axes).first, size_names(axes).second);
   panel.y_title = axes.cost;
   panel.x = linear_axis(shown_size(curve.front(), axes), shown_size(curve.back(), axes));
   panel.y = linear_axis(0.0, curve.front().cost);

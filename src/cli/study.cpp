@@ -16,6 +16,7 @@
 #include "cli/model_options.h"
 #include "cli/model_path.h"
 #include "cli/report_input.h"
+#include "cli/study_setup.h"
 #include "cli/study_table.h"
 #include "cli/study_variants.h"
 #include "cli/terminal.h"
@@ -78,8 +79,6 @@ Profile chosen_profile(const StudyFlags& flags) {
   make_unique_values(profile.batches);
   return profile;
 }
-
-std::string program_path() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 
 // The command as it was typed, quoted for a shell.
 std::string typed_command() {
@@ -169,25 +168,17 @@ Json study_facts(uint64_t model_bytes, ThreadPool& pool, const std::optional<Dev
 // A real model: its checkpoint, its variants on disk and the text.
 void add_model(const StudyFlags& flags, const std::optional<DeviceSheet>& sheet,
                StudySettings& settings) {
-  const std::filesystem::path cache = cache_folder();
   settings.model_path = resolve_model_path(flags.model);
-  settings.text_path = flags.text.empty() ? cache / "texts/developers-reference.txt"
-                                          : std::filesystem::path(flags.text);
-  if (!std::filesystem::exists(settings.text_path)) {
-    fail(ErrorKind::usage, "{}: no such text; give one with --text FILE (some 50 kB of prose)",
-         settings.text_path.string());
-  }
-  settings.text_hash = hash_hex(std::as_bytes(MappedFile(settings.text_path).bytes()));
+  set_study_text(flags.text, settings);
   const Checkpoint source = load_checkpoint(settings.model_path);
   settings.model_hash = checkpoint_hash(source);
   ThreadPool pool(settings.threads);
-  const auto say = [](const std::string& line) { write_stderr(line + "\n"); };
-  settings.variants =
-      prepare_variants(settings.profile.variants, source, settings.model_hash, cache, pool, say);
-  settings.baseline_path =
-      prepare_variants({kBaselineVariant}, source, settings.model_hash, cache, pool, say)
-          .front()
-          .path;
+  VariantCache variants(source, settings.model_hash, cache_folder(), {}, pool,
+                        [](const std::string& line) { write_stderr(line + "\n"); });
+  for (const std::string& name : settings.profile.variants) {
+    settings.variants.push_back(variants.get(name));
+  }
+  settings.baseline_path = variants.get(kBaselineVariant).path;
   settings.facts = study_facts(source.file_bytes, pool, sheet);
   if (const std::string encoding = shipped_encoding(source); !encoding.empty()) {
     settings.facts["shipped_encoding"] = encoding;
@@ -230,25 +221,6 @@ StudySettings make_settings(const StudyFlags& flags) {
   return settings;
 }
 
-std::string duration(double seconds) {
-  const auto whole = static_cast<int64_t>(seconds + 0.5);
-  return whole < 60 ? fmt::format("{} s", whole)
-                    : fmt::format("{} min {:02} s", whole / 60, whole % 60);
-}
-
-// On a terminal one line that is rewritten, elsewhere one line a cell.
-void print_progress(const StudyProgress& progress) {
-  const bool is_terminal = stderr_is_terminal();
-  if (progress.what.empty()) {
-    if (is_terminal) write_stderr("\r\x1b[K");
-    return;
-  }
-  const std::string left =
-      progress.seconds_left < 0 ? "" : ", about " + duration(progress.seconds_left) + " left";
-  write_stderr(fmt::format("{}[{}/{}] {}{}{}", is_terminal ? "\r\x1b[K" : "", progress.done + 1,
-                           progress.total, progress.what, left, is_terminal ? "" : "\n"));
-}
-
 int run(const StudyFlags& flags) {
   if (!flags.cell_json.empty()) {
     write_stdout(run_task(flags.cell_json) + "\n");
@@ -275,7 +247,9 @@ int run(const StudyFlags& flags) {
       (options.out_dir / "records.jsonl").string(), (options.out_dir / "records.csv").string(),
       std::filesystem::absolute(report).string()));
   if (!result.failures.empty()) {
-    for (const std::string& failure : result.failures) write_stderr("failed: " + failure + "\n");
+    for (const TaskFailure& failure : result.failures) {
+      write_stderr("failed: " + failure.text() + "\n");
+    }
     fail(ErrorKind::system, "{} of the study's tasks failed; the same command tries them again",
          result.failures.size());
   }
@@ -291,15 +265,10 @@ void add_study(CLI::App& app, Action& action) {
   auto flags = std::make_shared<StudyFlags>();
   CLI::App* verb =
       app.add_subcommand("study", "Measure what each precision of a model costs and gains");
-  verb->add_option("MODEL,--model", flags->model,
-                   "GGUF file or Hugging Face folder (default: the set-up's model)")
-      ->type_name("PATH");
+  add_study_options(*verb, flags->model, flags->text, flags->fresh);
   verb->add_option("--profile", flags->profile, "smoke (1 min), quick (5 min) or full")
       ->capture_default_str()
       ->type_name("NAME");
-  verb->add_option("--text", flags->text,
-                   "Prose for prompts and perplexity (default: the set-up's)")
-      ->type_name("FILE");
   verb->add_option("-o,--out", flags->out, "Folder of the results (default: studies/PROFILE)")
       ->type_name("DIR");
   verb->add_option("--variants", flags->variants, "Some of as-shipped,bf16,int8,int4-g64")
@@ -334,7 +303,6 @@ void add_study(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("N")
       ->check(seed_number());
-  verb->add_flag("--fresh", flags->fresh, "Measure again what this study has already");
   verb->add_option("--cell-json", flags->cell_json)->group("");
   verb->footer(
       "Examples:\n  tandem study --profile smoke\n"

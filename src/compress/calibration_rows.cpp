@@ -114,6 +114,21 @@ void take_windows(const CalibrationOptions& options, const Ids& ids, Calibration
 
 }  // namespace
 
+CalibrationRows random_rows_of_ids(const CalibrationOptions& options, int64_t vocab_size) {
+  CHECK(options.samples > 0 && options.length > 0, "{} x {}", options.samples, options.length);
+  CalibrationRows rows;
+  rows.length = options.length;
+  rows.seed = options.seed;
+  rows.source = "random ids";
+  Random random(options.seed);
+  for (int64_t i = 0; i < options.samples * options.length; ++i) {
+    rows.ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab_size))));
+  }
+  rows.hash = hash_hex(std::as_bytes(std::span(rows.ids)));
+  rows.source_hash = rows.hash;
+  return rows;
+}
+
 CalibrationRows read_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer) {
   CHECK(options.samples > 0 && options.length > 0, "{} x {}", options.samples, options.length);
   const std::string text = read_text_file(options.file, kMaxBytes);

@@ -39,4 +39,7 @@ struct CalibrationOptions {
 // not one window of `length` tokens is to be had.
 CalibrationRows read_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer);
 
+// Rows of ids below vocab_size that the seed draws, each equally likely: for random weights.
+CalibrationRows random_rows_of_ids(const CalibrationOptions& options, int64_t vocab_size);
+
 }  // namespace tandem

@@ -143,10 +143,10 @@ void add_grid_sources(RowStream& stream, const Checkpoint& source, const NamedTe
                       const GridRecipe& recipe, ThreadPool& pool, std::vector<TensorSource>& out) {
   const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
   const GridShape shape{recipe.grid, tensor.weight.N, tensor.weight.K};
-  const auto make = [&source, &tensor, grid = recipe.grid, &pool] {
-    return rounded_matrix(source, tensor, grid, pool);
+  const auto make = [&source, &tensor, grid = recipe.grid, &pool](bool) {
+    return std::make_shared<const GridMatrix>(rounded_matrix(source, tensor, grid, pool));
   };
-  for (TensorSource& made : grid_tensors(recipe.layout, module, shape, make)) {
+  for (TensorSource& made : grid_tensors(recipe.layout, module, shape, make, pool)) {
     made.write = [&stream, &tensor, bytes = made.size_bytes, write = std::move(made.write)](const ByteSink& sink) {
       write(sink);
       stream.advance(tensor.name, bytes);

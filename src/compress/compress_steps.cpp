@@ -17,6 +17,7 @@
 #include "compress/methods.h"
 #include "compress/row_stream.h"
 #include "compress/rtn.h"
+#include "compress/sparse_files.h"
 
 namespace tandem {
 namespace {
@@ -35,9 +36,10 @@ GridLayout layout_of(const StepRecipe& recipe) {
 struct Module {
   int64_t layer = 0;
   Linear linear = Linear::q;
-  std::optional<GridShape> grid;        // what its result is; neither: bf16
-  std::optional<EncodedShape> encoded;
+  std::optional<GridShape> grid = {};  // what its result is; neither: bf16
+  std::optional<EncodedShape> encoded = {};
   float input_scale = 0;                // of static inputs; 0: none
+  std::optional<Encoding> sparse = {};  // of a matrix that is written as 2:4
 
   bool has_result() const { return grid || encoded; }
 };
@@ -45,7 +47,7 @@ struct Module {
 using Modules = std::map<std::string, Module>;
 
 std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
-                          const CalibrationRows* rows) {
+                          const CalibrationRows* rows, FloatWork* work) {
   Json manifest = {{"source", source.path.string()},
                    {"source_format", source.format},
                    {"source_hash", checkpoint_hash(source)},
@@ -56,6 +58,7 @@ std::string manifest_json(const Checkpoint& source, const StepRecipe& recipe,
                                {"rows", rows->num()},      {"length", rows->length},
                                {"seed", rows->seed},       {"rows_hash", rows->hash}};
   }
+  if (work != nullptr) manifest["device"] = work->device().description();
   manifest["version"] = version();
   manifest["commit"] = commit();
   return dump_json(manifest, 2) + "\n";
@@ -106,19 +109,23 @@ class PartialFolder {
 // within one type layer by layer.
 class SavedLayers {
  public:
-  explicit SavedLayers(fs::path folder) : folder_(std::move(folder)) {}
+  SavedLayers(fs::path folder, ThreadPool& pool) : folder_(std::move(folder)), pool_(pool) {}
 
-  const LayerWeights& layer(int64_t l) {
-    if (l != current_) {
-      weights_ = load_saved_layer(layer_file(folder_, l));
+  const LayerWeights& layer(int64_t l, SavedParts parts = SavedParts::fits) {
+    if (l != current_ || (parts == SavedParts::results && parts != parts_)) {
+      weights_ = {};
+      weights_ = load_saved_layer(layer_file(folder_, l), pool_, parts);
       current_ = l;
+      parts_ = parts;
     }
     return weights_;
   }
 
  private:
   fs::path folder_;
+  ThreadPool& pool_;
   int64_t current_ = -1;
+  SavedParts parts_ = SavedParts::fits;
   LayerWeights weights_;
 };
 
@@ -178,7 +185,8 @@ class Assembly {
       : source_(source),
         recipe_(recipe),
         modules_(modules),
-        layers_(folder),
+        layers_(folder, pool),
+        pool_(pool),
         stream_(source, pool, progress_) {}
 
   std::vector<TensorSource> tensors(CompressResult* result) {
@@ -210,20 +218,36 @@ class Assembly {
  private:
   void add_matrix(const NamedTensor& tensor, const std::string& name, const Module& module,
                   std::vector<TensorSource>* all) {
+    if (module.sparse) {
+      const auto work = [this, module]() -> const LinearWork& {
+        return layers_.layer(module.layer)[module.linear];
+      };
+      for (TensorSource& made : sparse_tensors(name, *module.sparse, tensor.weight.N,
+                                               tensor.weight.K, work)) {
+        all->push_back(std::move(made));
+      }
+      return;
+    }
     if (!module.has_result()) {
       all->push_back(saved_source(tensor, [this, module]() -> const std::vector<float>& {
         return layers_.layer(module.layer)[module.linear].weight.values;
       }));
       return;
     }
-    const auto result = [this, module]() -> const auto& {
-      return layers_.layer(module.layer)[module.linear].result;
+    // Valid until another layer is asked for: while its tensor is written.
+    const auto make = [this, module](bool with_codes) {
+      const LayerWeights& layer =
+          layers_.layer(module.layer, with_codes ? SavedParts::results : SavedParts::fits);
+      const auto* grid = &std::get<GridMatrix>(layer[module.linear].result);
+      return std::shared_ptr<const GridMatrix>(std::shared_ptr<void>(), grid);
+    };
+    const auto make_encoded = [this, module] {
+      return std::get<EncodedMatrix>(
+          layers_.layer(module.layer, SavedParts::results)[module.linear].result);
     };
     for (TensorSource& made :
-         module.grid ? grid_tensors(layout_of(recipe_), name, *module.grid,
-                                    [result] { return std::get<GridMatrix>(result()); })
-                     : encoded_tensors(name, *module.encoded,
-                                       [result] { return std::get<EncodedMatrix>(result()); })) {
+         module.grid ? grid_tensors(layout_of(recipe_), name, *module.grid, make, pool_)
+                     : encoded_tensors(name, *module.encoded, make_encoded)) {
       all->push_back(std::move(made));
     }
     if (module.input_scale != 0) all->push_back(input_scale_source(name, module.input_scale));
@@ -250,6 +274,7 @@ class Assembly {
   const StepRecipe& recipe_;
   const Modules& modules_;
   SavedLayers layers_;
+  ThreadPool& pool_;
   const Progress progress_;
   RowStream stream_;
 };
@@ -297,7 +322,7 @@ void check_format(const StepRecipe& recipe, const Modules& modules) {
     if (module.grid) check_layout(layout_of(recipe), name, *module.grid);
   }
   const std::vector<GridGroup> groups = grid_groups(modules);
-  if (groups.size() < 2 || recipe.format == "compressed-tensors") return;
+  if (groups.size() < 2 || recipe.is_compressed_tensors()) return;
   fail(ErrorKind::usage,
        "{}: format {} holds one number of bits, one group and one order, found {} and {} in groups of "
        "{} and {} ({}, {}): choose compressed-tensors",
@@ -316,14 +341,15 @@ Json inputs_json(const StepRecipe& recipe) {
 std::string config_json(const StepRecipe& recipe, const Modules& modules) {
   std::vector<GridGroup> groups = grid_groups(modules);
   const std::vector<EncodedGroup> encoded = encoded_groups(modules);
-  if (groups.empty() && encoded.empty()) return {};
-  std::vector<std::string> ignored = {"lm_head"};
+  if (groups.empty() && encoded.empty() && !recipe.is_sparse()) return {};
+  std::vector<std::string> ignored = {"lm_head"}, dense = {"lm_head"};
   for (const auto& [name, module] : modules) {
     if (!module.has_result()) ignored.push_back(name);
+    if (!module.sparse) dense.push_back(name);
   }
   const bool is_one = groups.size() + encoded.size() == 1;
   if (is_one && !groups.empty()) groups[0].modules.clear();
-  if (recipe.format != "compressed-tensors") {
+  if (!recipe.is_compressed_tensors()) {
     return grid_config_json(layout_of(recipe), groups, ignored);
   }
   std::vector<Json> schemes;
@@ -336,7 +362,11 @@ std::string config_json(const StepRecipe& recipe, const Modules& modules) {
         group.shape, recipe.activations,
         is_one ? std::vector<std::string>{"Linear"} : group.modules));
   }
-  return compressed_tensors_json(schemes, ignored);
+  if (!recipe.is_sparse()) return compressed_tensors_json(schemes, ignored);
+  Json config = {{"quant_method", "compressed-tensors"}};
+  if (!schemes.empty()) config = parse_json(compressed_tensors_json(schemes, ignored), "config");
+  config["sparsity_config"] = sparsity_config_json(dense);
+  return dump_json(config, 2);
 }
 
 void check_output(const Checkpoint& source, const fs::path& out_dir) {
@@ -354,7 +384,7 @@ Modules modules_of(const Checkpoint& source) {
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     for (int i = 0; i < kNumLinears; ++i) {
       const auto linear = static_cast<Linear>(i);
-      modules[module_name(l, linear)] = {l, linear};
+      modules[module_name(l, linear)] = {l, linear, {}, {}, 0};
     }
   }
   return modules;
@@ -362,7 +392,7 @@ Modules modules_of(const Checkpoint& source) {
 
 // Throws usage where the folder cannot hold what the step makes.
 void check_fp8(const StepRecipe& recipe, const StepSpec& spec) {
-  if (recipe.format != "compressed-tensors") {
+  if (!recipe.is_compressed_tensors()) {
     fail(ErrorKind::usage, "{}: fp8 in format {}, expected compressed-tensors", spec.options.where,
          recipe.format);
   }
@@ -394,6 +424,20 @@ void note_results(int64_t layer, const LayerWeights& weights, Modules* modules) 
   }
 }
 
+// The same for a folder of 2:4. Throws usage for what has no such form.
+void note_sparse(const StepRecipe& recipe, int64_t layer, const LayerWeights& weights,
+                 Modules* modules) {
+  for (int i = 0; i < kNumLinears; ++i) {
+    const auto linear = static_cast<Linear>(i);
+    const LinearWork& work = weights[linear];
+    if (!work.has_result() && work.keep.empty()) continue;
+    const std::string name = module_name(layer, linear);
+    Module& module = (*modules)[name];
+    module.sparse = sparse_encoding(name, work, recipe.activations != "none");
+    if (module.encoded) module.encoded->scale_rows = 1;  // one a row is written
+  }
+}
+
 }  // namespace
 
 Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
@@ -402,7 +446,11 @@ Steps make_steps(const StepRecipe& recipe, const ModelConfig& config) {
     steps.push_back(make_step(spec, config));
     if (spec.method == "fp8") check_fp8(recipe, spec);
   }
-  if (recipe.activations != "none" && recipe.format != "compressed-tensors") {
+  if (recipe.is_sparse() && recipe.activations == "static") {
+    fail(ErrorKind::usage, "recipe {}: activations static in format {}, expected dynamic or none",
+         recipe.name, recipe.format);
+  }
+  if (recipe.activations != "none" && !recipe.is_compressed_tensors()) {
     fail(ErrorKind::usage, "recipe {}: activations {} in format {}, expected compressed-tensors",
          recipe.name, recipe.activations, recipe.format);
   }
@@ -418,18 +466,20 @@ CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& rec
                                  const CalibrationRows* rows, const fs::path& out_dir,
                                  ThreadPool& pool,
                                  const std::function<void(const SequentialProgress&)>& progress,
-                                 const Judge& judge) {
+                                 const Judge& judge, FloatWork* device) {
   check_output(source, out_dir);
   check_not_compressed(source);
   const Steps steps = make_steps(recipe, source.config);
-  const std::string manifest = manifest_json(source, recipe, rows);
+  const std::string manifest = manifest_json(source, recipe, rows, device);
   const PartialFolder partial(out_dir, manifest);
   Modules modules = modules_of(source);
   compress_layers(source, steps, rows, partial.path(), pool, progress,
                   [&](int64_t layer, const LayerWeights& weights) {
                     note_results(layer, weights, &modules);
+                    if (recipe.is_sparse()) note_sparse(recipe, layer, weights, &modules);
                     check_format(recipe, modules);
-                  });
+                  },
+                  device);
   CompressResult result;
   Assembly assembly(source, recipe, modules, partial.path(), pool);
   const std::vector<TensorSource> tensors = assembly.tensors(&result);

@@ -20,11 +20,12 @@ Steps make_steps(const StepRecipe& recipe, const ModelConfig& config);
 // Finished layers lie in OUT.partial until out_dir appears, complete. When the same source, recipe
 // and rows find an OUT.partial, its layers are kept and the rest is done. Throws what compress()
 // throws, and usage when OUT.partial belongs to another compression. `progress` may throw: the
-// finished layers stay. A `judge` that refuses with quality_gate leaves nothing.
+// finished layers stay. A `judge` that refuses with quality_gate leaves nothing. With `device`, what
+// compress_layers can do there is done there, and the manifest names it.
 CompressResult compress_by_steps(const Checkpoint& source, const StepRecipe& recipe,
                                  const CalibrationRows* rows, const std::filesystem::path& out_dir,
                                  ThreadPool& pool,
                                  const std::function<void(const SequentialProgress&)>& progress,
-                                 const Judge& judge = {});
+                                 const Judge& judge = {}, FloatWork* device = nullptr);
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 // GPTQ as a step: one factorization for all matrices of a set whose options agree.
 #include <optional>
 
+#include "compress/device_gptq.h"
 #include "compress/gptq.h"
 #include "compress/methods.h"
 
@@ -32,27 +33,54 @@ class GptqStep : public Step {
  public:
   explicit GptqStep(PerMatrix<GptqOptions> options) : options_(std::move(options)) {}
 
-  StepNeeds needs() const override { return {.inputs = true, .gram = true}; }
+  StepNeeds needs() const override {
+    return {.inputs = true, .gram = true, .device_gram = true};
+  }
   bool gives_result(int64_t layer, Linear linear) const override {
     return options_.at(layer, linear).has_value();
   }
   void run_set(SetWork& work) override {
-    std::optional<InverseFactor> factor;
+    if (work.device != nullptr) {
+      run<DeviceFactor>(
+          work,
+          [&](const GptqOptions& options) {
+            return device_inverse_factor(work.inputs, options.damping,
+                                         column_order(options, work.inputs), *work.device);
+          },
+          [&](const LinearWork& matrix, const DeviceFactor& factor, const GptqOptions& options) {
+            return device_gptq(matrix.weight, matrix.keep, factor, options, *work.device);
+          });
+      return;
+    }
+    run<InverseFactor>(
+        work,
+        [&](const GptqOptions& options) {
+          return inverse_factor(work.inputs, options.damping, column_order(options, work.inputs),
+                                work.pool);
+        },
+        [&](const LinearWork& matrix, const InverseFactor& factor, const GptqOptions& options) {
+          return gptq(matrix.weight, matrix.keep, factor, options, work.pool);
+        });
+  }
+
+ private:
+  template <typename Factor, typename MakeFactor, typename Round>
+  void run(SetWork& work, const MakeFactor& make_factor, const Round& round) {
+    std::optional<Factor> factor;
     const GptqOptions* factor_options = nullptr;
     for (const Linear linear : linears_of(work.set)) {
       const auto& options = options_.at(work.layer, linear);
       if (!options) continue;
       if (!factor || !share_factor(*factor_options, *options)) {
-        factor = inverse_factor(work.inputs, options->damping,
-                                column_order(*options, work.inputs), work.pool);
+        factor.reset();
+        factor = make_factor(*options);
         factor_options = &*options;
       }
       LinearWork& matrix = work.weights[linear];
-      matrix.result = gptq(matrix.weight, matrix.keep, *factor, *options, work.pool);
+      matrix.result = round(matrix, *factor, *options);
     }
   }
 
- private:
   PerMatrix<GptqOptions> options_;
 };
 

@@ -1,5 +1,6 @@
 #include "compress/grid_files.h"
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
@@ -48,15 +49,27 @@ int64_t channel_of(const GridMatrix& m, int64_t k) {
   return m.columns.empty() ? k : m.columns[static_cast<size_t>(k)];
 }
 
+constexpr int64_t kPieceBytes = 4 << 20;
+
 // compressed-tensors: a row's fields one after another.
-void write_rows(const GridMatrix& m, const ByteSink& sink) {
-  std::vector<uint8_t> row(static_cast<size_t>(m.K));
-  std::vector<std::byte> packed(static_cast<size_t>(m.K * m.grid.bits / 8));
-  for (int64_t n = 0; n < m.N; ++n) {
-    for (int64_t k = 0; k < m.K; ++k)
-      row[static_cast<size_t>(channel_of(m, k))] = m.codes[static_cast<size_t>(n * m.K + k)];
-    pack_codes(row.data(), m.K, m.grid.bits, packed.data());
-    sink(packed);
+void write_rows(const GridMatrix& m, ThreadPool& pool, const ByteSink& sink) {
+  const int64_t row_bytes = m.K * m.grid.bits / 8;
+  const int64_t piece_rows = std::clamp<int64_t>(kPieceBytes / row_bytes, 1, m.N);
+  std::vector<std::byte> packed(static_cast<size_t>(piece_rows * row_bytes));
+  for (int64_t from = 0; from < m.N; from += piece_rows) {
+    const int64_t count = std::min(piece_rows, m.N - from);
+    pool.parallel_for(count, 8, [&](int64_t begin, int64_t end, int) {
+      std::vector<uint8_t> row(static_cast<size_t>(m.columns.empty() ? 0 : m.K));
+      for (int64_t i = begin; i < end; ++i) {
+        const uint8_t* codes = m.codes.data() + (from + i) * m.K;
+        if (!m.columns.empty()) {
+          for (int64_t k = 0; k < m.K; ++k) row[static_cast<size_t>(channel_of(m, k))] = codes[k];
+          codes = row.data();
+        }
+        pack_codes(codes, m.K, m.grid.bits, packed.data() + i * row_bytes);
+      }
+    });
+    sink(std::span(packed).first(static_cast<size_t>(count * row_bytes)));
   }
 }
 
@@ -102,14 +115,17 @@ void write_packed_zeros(const GridMatrix& m, const ByteSink& sink) {
   send(words.values(), sink);
 }
 
-void write_gptq_codes(const GridMatrix& m, const ByteSink& sink) {
+void write_gptq_codes(const GridMatrix& m, ThreadPool& pool, const ByteSink& sink) {
   const int bits = m.grid.bits;
   Words words(m.K * bits / 32 * m.N);
-  for (int64_t n = 0; n < m.N; ++n) {
-    for (int64_t k = 0; k < m.K; ++k) {
-      words.put(n, m.N, channel_of(m, k) * bits, bits, m.codes[static_cast<size_t>(n * m.K + k)]);
+  pool.parallel_for(m.N, 64, [&](int64_t begin, int64_t end, int) {  // a word is of one row
+    for (int64_t n = begin; n < end; ++n) {
+      for (int64_t k = 0; k < m.K; ++k) {
+        words.put(n, m.N, channel_of(m, k) * bits, bits,
+                  m.codes[static_cast<size_t>(n * m.K + k)]);
+      }
     }
-  }
+  });
   send(words.values(), sink);
 }
 
@@ -142,23 +158,29 @@ void write_group_of_channel(const GridMatrix& m, const ByteSink& sink) {
 
 // Words of eight columns in AutoAWQ's order: [rows, N/8], value(row, n).
 template <typename Value>
-void write_awq_words(int64_t rows, int64_t N, const ByteSink& sink, Value value) {
+void write_awq_words(int64_t rows, int64_t N, ThreadPool& pool, const ByteSink& sink,
+                     Value value) {
   Words words(rows * N / 8);
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t c = 0; c < N / 8; ++c) {
-      for (int i = 0; i < 8; ++i)
-        words.put(row * N / 8 + c, 0, 4 * i, 4, value(row, 8 * c + kAwqOrder[i]));
+  pool.parallel_for(rows, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t c = 0; c < N / 8; ++c) {
+        for (int i = 0; i < 8; ++i)
+          words.put(row * N / 8 + c, 0, 4 * i, 4, value(row, 8 * c + kAwqOrder[i]));
+      }
     }
-  }
+  });
   send(words.values(), sink);
 }
 
 using Write = std::function<void(const GridMatrix&, const ByteSink&)>;
+enum class Reads : uint8_t { codes, fits };  // what of the matrix a tensor is made of
+using MakeTensor = std::function<TensorSource(std::string suffix, const char* dtype,
+                                              std::vector<int64_t> shape, size_t element_bytes,
+                                              Reads reads, Write write)>;
 
 std::vector<TensorSource> compressed_tensors(
-    GridLayout layout, const std::string& module, const GridShape& s,
-    const std::function<TensorSource(std::string, const char*, std::vector<int64_t>, size_t,
-                                     Write)>& tensor) {
+    GridLayout layout, const std::string& module, const GridShape& s, ThreadPool& pool,
+    const MakeTensor& tensor) {
   const int bits = s.grid.bits;
   const int64_t groups = s.grid.groups_per_row(s.K);
   std::vector<TensorSource> out;
@@ -168,24 +190,27 @@ std::vector<TensorSource> compressed_tensors(
         {module + ".weight_shape", "I64", {2}, 2 * sizeof(int64_t), [dims](const ByteSink& sink) {
            send(dims, sink);
          }});
-    out.push_back(tensor(".weight_packed", "I32", {s.N, s.K * bits / 32}, 4, write_rows));
+    out.push_back(tensor(".weight_packed", "I32", {s.N, s.K * bits / 32}, 4, Reads::codes,
+                         [&pool](const GridMatrix& m, const ByteSink& sink) {
+                           write_rows(m, pool, sink);
+                         }));
     if (!s.grid.symmetric) {
       out.push_back(tensor(".weight_zero_point", "I32", {(s.N * bits + 31) / 32, groups}, 4,
-                           write_packed_zeros));
+                           Reads::fits, write_packed_zeros));
     }
   } else {
-    out.push_back(tensor(".weight", "I8", {s.N, s.K}, 1, write_signed_rows));
+    out.push_back(tensor(".weight", "I8", {s.N, s.K}, 1, Reads::codes, write_signed_rows));
     if (!s.grid.symmetric) {
-      out.push_back(tensor(".weight_zero_point", "I8", {s.N, groups}, 1,
+      out.push_back(tensor(".weight_zero_point", "I8", {s.N, groups}, 1, Reads::fits,
                            [](const GridMatrix& m, const ByteSink& sink) {
                              write_signed(m.zeros, m.grid.middle(), sink);
                            }));
     }
   }
-  if (s.act_order) out.push_back(tensor(".weight_g_idx", "I32", {s.K}, 4, write_group_of_channel));
+  if (s.act_order) out.push_back(tensor(".weight_g_idx", "I32", {s.K}, 4, Reads::fits, write_group_of_channel));
   out.push_back(tensor(
       ".weight_scale", dtype_name(s.grid.scale_type), {s.N, groups}, scale_bytes(s.grid.scale_type),
-      [](const GridMatrix& m, const ByteSink& sink) { write_scales(m, false, sink); }));
+      Reads::fits, [](const GridMatrix& m, const ByteSink& sink) { write_scales(m, false, sink); }));
   return out;
 }
 
@@ -249,42 +274,49 @@ void check_layout(GridLayout layout, const std::string& module, const GridShape&
 }
 
 std::vector<TensorSource> grid_tensors(GridLayout layout, const std::string& module,
-                                       const GridShape& s, std::function<GridMatrix()> make) {
+                                       const GridShape& s, MakeGrid make, ThreadPool& pool) {
   check_layout(layout, module, s);
-  const auto tensor = [&](std::string suffix, const char* dtype, std::vector<int64_t> shape,
-                          size_t element_bytes, Write write) -> TensorSource {
+  const MakeTensor tensor = [&](std::string suffix, const char* dtype, std::vector<int64_t> shape,
+                                size_t element_bytes, Reads reads, Write write) -> TensorSource {
     uint64_t size_bytes = element_bytes;
     for (const int64_t dim : shape) size_bytes *= static_cast<uint64_t>(dim);
     return {module + suffix, dtype, std::move(shape), size_bytes,
-            [make, write = std::move(write)](const ByteSink& sink) { write(make(), sink); }};
+            [make, reads, write = std::move(write)](const ByteSink& sink) {
+              write(*make(reads == Reads::codes), sink);
+            }};
   };
-  if (is_compressed_tensors(layout)) return compressed_tensors(layout, module, s, tensor);
+  if (is_compressed_tensors(layout)) return compressed_tensors(layout, module, s, pool, tensor);
   const int bits = s.grid.bits;
   const int64_t N = s.N, K = s.K, groups = s.grid.groups_per_row(K);
   std::vector<TensorSource> out;
   if (layout == GridLayout::awq) {
     out.push_back(
-        tensor(".qweight", "I32", {K, N / 8}, 4, [](const GridMatrix& m, const ByteSink& sink) {
-          write_awq_words(m.K, m.N, sink, [&](int64_t k, int64_t n) {
-            return m.codes[static_cast<size_t>(n * m.K + k)];
-          });
-        }));
+        tensor(".qweight", "I32", {K, N / 8}, 4, Reads::codes,
+               [&pool](const GridMatrix& m, const ByteSink& sink) {
+                 write_awq_words(m.K, m.N, pool, sink, [&](int64_t k, int64_t n) {
+                   return m.codes[static_cast<size_t>(n * m.K + k)];
+                 });
+               }));
     out.push_back(
-        tensor(".qzeros", "I32", {groups, N / 8}, 4, [](const GridMatrix& m, const ByteSink& sink) {
-          write_awq_words(m.groups(), m.N, sink,
-                          [&](int64_t g, int64_t n) { return m.fit(n, g).zero; });
-        }));
+        tensor(".qzeros", "I32", {groups, N / 8}, 4, Reads::fits,
+               [&pool](const GridMatrix& m, const ByteSink& sink) {
+                 write_awq_words(m.groups(), m.N, pool, sink,
+                                 [&](int64_t g, int64_t n) { return m.fit(n, g).zero; });
+               }));
   } else {
     const int less = layout == GridLayout::gptq ? 1 : 0;
-    out.push_back(tensor(".qweight", "I32", {K * bits / 32, N}, 4, write_gptq_codes));
-    out.push_back(tensor(".qzeros", "I32", {groups, N * bits / 32}, 4,
+    out.push_back(tensor(".qweight", "I32", {K * bits / 32, N}, 4, Reads::codes,
+                         [&pool](const GridMatrix& m, const ByteSink& sink) {
+                           write_gptq_codes(m, pool, sink);
+                         }));
+    out.push_back(tensor(".qzeros", "I32", {groups, N * bits / 32}, 4, Reads::fits,
                          [less, module](const GridMatrix& m, const ByteSink& sink) {
                            write_gptq_zeros(m, less, module, sink);
                          }));
-    out.push_back(tensor(".g_idx", "I32", {K}, 4, write_group_of_channel));
+    out.push_back(tensor(".g_idx", "I32", {K}, 4, Reads::fits, write_group_of_channel));
   }
   out.push_back(
-      tensor(".scales", "F16", {groups, N}, 2,
+      tensor(".scales", "F16", {groups, N}, 2, Reads::fits,
              [](const GridMatrix& m, const ByteSink& sink) { write_scales(m, true, sink); }));
   return out;
 }

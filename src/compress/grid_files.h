@@ -4,12 +4,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/json.h"
+#include "base/thread_pool.h"
 #include "compress/integer_grid.h"
 #include "formats/checkpoint.h"
 
@@ -37,11 +39,14 @@ struct GridShape {
 // Throws usage naming what the layout cannot hold; `module` opens the message.
 void check_layout(GridLayout layout, const std::string& module, const GridShape& shape);
 
+// A matrix when it is wanted; where its codes are not, they may be left out.
+using MakeGrid = std::function<std::shared_ptr<const GridMatrix>(bool with_codes)>;
+
 // The tensors of `module` ("model.layers.0.mlp.up_proj"). `make` gives the matrix anew for each of
-// them, since they are written far apart. GPTQ v1 cannot say a zero point of 0: writing throws
-// usage.
+// them, since they are written far apart. The pool must outlive them. GPTQ v1 cannot say a zero point
+// of 0: writing throws usage.
 std::vector<TensorSource> grid_tensors(GridLayout layout, const std::string& module,
-                                       const GridShape& shape, std::function<GridMatrix()> make);
+                                       const GridShape& shape, MakeGrid make, ThreadPool& pool);
 
 // Modules of one grid.
 struct GridGroup {

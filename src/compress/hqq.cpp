@@ -98,8 +98,7 @@ void improve_zeros(const Matrix& w, const HqqOptions& options, ThreadPool& pool,
                    RealZeroMatrix& fitted) {
   const int64_t G = fitted.groups(), group = w.K / G;
   const float largest = static_cast<float>((1 << fitted.grid.bits) - 1);
-  // |d| - |d|^(p-1) / beta > 0 from here on
-  const float threshold = std::pow(options.beta, -1.0f / (2.0f - options.p)) * 0.999f;
+  const float threshold = hqq_threshold(options);
   std::vector<double> row_errors(static_cast<size_t>(w.N));
   double best = std::numeric_limits<double>::infinity();
   for (fitted.iterations = 0; fitted.iterations < options.max_iterations;) {
@@ -168,6 +167,10 @@ void make_codes(const Matrix& w, ThreadPool& pool, RealZeroMatrix& fitted) {
 }
 
 }  // namespace
+
+float hqq_threshold(const HqqOptions& options) {
+  return std::pow(options.beta, -1.0f / (2.0f - options.p)) * 0.999f;
+}
 
 RealZeroMatrix hqq(const Matrix& w, const IntegerGrid& grid, const HqqOptions& options,
                    ThreadPool& pool) {

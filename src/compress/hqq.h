@@ -16,6 +16,7 @@
 #include "base/thread_pool.h"
 #include "compress/integer_grid.h"
 #include "compress/matrix.h"
+#include "kernels/float_work.h"
 
 namespace tandem {
 
@@ -24,6 +25,8 @@ struct HqqOptions {
   float p = 0.7f;
   float beta = 10.0f;
 };
+// The magnitude below which no part of d is outlying: |d| - |d|^(p-1) / beta > 0 from there on.
+float hqq_threshold(const HqqOptions& options);
 
 // Codes with real zero points: w = (code - zero) * scale.
 struct RealZeroMatrix {
@@ -47,6 +50,10 @@ RealZeroMatrix hqq(const Matrix& w, const IntegerGrid& grid, const HqqOptions& o
 // step as a rule, so most of what it gains is lost here.
 GridMatrix hqq_integer_zeros(const Matrix& w, const IntegerGrid& grid, const HqqOptions& options,
                              ThreadPool& pool);
+
+// The same on a device: sums in another order.
+GridMatrix device_hqq_integer_zeros(const Matrix& w, const IntegerGrid& grid,
+                                    const HqqOptions& options, FloatWork& work);
 
 // Row n as GGUF's Q4_1: d = f16(scale), m = f16(-zero * scale), codes to the nearest with these.
 // The grid has 4 bits and groups of 32: CHECKed. out[K / 32 * 20].

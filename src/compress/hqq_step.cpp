@@ -25,7 +25,11 @@ class HqqStep final : public Step {
       const std::optional<Options>& options = options_.at(work.layer, linear);
       LinearWork& target = work.weights[linear];
       if (!options || target.has_result()) continue;
-      target.result = hqq_integer_zeros(target.weight, options->grid, options->hqq, work.pool);
+      target.result = work.device != nullptr
+                          ? device_hqq_integer_zeros(target.weight, options->grid, options->hqq,
+                                                     *work.device)
+                          : hqq_integer_zeros(target.weight, options->grid, options->hqq,
+                                              work.pool);
     }
   }
 

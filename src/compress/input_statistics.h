@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "compress/matrix.h"
+#include "kernels/float_work.h"
 
 namespace tandem {
 
@@ -16,22 +18,35 @@ struct InputStatistics {
   // [K, K], the sum over tokens of x x^T, both triangles; empty where no step asked for it. GPTQ's
   // H is 2 / num_sequences times it; no method depends on the factor.
   std::vector<float> gram;
+  // The same in a device's memory, and its diagonal [K], where the steps at hand read it there.
+  std::shared_ptr<Buffer> device_gram;
+  std::vector<float> diagonal;
   std::vector<float> mean_magnitude;  // [K], mean of |x|
   std::vector<float> max_magnitude;   // [K]
   Matrix sample;                      // [S, K], tokens at even distances, in order
 
   float* gram_row(int64_t k) { return gram.data() + k * K; }
   const float* gram_row(int64_t k) const { return gram.data() + k * K; }
+  // Sum over tokens of x[k]^2, wherever the gram is.
+  float power(int64_t k) const {
+    return diagonal.empty() ? gram_row(k)[k] : diagonal[static_cast<size_t>(k)];
+  }
 };
+
+// Where the gram is wanted.
+enum class GramPlace : uint8_t { none, host, device };
 
 // Gathers them over the inputs, a piece at a time.
 class StatisticsBuilder {
  public:
   static constexpr int64_t kSampleTokens = 512;
 
-  // Of num_tokens tokens in all, num_sequences sequences of equal length.
+  // Of num_tokens tokens in all, num_sequences sequences of equal length. With `work`, which must
+  // outlive the result, inputs lie in its device's memory.
   StatisticsBuilder(int64_t K, int64_t num_tokens, int64_t num_sequences, bool with_gram,
                     ThreadPool& pool);
+  StatisticsBuilder(int64_t K, int64_t num_tokens, int64_t num_sequences, GramPlace gram,
+                    FloatWork& work, ThreadPool& pool);
 
   // x [T, K], the next T tokens.
   void add(const float* x, int64_t T);
@@ -39,7 +54,15 @@ class StatisticsBuilder {
   InputStatistics finish();
 
  private:
+  StatisticsBuilder(int64_t K, int64_t num_tokens, int64_t num_sequences, ThreadPool& pool);
+  void add_magnitudes(const float* x, int64_t T);
+  void add_on_device(const float* x, int64_t T);
+  void fetch();
+
   ThreadPool& pool_;
+  FloatWork* work_ = nullptr;  // null: the host
+  GramPlace gram_place_ = GramPlace::none;
+  Buffer device_sums_, device_largest_;  // [K] doubles and floats
   InputStatistics statistics_;
   std::vector<double> magnitude_sums_;  // [K]
   int64_t seen_ = 0;                    // tokens

@@ -91,7 +91,7 @@ void transpose_about_antidiagonal(float* a, int64_t n) {
 double mean_diagonal(const InputStatistics& inputs, const std::vector<uint8_t>& dead) {
   double sum = 0;
   for (int64_t k = 0; k < inputs.K; ++k) {
-    sum += dead[static_cast<size_t>(k)] != 0 ? 1.0 : inputs.gram_row(k)[k];
+    sum += dead[static_cast<size_t>(k)] != 0 ? 1.0 : inputs.power(k);
   }
   return sum / static_cast<double>(inputs.K);
 }
@@ -121,32 +121,43 @@ InverseFactor inverse_factor(const InputStatistics& inputs, double damping,
   factor.K = K;
   factor.order = std::move(order);
   factor.upper.resize(static_cast<size_t>(K * K));
-  factor.dead.resize(static_cast<size_t>(K));
-  for (int64_t k = 0; k < K; ++k) {
-    factor.dead[static_cast<size_t>(k)] = inputs.gram_row(k)[k] == 0.0f;
-  }
-  const double mean = mean_diagonal(inputs, factor.dead);
-  for (factor.damping = damping;; factor.damping = std::max(0.01, 2 * factor.damping)) {
-    fill_reversed(inputs, factor.damping * mean, &factor);
-    if (factorize(factor.upper.data(), K, multiply, pool)) break;
-    if (factor.damping >= 1) {
-      fail(ErrorKind::bad_file,
-           "calibration: the inputs' second moments cannot be factorized at a damping of {}: they "
-           "hold NaN or infinity, or a number beyond float",
-           factor.damping);
-    }
-  }
+  factor.dead = dead_inputs(inputs);
+  factor.damping = find_damping(inputs, factor.dead, damping, [&](double added) {
+    fill_reversed(inputs, added, &factor);
+    return factorize(factor.upper.data(), K, multiply, pool);
+  });
   for (int64_t i = 1; i < K; ++i) std::fill_n(factor.upper.data() + i * K, i, 0.0f);
   invert_upper(factor.upper.data(), K, multiply, pool);
   transpose_about_antidiagonal(factor.upper.data(), K);
   return factor;
 }
 
+std::vector<uint8_t> dead_inputs(const InputStatistics& inputs) {
+  std::vector<uint8_t> dead(static_cast<size_t>(inputs.K));
+  for (int64_t k = 0; k < inputs.K; ++k) dead[static_cast<size_t>(k)] = inputs.power(k) == 0.0f;
+  return dead;
+}
+
+double find_damping(const InputStatistics& inputs, const std::vector<uint8_t>& dead,
+                    double damping, const std::function<bool(double added)>& factorizes) {
+  const double mean = mean_diagonal(inputs, dead);
+  while (!factorizes(damping * mean)) {
+    if (damping >= 1) {
+      fail(ErrorKind::bad_file,
+           "calibration: the inputs' second moments cannot be factorized at a damping of {}: they "
+           "hold NaN or infinity, or a number beyond float",
+           damping);
+    }
+    damping = std::max(0.01, 2 * damping);
+  }
+  return damping;
+}
+
 std::vector<int32_t> act_order(const InputStatistics& inputs) {
   std::vector<int32_t> order(static_cast<size_t>(inputs.K));
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](int32_t a, int32_t b) {
-    return inputs.gram_row(a)[a] > inputs.gram_row(b)[b];
+    return inputs.power(a) > inputs.power(b);
   });
   return order;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -29,6 +30,13 @@ struct InverseFactor {
 // statistics hold NaN or infinity.
 InverseFactor inverse_factor(const InputStatistics& inputs, double damping,
                              std::vector<int32_t> order, ThreadPool& pool);
+
+// [K] by channel, 1: that input was always 0.
+std::vector<uint8_t> dead_inputs(const InputStatistics& inputs);
+// The damping, as a share of the mean of H's diagonal, with which `factorizes` succeeds when that much
+// is added to it: `damping`, or that doubled as often as it takes. Throws as inverse_factor does.
+double find_damping(const InputStatistics& inputs, const std::vector<uint8_t>& dead,
+                    double damping, const std::function<bool(double added)>& factorizes);
 
 // Channels by falling diagonal of the gram, the lower of equals first: act-order.
 std::vector<int32_t> act_order(const InputStatistics& inputs);

@@ -111,6 +111,18 @@ class ShardReader {
     for (size_t i = 0; i < out.size(); ++i) out[i] = bf16_to_float(stored[i]);
     return out;
   }
+  // The same into what has their number already; copied by all threads.
+  void copy_bytes(const std::string& name, ThreadPool& pool, std::vector<uint8_t>* out) const {
+    const auto bytes = entry(name).bytes;
+    if (bytes.size() != out->size()) {
+      fail(ErrorKind::bad_file, "{}: tensor {} has {} bytes, expected {}", file_.path().string(),
+           quote(name), bytes.size(), out->size());
+    }
+    const auto size = static_cast<int64_t>(bytes.size());
+    pool.parallel_for(size, 1 << 20, [&](int64_t begin, int64_t end, int) {
+      std::memcpy(out->data() + begin, bytes.data() + begin, static_cast<size_t>(end - begin));
+    });
+  }
   // Exactly `count` numbers.
   std::vector<int32_t> numbers(const std::string& name, size_t count) const {
     std::vector<int32_t> out = values<int32_t>(name);
@@ -127,12 +139,17 @@ class ShardReader {
   std::map<std::string, const SafetensorsEntry*> entries_;
 };
 
-GridMatrix read_grid(const ShardReader& reader, const std::string& name) {
+GridMatrix read_grid(const ShardReader& reader, const std::string& name, ThreadPool& pool,
+                     bool with_codes) {
   const std::vector<int32_t> numbers = reader.numbers(name + ".grid", 4);
   const std::vector<int64_t>& shape = reader.entry(name + ".codes").shape;
   GridMatrix grid({numbers[0], numbers[1], numbers[2] != 0, static_cast<ScaleType>(numbers[3])},
                   shape.at(0), shape.at(1));
-  grid.codes = reader.values<uint8_t>(name + ".codes");
+  if (with_codes) {
+    reader.copy_bytes(name + ".codes", pool, &grid.codes);
+  } else {
+    grid.codes = {};
+  }
   grid.scales = reader.values<float>(name + ".scales");
   grid.zeros = reader.values<uint8_t>(name + ".zeros");
   grid.columns = reader.values<int32_t>(name + ".columns");
@@ -149,19 +166,21 @@ EncodedMatrix read_encoded(const ShardReader& reader, const std::string& name) {
           numbers[5]};
 }
 
-Matrix decoded(const LinearWork& linear, int64_t N, int64_t K) {
-  Matrix matrix(N, K);
-  for (int64_t n = 0; n < N; ++n) {
-    if (const auto* grid = std::get_if<GridMatrix>(&linear.result)) {
-      decode_row(*grid, n, matrix.row(n));
-    } else {
-      decode_row(std::get<EncodedMatrix>(linear.result).weight(), n, matrix.row(n));
+// Its floats become what its result decodes to.
+void decode_result(LinearWork* linear, ThreadPool& pool) {
+  pool.parallel_for(linear->weight.N, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t n = begin; n < end; ++n) {
+      if (const auto* grid = std::get_if<GridMatrix>(&linear->result)) {
+        decode_row(*grid, n, linear->weight.row(n));
+      } else {
+        decode_row(std::get<EncodedMatrix>(linear->result).weight(), n, linear->weight.row(n));
+      }
     }
-  }
-  return matrix;
+  });
 }
 
-void read_linear(const ShardReader& reader, const std::string& name, LinearWork* linear) {
+void read_linear(const ShardReader& reader, const std::string& name, ThreadPool& pool,
+                 SavedParts parts, LinearWork* linear) {
   linear->bias = reader.floats(name + ".bias");
   linear->keep = reader.values<uint8_t>(name + ".keep");
   if (reader.has(name + ".input_scale")) {
@@ -169,21 +188,21 @@ void read_linear(const ShardReader& reader, const std::string& name, LinearWork*
     std::memcpy(&linear->input_scale, bits.data(), sizeof linear->input_scale);
   }
   if (reader.has(name + ".grid")) {
-    GridMatrix grid = read_grid(reader, name);
-    const int64_t N = grid.N, K = grid.K;
+    GridMatrix grid = read_grid(reader, name, pool, parts != SavedParts::fits);
+    if (parts == SavedParts::decoded) linear->weight = Matrix(grid.N, grid.K);
     linear->result = std::move(grid);
-    linear->weight = decoded(*linear, N, K);
   } else if (reader.has(name + ".encoding")) {
     EncodedMatrix encoded = read_encoded(reader, name);
-    const int64_t N = encoded.N, K = encoded.K;
+    if (parts == SavedParts::decoded) linear->weight = Matrix(encoded.N, encoded.K);
     linear->result = std::move(encoded);
-    linear->weight = decoded(*linear, N, K);
   } else {
     const std::vector<int64_t>& shape = reader.entry(name + ".weight").shape;
     linear->weight.N = shape.at(0);
     linear->weight.K = shape.at(1);
     linear->weight.values = reader.floats(name + ".weight");
+    return;
   }
+  if (parts == SavedParts::decoded) decode_result(linear, pool);
 }
 
 void round_to_bf16(std::vector<float>& values, const std::string& name) {
@@ -205,11 +224,12 @@ void save_layer(const std::filesystem::path& file, const LayerWeights& weights) 
   writer.write(file);
 }
 
-LayerWeights load_saved_layer(const std::filesystem::path& file) {
+LayerWeights load_saved_layer(const std::filesystem::path& file, ThreadPool& pool,
+                              SavedParts parts) {
   const ShardReader reader(file);
   LayerWeights weights;
   for (int i = 0; i < kNumLinears; ++i) {
-    read_linear(reader, kNames[i], &weights.linears[static_cast<size_t>(i)]);
+    read_linear(reader, kNames[i], pool, parts, &weights.linears[static_cast<size_t>(i)]);
   }
   weights.attn_norm = reader.floats("attn_norm");
   weights.ffn_norm = reader.floats("ffn_norm");
@@ -227,15 +247,7 @@ void settle(LayerWeights* weights, int64_t layer, LinearSet set, ThreadPool& poo
       round_to_bf16(work.weight.values, name + ".weight");
       continue;
     }
-    pool.parallel_for(work.weight.N, 16, [&](int64_t begin, int64_t end, int) {
-      for (int64_t n = begin; n < end; ++n) {
-        if (const auto* grid = std::get_if<GridMatrix>(&work.result)) {
-          decode_row(*grid, n, work.weight.row(n));
-        } else {
-          decode_row(std::get<EncodedMatrix>(work.result).weight(), n, work.weight.row(n));
-        }
-      }
-    });
+    decode_result(&work, pool);
   }
   if (set == LinearSet::qkv) {
     round_to_bf16(weights->attn_norm, fmt::format("model.layers.{}.input_layernorm", layer));

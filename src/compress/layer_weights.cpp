@@ -25,9 +25,13 @@ bool is_finite(const float* x, int64_t n) {
   return finite;
 }
 
-Matrix load_matrix(const Checkpoint& source, const std::string& name, ThreadPool& pool) {
+void load_matrix(const Checkpoint& source, const std::string& name, ThreadPool& pool,
+                 Matrix* out) {
   const Weight& weight = source.weight(name);
-  Matrix matrix(weight.N, weight.K);
+  Matrix& matrix = *out;
+  matrix.N = weight.N;
+  matrix.K = weight.K;
+  matrix.values.resize(static_cast<size_t>(weight.N * weight.K));
   std::atomic<int64_t> bad_row{-1};
   pool.parallel_for(weight.N, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; ++n) {
@@ -39,12 +43,13 @@ Matrix load_matrix(const Checkpoint& source, const std::string& name, ThreadPool
     fail(ErrorKind::bad_file, "{}: {}: row {} has a weight that is NaN or infinite",
          source.path.string(), quote(name), bad_row.load());
   }
-  return matrix;
 }
 
 std::vector<float> load_vector(const Checkpoint& source, const std::string& name,
                                ThreadPool& pool) {
-  return load_matrix(source, name, pool).values;
+  Matrix row;
+  load_matrix(source, name, pool, &row);
+  return std::move(row.values);
 }
 
 }  // namespace
@@ -84,10 +89,19 @@ Weight EncodedMatrix::weight() const {
 
 LayerWeights load_layer(const Checkpoint& source, int64_t layer, ThreadPool& pool) {
   LayerWeights weights;
+  load_layer(source, layer, pool, &weights);
+  return weights;
+}
+
+void load_layer(const Checkpoint& source, int64_t layer, ThreadPool& pool, LayerWeights* out) {
+  LayerWeights& weights = *out;
   for (int i = 0; i < kNumLinears; ++i) {
     const std::string module = module_name(layer, static_cast<Linear>(i));
     LinearWork& work = weights.linears[static_cast<size_t>(i)];
-    work.weight = load_matrix(source, module + ".weight", pool);
+    Matrix memory = std::move(work.weight);
+    work = {};
+    work.weight = std::move(memory);
+    load_matrix(source, module + ".weight", pool, &work.weight);
     if (source.find(module + ".bias") != nullptr) {
       work.bias = load_vector(source, module + ".bias", pool);
     }
@@ -99,7 +113,6 @@ LayerWeights load_layer(const Checkpoint& source, int64_t layer, ThreadPool& poo
     weights.q_norm = load_vector(source, prefix + "self_attn.q_norm.weight", pool);
     weights.k_norm = load_vector(source, prefix + "self_attn.k_norm.weight", pool);
   }
-  return weights;
 }
 
 }  // namespace tandem

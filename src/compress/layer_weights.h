@@ -76,5 +76,7 @@ struct LayerWeights {
 // Decodes layer l; rows in logical order. Throws bad_file naming a tensor that holds NaN or
 // infinity.
 LayerWeights load_layer(const Checkpoint& source, int64_t layer, ThreadPool& pool);
+// The same into the memory of a layer that is no longer needed.
+void load_layer(const Checkpoint& source, int64_t layer, ThreadPool& pool, LayerWeights* weights);
 
 }  // namespace tandem

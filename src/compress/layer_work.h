@@ -54,6 +54,7 @@ struct SetWork {
   LayerWeights& weights;
   InputStatistics& inputs;
   ThreadPool& pool;
+  FloatWork* device = nullptr;  // for steps that can use one
 };
 
 }  // namespace tandem

@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxCopies = 256;
 constexpr size_t kRounds = 15;
+constexpr int64_t kEnergyWindowNs = 1'000'000'000;
 
 // A weight whose bytes are all alike: a kernel's time does not depend on them.
 struct UniformWeight {
@@ -56,34 +57,74 @@ struct OneToken {
   }
 };
 
+// One token's product with a matrix, over copies that the last-level cache does not hold.
+class OneProduct {
+ public:
+  OneProduct(const Encoding& encoding, int64_t N, int64_t K, std::string_view isa, ThreadPool& pool)
+      : kernel_(find_linear(isa, encoding.packing)),
+        context_{&pool},
+        owned_(encoding, N, K),
+        token_(kernel_.act_type, K),
+        y_(static_cast<size_t>(N)) {
+    const size_t copies =
+        std::min(kMaxCopies, 2 * last_level_cache_bytes() / owned_.weight.total_bytes() + 1);
+    for (size_t i = 0; i < copies; ++i) {
+      packed_.push_back(kernel_.prepack(context_, {owned_.weight}, arena_));
+      packed_.back().kernel = &kernel_;
+    }
+    std::vector<float> x(static_cast<size_t>(K));
+    for (int64_t k = 0; k < K; ++k) x[static_cast<size_t>(k)] = static_cast<float>(k % 7) - 3.0f;
+    find_ops(isa).quantize(context_, x.data(), K, token_.view);
+  }
+
+  // One product with each of the copies.
+  void run() {
+    for (const PackedWeight& w : packed_) {
+      kernel_.run(context_, w, token_.view, y_.data(), owned_.weight.N, false);
+    }
+  }
+  double num_copies() const { return static_cast<double>(packed_.size()); }
+
+ private:
+  const LinearKernel& kernel_;
+  const Context context_;
+  const UniformWeight owned_;
+  OneToken token_;
+  std::vector<float> y_;
+  Arena arena_;
+  std::vector<PackedWeight> packed_;
+};
+
 }  // namespace
 
 double linear_nanoseconds(const Encoding& encoding, int64_t N, int64_t K, std::string_view isa,
                           ThreadPool& pool) {
   CHECK(K % encoding.block() == 0, "K {} block {}", K, encoding.block());
-  const LinearKernel& kernel = find_linear(isa, encoding.packing);
-  const Context context{&pool};
-  const UniformWeight owned(encoding, N, K);
-  const size_t copies =
-      std::min(kMaxCopies, 2 * last_level_cache_bytes() / owned.weight.total_bytes() + 1);
-  Arena arena;
-  std::vector<PackedWeight> packed;
-  for (size_t i = 0; i < copies; ++i) {
-    packed.push_back(kernel.prepack(context, {owned.weight}, arena));
-    packed.back().kernel = &kernel;
-  }
-  OneToken token(kernel.act_type, K);
-  std::vector<float> x(static_cast<size_t>(K)), y(static_cast<size_t>(N));
-  for (int64_t k = 0; k < K; ++k) x[static_cast<size_t>(k)] = static_cast<float>(k % 7) - 3.0f;
-  find_ops(isa).quantize(context, x.data(), K, token.view);
+  OneProduct product(encoding, N, K, isa, pool);
   std::vector<double> nanoseconds;
   while (nanoseconds.size() < kRounds) {
     const int64_t begin = now_ns();
-    for (const PackedWeight& w : packed) kernel.run(context, w, token.view, y.data(), N, false);
-    nanoseconds.push_back(static_cast<double>(now_ns() - begin) / static_cast<double>(copies));
+    product.run();
+    nanoseconds.push_back(static_cast<double>(now_ns() - begin) / product.num_copies());
   }
   std::ranges::sort(nanoseconds);
   return nanoseconds[kRounds / 2];
+}
+
+double linear_microjoules(const Encoding& encoding, int64_t N, int64_t K, std::string_view isa,
+                          ThreadPool& pool, const JoulesOf& joules_of) {
+  CHECK(K % encoding.block() == 0, "K {} block {}", K, encoding.block());
+  OneProduct product(encoding, N, K, isa, pool);
+  product.run();
+  double products = 0;
+  const double joules = joules_of([&] {
+    const int64_t begin = now_ns();
+    while (now_ns() - begin < kEnergyWindowNs) {
+      product.run();
+      products += product.num_copies();
+    }
+  });
+  return joules * 1e6 / products;
 }
 
 }  // namespace tandem

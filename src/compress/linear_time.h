@@ -1,8 +1,9 @@
-// How long a decode step's linear takes on this machine, measured: the co-design side of mixed
-// precision.
+// What a decode step's linear takes on this machine, time or energy, measured: the co-design side of
+// mixed precision.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string_view>
 
 #include "base/thread_pool.h"
@@ -15,5 +16,13 @@ namespace tandem {
 // Throws no_device when the instruction set has no kernel for the packing.
 double linear_nanoseconds(const Encoding& encoding, int64_t N, int64_t K, std::string_view isa,
                           ThreadPool& pool);
+
+// Joules that the machine takes while `work` runs. Throws no_device where no meter tells.
+using JoulesOf = std::function<double(const std::function<void()>& work)>;
+
+// Microjoules of the same product, what the machine draws at rest included: the mean over a second,
+// for meters are slow.
+double linear_microjoules(const Encoding& encoding, int64_t N, int64_t K, std::string_view isa,
+                          ThreadPool& pool, const JoulesOf& joules_of);
 
 }  // namespace tandem

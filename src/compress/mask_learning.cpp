@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "compress/gumbel.h"
 #include "compress/mask24.h"
 #include "kernels/multiply.h"
 #include "kernels/table.h"
@@ -22,31 +23,6 @@ constexpr float kBeta1 = 0.9f, kBeta2 = 0.95f, kEpsilon = 1e-12f;  // Adam's
 constexpr size_t kNumPatterns = 6;
 
 using Patterns = std::array<float, kNumPatterns>;
-
-// Numbers of Gumbel's distribution at 2^14 even steps of probability: two logarithms for each
-// pattern of each group and iteration would be the whole cost.
-class GumbelTable {
- public:
-  GumbelTable() {
-    for (size_t i = 0; i < kSize; ++i) {
-      const double p = (static_cast<double>(i) + 0.5) / kSize;
-      values_[i] = static_cast<float>(-std::log(-std::log(p)));
-    }
-  }
-  // Six draws from two words.
-  Patterns draw(Random* random) const {
-    Patterns out;
-    for (size_t half = 0; half < 2; ++half) {
-      const uint64_t bits = random->next();
-      for (size_t i = 0; i < 3; ++i) out[3 * half + i] = values_[bits >> (14 * i) & (kSize - 1)];
-    }
-    return out;
-  }
-
- private:
-  static constexpr size_t kSize = 1 << 14;
-  std::array<float, kSize> values_;
-};
 
 struct Gate {
   Patterns value{}, first{}, second{};  // and Adam's two moments

@@ -1,7 +1,6 @@
 #include "compress/mixed.h"
 
 #include "base/error.h"
-#include "compress/linear_time.h"
 
 namespace tandem {
 namespace {
@@ -46,6 +45,12 @@ Encoding encoding_of(const IntegerGrid& grid) {
 
 }  // namespace
 
+const char* unit_name(BudgetUnit unit) {
+  return unit == BudgetUnit::bytes         ? "bytes"
+         : unit == BudgetUnit::nanoseconds ? "nanoseconds"
+                                           : "microjoules";
+}
+
 int64_t num_layer_weights(const ModelConfig& config) {
   int64_t each = 0;
   for (const LinearSet set : kLinearSets) {
@@ -59,7 +64,9 @@ int64_t num_layer_weights(const ModelConfig& config) {
 
 std::vector<std::vector<double>> set_sizes(const ModelConfig& config,
                                            const std::vector<IntegerGrid>& grids, BudgetUnit unit,
-                                           std::string_view isa, ThreadPool& pool) {
+                                           std::string_view isa, ThreadPool& pool,
+                                           const JoulesOf& joules_of) {
+  CHECK(unit != BudgetUnit::microjoules || joules_of, "no meter");
   std::vector<std::vector<double>> layer(kNumSets, std::vector<double>(grids.size()));
   for (const LinearSet set : kLinearSets) {
     for (size_t f = 0; f < grids.size(); ++f) {
@@ -71,8 +78,11 @@ std::vector<std::vector<double>> set_sizes(const ModelConfig& config,
         whole = {whole.N + shape.N, shape.K};
       }
       // A decode step runs a set's matrices as one.
+      const Encoding encoding = encoding_of(grids[f]);
       if (unit == BudgetUnit::nanoseconds) {
-        size = linear_nanoseconds(encoding_of(grids[f]), whole.N, whole.K, isa, pool);
+        size = linear_nanoseconds(encoding, whole.N, whole.K, isa, pool);
+      } else if (unit == BudgetUnit::microjoules) {
+        size = linear_microjoules(encoding, whole.N, whole.K, isa, pool, joules_of);
       }
     }
   }

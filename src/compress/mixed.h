@@ -9,6 +9,7 @@
 #include "base/thread_pool.h"
 #include "compress/bit_budget.h"
 #include "compress/integer_grid.h"
+#include "compress/linear_time.h"
 #include "compress/step_options.h"
 #include "formats/model_config.h"
 
@@ -17,13 +18,17 @@ namespace tandem {
 enum class BudgetUnit : uint8_t {
   bytes,        // of the layers' matrices in the file
   nanoseconds,  // of a decode step's linears on this machine, measured
+  microjoules,  // of the same
 };
+const char* unit_name(BudgetUnit unit);  // "bytes"
 
-// [layers * kNumSets][grids]: what each set costs on the scarce side. Sets of one shape are timed
-// once. `isa` is read for nanoseconds alone. Throws no_device where it has no kernel for a grid.
+// [layers * kNumSets][grids]: what each set costs on the scarce side. A layer's sets are measured
+// once. `isa` is read for what is measured, `joules_of` for microjoules alone. Throws no_device where
+// there is no kernel for a grid.
 std::vector<std::vector<double>> set_sizes(const ModelConfig& config,
                                            const std::vector<IntegerGrid>& grids, BudgetUnit unit,
-                                           std::string_view isa, ThreadPool& pool);
+                                           std::string_view isa, ThreadPool& pool,
+                                           const JoulesOf& joules_of = {});
 
 // The Pareto curve of the two tables, [sets][grids] each.
 std::vector<Allocation> mixed_curve(const std::vector<std::vector<double>>& sizes,

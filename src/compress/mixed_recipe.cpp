@@ -51,15 +51,19 @@ Options read(const StepRecipe& recipe, const ModelConfig& config) {
   const double bits = reader.number("bits-per-weight", 0, 0, 32);
   const double megabytes = reader.number("megabytes", 0, 0, 1e9);
   const double microseconds = reader.number("microseconds", 0, 0, 1e9);
+  const double millijoules = reader.number("millijoules", 0, 0, 1e9);
   reader.finish();
-  if ((bits > 0) + (megabytes > 0) + (microseconds > 0) != 1) {
+  if ((bits > 0) + (megabytes > 0) + (microseconds > 0) + (millijoules > 0) != 1) {
     fail(ErrorKind::usage,
-         "{}: mixed: expected one budget: bits-per-weight, megabytes or microseconds",
+         "{}: mixed: expected one budget: bits-per-weight, megabytes, microseconds or millijoules",
          recipe.mixed->where);
   }
-  options.unit = microseconds > 0 ? BudgetUnit::nanoseconds : BudgetUnit::bytes;
-  options.budget = microseconds > 0 ? microseconds * 1000
-                   : megabytes > 0  ? megabytes * 1e6
+  options.unit = microseconds > 0  ? BudgetUnit::nanoseconds
+                 : millijoules > 0 ? BudgetUnit::microjoules
+                                   : BudgetUnit::bytes;
+  options.budget = microseconds > 0  ? microseconds * 1000
+                   : millijoules > 0 ? millijoules * 1000
+                   : megabytes > 0   ? megabytes * 1e6
                                     : bits / 8 * static_cast<double>(num_layer_weights(config));
   return options;
 }
@@ -77,7 +81,7 @@ std::string allocation_text(const std::vector<IntegerGrid>& grids, const Allocat
 }  // namespace
 
 MixedChoice allocate_bits(StepRecipe* recipe, const Checkpoint& source, const CalibrationRows& rows,
-                          std::string_view isa, ThreadPool& pool,
+                          std::string_view isa, ThreadPool& pool, const JoulesOf& joules_of,
                           const std::function<void(double)>& progress) {
   CHECK(recipe->mixed.has_value(), "recipe {} has no [mixed]", recipe->name);
   constexpr std::array kRounding = {"rtn", "hqq", "awq", "gptq"};
@@ -86,12 +90,11 @@ MixedChoice allocate_bits(StepRecipe* recipe, const Checkpoint& source, const Ca
          recipe->mixed->where, recipe->steps.back().method);
   }
   const Options options = read(*recipe, source.config);
-  const auto sizes = set_sizes(source.config, options.grids, options.unit, isa, pool);
+  const auto sizes = set_sizes(source.config, options.grids, options.unit, isa, pool, joules_of);
   const auto costs =
       measure_sensitivity(source, rows, options.grids, options.measure, pool, progress);
   MixedChoice choice{options.unit, options.measure, mixed_curve(sizes, costs), 0};
-  const Allocation& best = within_budget(
-      choice.curve, options.budget, options.unit == BudgetUnit::bytes ? "bytes" : "nanoseconds");
+  const Allocation& best = within_budget(choice.curve, options.budget, unit_name(options.unit));
   choice.chosen = static_cast<size_t>(&best - choice.curve.data());
   recipe->steps.back() = with_allocation(recipe->steps.back(), options.grids, best);
   recipe->text += allocation_text(options.grids, best);

@@ -3,8 +3,8 @@
 //   [mixed]
 //   bits = "3 4 8"              # the widths offered; `group` (64), `symmetric` (false) go for all
 //   bits-per-weight = 4.25      # the budget: or `megabytes` of the layers' matrices, or
-//   `microseconds`
-//                               # of a decode step's linears, measured on this machine
+//                               # `microseconds` or `millijoules` of a decode step's linears,
+//                               # measured on this machine
 //   measure = "kl"              # or "output": what rounding a set costs (compress/sensitivity.h)
 #pragma once
 
@@ -29,7 +29,7 @@ struct MixedChoice {
 // what was chosen. CHECKs that it has a [mixed] table. Throws usage for options that are unknown or
 // contradict, for a last step without `bits`, and for a budget below the least there is.
 MixedChoice allocate_bits(StepRecipe* recipe, const Checkpoint& source, const CalibrationRows& rows,
-                          std::string_view isa, ThreadPool& pool,
+                          std::string_view isa, ThreadPool& pool, const JoulesOf& joules_of,
                           const std::function<void(double)>& progress);
 
 }  // namespace tandem

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "compress/inverse_factor.h"
 #include "compress/mask24.h"
+#include "compress/mask_annealing.h"
 #include "compress/mask_file.h"
 #include "compress/mask_learning.h"
 #include "compress/masked_refit.h"
@@ -25,8 +26,12 @@ enum class MaskChoice : uint8_t { random, magnitude, wanda, sparse_gpt, file, le
 struct PruneOptions {
   double damping = 0.01;
   bool refit = false;  // least squares of the survivors, behind the mask
-  MaskLearning learning;
+  MaskLearning learning;    // learned-mask without refit
+  MaskAnnealing annealing;  // and with it
 };
+
+// Survivors that annealing leaves are nearly the least squares solution.
+constexpr int64_t kIterationsAfterAnnealing = 16;
 
 struct MaskMethod {
   const char* name;
@@ -102,7 +107,13 @@ class PruneStep : public Step {
     if (choice_ == MaskChoice::random || choice_ == MaskChoice::learned) {
       learning.seed = static_cast<uint64_t>(reader.integer("seed", 0, 0, int64_t{1} << 53));
     }
-    if (choice_ == MaskChoice::learned) {
+    if (choice_ == MaskChoice::learned && options.refit) {
+      MaskAnnealing& annealing = options.annealing;
+      annealing.sweeps = reader.integer("sweeps", annealing.sweeps, 1, 100000);
+      annealing.heat = reader.number("heat", annealing.heat, 0, 1000);
+      annealing.damping = options.damping;
+      annealing.seed = learning.seed;
+    } else if (choice_ == MaskChoice::learned) {
       learning.iterations = reader.integer("iterations", learning.iterations, 1, 100000);
       learning.rate = reader.number("rate", learning.rate, 0, 10);
       learning.prior_strength = reader.number("prior", learning.prior_strength, 0, 100);
@@ -144,20 +155,33 @@ class PruneStep : public Step {
       case MaskChoice::wanda: work->keep = wanda_mask(w, set.inputs, set.pool); break;
       case MaskChoice::file: work->keep = read_mask(*file_, module, w.N, w.K); break;
       case MaskChoice::sparse_gpt: work->keep = sparse_gpt(&w, *factor, set.pool); break;
-      case MaskChoice::learned: {
-        Matrix pruned = w;
-        MaskLearning learning = options.learning;
-        learning.seed = mask_seed(learning.seed, module);
-        work->keep = learn_mask(w, sparse_gpt(&pruned, *factor, set.pool), set.inputs, learning,
-                                set.pool);
-        break;
-      }
+      case MaskChoice::learned: work->keep = learned_mask(module, &w, set, options, *factor); break;
     }
     for (size_t i = 0; i < work->keep.size(); ++i) {
       if (work->keep[i] == 0) w.values[i] = 0.0f;
     }
     if (!options.refit) return;
-    refit_survivors(&w, original, work->keep, set.inputs, {.damping = options.damping}, set.pool);
+    RefitOptions refit{.damping = options.damping};
+    if (choice_ == MaskChoice::learned) refit.max_iterations = kIterationsAfterAnnealing;
+    refit_survivors(&w, original, work->keep, set.inputs, refit, set.pool);
+  }
+
+  // From SparseGPT's mask. With a refit the survivors are near their best already; without, w stays.
+  static std::vector<uint8_t> learned_mask(const std::string& module, Matrix* w, SetWork& set,
+                                           const PruneOptions& options,
+                                           const InverseFactor& factor) {
+    Matrix pruned = *w;
+    std::vector<uint8_t> keep = sparse_gpt(&pruned, factor, set.pool);
+    if (!options.refit) {
+      MaskLearning learning = options.learning;
+      learning.seed = mask_seed(learning.seed, module);
+      return learn_mask(*w, keep, set.inputs, learning, set.pool);
+    }
+    MaskAnnealing annealing = options.annealing;
+    annealing.seed = mask_seed(annealing.seed, module);
+    anneal_mask(&pruned, &keep, *w, set.inputs, annealing, set.pool);
+    *w = std::move(pruned);
+    return keep;
   }
 
   const std::string method_;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "compress/sparse_files.h"
 
 namespace tandem {
 namespace {
@@ -241,10 +242,9 @@ std::string deepseek_config_json() {
 }
 
 std::string masked_config_json() {
-  const Json sparsity = {{"format", "sparse-24-bitmask"}, {"global_sparsity", 0.5},
-                         {"ignore", Json::array({"lm_head"})}, {"sparsity_structure", "2:4"},
-                         {"targets", Json::array({"Linear"})}};
-  return dump_json({{"quant_method", "compressed-tensors"}, {"sparsity_config", sparsity}}, 2);
+  return dump_json({{"quant_method", "compressed-tensors"},
+                    {"sparsity_config", sparsity_config_json({"lm_head"})}},
+                   2);
 }
 
 }  // namespace

@@ -18,7 +18,12 @@ class RtnStep : public Step {
       const auto& grid = grids_.at(work.layer, linear);
       if (!grid) continue;
       LinearWork& matrix = work.weights[linear];
-      for (float& value : matrix.weight.values) value = round_to_type(value, grid->scale_type);
+      work.pool.parallel_for(matrix.weight.N, 16, [&](int64_t begin, int64_t end, int) {
+        float* values = matrix.weight.row(begin);
+        for (int64_t i = 0; i < (end - begin) * matrix.weight.K; ++i) {
+          values[i] = round_to_type(values[i], grid->scale_type);
+        }
+      });
       matrix.result = round_to_grid(matrix.weight, *grid, work.pool);
     }
   }

@@ -4,15 +4,19 @@
 #include <span>
 
 #include "base/error.h"
+#include "compress/device_forward.h"
+#include "compress/device_gptq.h"
 #include "compress/layer_forward.h"
 #include "compress/layer_shard.h"
 
 namespace tandem {
 namespace {
 
-constexpr int64_t kTokensAtATime = 4096;
+constexpr int64_t kTokensAtATime = 4096, kDeviceTokensAtATime = 16384;
 
-Buffer floats(int64_t n) { return Buffer(static_cast<size_t>(n) * sizeof(float)); }
+int64_t rows_at_a_time(const CalibrationRows& rows, int64_t tokens) {
+  return std::clamp<int64_t>(tokens / rows.length, 1, rows.num());
+}
 
 int64_t input_width(const ModelConfig& config, LinearSet set) {
   return width_of(config, linears_of(set)[0]);
@@ -21,27 +25,39 @@ int64_t input_width(const ModelConfig& config, LinearSet set) {
 // The residual stream of all rows, and the layer at hand run over it piece by piece.
 class Stream {
  public:
-  Stream(const Checkpoint& source, const CalibrationRows& rows, int64_t num_rows, ThreadPool& pool)
+  // In the memory of `work`'s device; null: the host's.
+  Stream(const Checkpoint& source, const CalibrationRows& rows, int64_t num_rows, ThreadPool& pool,
+         FloatWork* work)
       : config_(source.config),
         length_(rows.length),
         T_(num_rows * rows.length),
-        forward_(config_, rows.length, std::max<int64_t>(1, kTokensAtATime / rows.length), pool),
-        x_(floats(T_ * config_.width)),
-        inputs_(floats(T_ * std::max(input_width(config_, LinearSet::o), config_.ffn_width))),
-        normed_(floats(forward_.max_tokens() * config_.width)) {
-    const Weight& embedding = source.weight("model.embed_tokens.weight");
-    pool.parallel_for(T_, 64, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t) {
-        decode_row(embedding, rows.ids[static_cast<size_t>(t)], x_.as<float>() + t * config_.width);
-      }
-    });
+        device_(work != nullptr ? &work->device() : nullptr) {
+    if (work != nullptr) {
+      forward_ = std::make_unique<DeviceForward>(
+          config_, rows.length, rows_at_a_time(rows, kDeviceTokensAtATime), pool, *work);
+    } else {
+      forward_ = std::make_unique<LayerForward>(
+          config_, rows.length, std::max<int64_t>(1, kTokensAtATime / rows.length), pool);
+    }
+    x_ = floats(T_ * config_.width);
+    inputs_ = floats(T_ * std::max(input_width(config_, LinearSet::o), config_.ffn_width));
+    normed_ = floats(forward_->max_tokens() * config_.width);
+    embed(source.weight("model.embed_tokens.weight"), rows, pool);
   }
 
   int64_t num_tokens() const { return T_; }
   int64_t num_sequences() const { return T_ / length_; }
   int64_t width() const { return config_.width; }
   float* x() { return x_.as<float>(); }
-  float* inputs() { return inputs_.as<float>(); }
+
+  // Its first tokens, as many as `out` has.
+  void copy_to(Matrix* out) const {
+    if (device_ != nullptr) {
+      device_->download(out->values.data(), x_.data(), out->values.size() * sizeof(float));
+    } else {
+      std::copy_n(x_.as<float>(), out->values.size(), out->values.data());
+    }
+  }
 
   // The inputs of a set, x [T, K] for each piece in order, given that the stream stands before the
   // set's block. Those of o and down stay for add_kept.
@@ -55,61 +71,85 @@ class Stream {
                     Visit&& visit) {
     const int64_t C = config_.width, K = input_width(config_, set);
     float* normed = normed_.as<float>();
-    for (int64_t t = 0; t < num_tokens; t += forward_.max_tokens()) {
-      const int64_t T = std::min(forward_.max_tokens(), num_tokens - t);
+    if (set == LinearSet::o) forward_->place(weights, LinearSet::qkv);
+    if (set == LinearSet::down) forward_->place(weights, LinearSet::gate_up);
+    for (int64_t t = 0; t < num_tokens; t += forward_->max_tokens()) {
+      const int64_t T = std::min(forward_->max_tokens(), num_tokens - t);
       float* x = x_.as<float>() + t * C;
       const bool is_attention = set == LinearSet::qkv || set == LinearSet::o;
-      forward_.norm(x, T, is_attention ? weights.attn_norm : weights.ffn_norm, normed);
+      forward_->norm(x, T, is_attention ? weights.attn_norm : weights.ffn_norm, normed);
       float* kept = inputs_.as<float>() + t * K;
-      if (set == LinearSet::o) forward_.attention(weights, layer, normed, T, kept);
-      if (set == LinearSet::down) forward_.gate_up(weights, normed, T, kept);
+      if (set == LinearSet::o) forward_->attention(weights, layer, normed, T, kept);
+      if (set == LinearSet::down) forward_->gate_up(weights, normed, T, kept);
       visit(set == LinearSet::o || set == LinearSet::down ? kept : normed, T);
     }
   }
 
-  // x += linear(kept inputs), for o and down.
-  void add_kept(const LinearWork& linear) { add_kept(linear, T_, x_.as<float>()); }
+  // x += linear(kept inputs), for the one of o or down.
+  void add_kept(const LayerWeights& weights, LinearSet set) {
+    add_kept(weights, set, T_, x_.as<float>());
+  }
   // The same of the first num_tokens to `out` [num_tokens, C].
-  void add_kept(const LinearWork& linear, int64_t num_tokens, float* out) {
+  void add_kept(const LayerWeights& weights, LinearSet set, int64_t num_tokens, float* out) {
+    const LinearWork& linear = weights[linears_of(set)[0]];
     const int64_t C = config_.width, K = linear.weight.K;
-    for (int64_t t = 0; t < num_tokens; t += forward_.max_tokens()) {
-      const int64_t T = std::min(forward_.max_tokens(), num_tokens - t);
-      forward_.add_linear(linear, inputs_.as<float>() + t * K, T, out + t * C);
+    forward_->place(weights, set);
+    for (int64_t t = 0; t < num_tokens; t += forward_->max_tokens()) {
+      const int64_t T = std::min(forward_->max_tokens(), num_tokens - t);
+      forward_->add_linear(linear, inputs_.as<float>() + t * K, T, out + t * C);
     }
   }
 
  private:
+  Buffer floats(int64_t n) const {
+    return Buffer(static_cast<size_t>(n) * sizeof(float), device_);
+  }
+
+  void embed(const Weight& embedding, const CalibrationRows& rows, ThreadPool& pool) {
+    const int64_t C = config_.width, most = forward_->max_tokens();
+    Buffer staging(device_ != nullptr ? static_cast<size_t>(most * C) * sizeof(float) : 0);
+    for (int64_t first = 0; first < T_; first += most) {
+      const int64_t count = std::min(most, T_ - first);
+      float* x = x_.as<float>() + first * C;
+      float* to = device_ != nullptr ? staging.as<float>() : x;
+      pool.parallel_for(count, 64, [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t) {
+          decode_row(embedding, rows.ids[static_cast<size_t>(first + t)], to + t * C);
+        }
+      });
+      if (device_ != nullptr) {
+        device_->upload(x, to, static_cast<size_t>(count * C) * sizeof(float));
+      }
+    }
+  }
+
   const ModelConfig& config_;
   int64_t length_, T_;
-  LayerForward forward_;
+  Device* device_;
+  std::unique_ptr<Forward> forward_;
   Buffer x_;       // [T, C]
   Buffer inputs_;  // [T, H D] or [T, F]
   Buffer normed_;  // [a piece, C]
 };
 
-// Rows of at most `num_tokens` tokens, but one at least.
-int64_t rows_within(int64_t num_tokens, const CalibrationRows& rows) {
-  return std::clamp<int64_t>(num_tokens / rows.length, 1, rows.num());
-}
-
 int64_t search_rows(const CalibrationRows& rows) {
-  return rows_within(LayerSearch::kMaxSearchTokens, rows);
+  return rows_at_a_time(rows, LayerSearch::kMaxSearchTokens);
 }
 
-// The first rows once more, for steps that prepare a layer.
+// The first rows once more, on the host, for steps that prepare a layer.
 class RowSearch : public LayerSearch {
  public:
   RowSearch(const Checkpoint& source, const CalibrationRows& rows, ThreadPool& pool)
       : pool_(pool),
-        stream_(source, rows, search_rows(rows), pool),
-        num_rough_tokens_(rows_within(kMaxRoughTokens, rows) * rows.length) {}
+        stream_(source, rows, search_rows(rows), pool, nullptr),
+        num_rough_tokens_(rows_at_a_time(rows, kMaxRoughTokens) * rows.length) {}
 
   // Takes the residual stream before a layer and the weights that the layer came with.
   std::array<InputStatistics, kNumSets> begin_layer(Stream& all, const LayerWeights& weights,
                                                     int64_t layer, bool with_gram) {
     layer_ = layer;
     before_attention_ = Matrix(stream_.num_tokens(), stream_.width());
-    std::copy_n(all.x(), before_attention_.values.size(), before_attention_.values.data());
+    all.copy_to(&before_attention_);
     std::ranges::copy(before_attention_.values, stream_.x());
     std::array<InputStatistics, kNumSets> statistics;
     for (const LinearSet set : kLinearSets) {
@@ -119,9 +159,9 @@ class RowSearch : public LayerSearch {
                            [&](const float* x, int64_t T) { builder.add(x, T); });
       statistics[static_cast<size_t>(set)] = builder.finish();
       if (set == LinearSet::o) {
-        stream_.add_kept(weights[Linear::o]);
+        stream_.add_kept(weights, LinearSet::o);
         before_mlp_ = Matrix(stream_.num_tokens(), stream_.width());
-        std::copy_n(stream_.x(), before_mlp_.values.size(), before_mlp_.values.data());
+        stream_.copy_to(&before_mlp_);
       }
     }
     return statistics;
@@ -142,7 +182,7 @@ class RowSearch : public LayerSearch {
     Matrix output(num_tokens, stream_.width());
     std::copy_n(before.values.data(), output.values.size(), stream_.x());
     stream_.visit_inputs(weights, layer_, last, num_tokens, [](const float*, int64_t) {});
-    stream_.add_kept(weights[linears_of(last)[0]], num_tokens, output.values.data());
+    stream_.add_kept(weights, last, num_tokens, output.values.data());
     return output;
   }
 
@@ -170,6 +210,17 @@ int64_t stream_rows(const StepNeeds& needs, const CalibrationRows& rows) {
   return needs.inputs ? rows.num() : search_rows(rows);
 }
 
+// Where the sets' grams go, given that there is a device: where all steps that look at inputs want
+// them.
+GramPlace gram_place(const Steps& steps) {
+  if (!needs_of(steps).gram) return GramPlace::none;
+  const bool all = std::ranges::all_of(steps, [](const std::unique_ptr<Step>& step) {
+    const StepNeeds needs = step->needs();
+    return needs.device_gram || !(needs.inputs || needs.gram || needs.layer_inputs || needs.search);
+  });
+  return all ? GramPlace::device : GramPlace::host;
+}
+
 void check_results(const Steps& steps, const ModelConfig& config) {
   for (int64_t l = 0; l < config.num_layers; ++l) {
     for (int i = 0; i < kNumLinears; ++i) {
@@ -189,17 +240,20 @@ class Run {
  public:
   // num_finished: layers that an earlier run has left.
   Run(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
-      int64_t num_finished, ThreadPool& pool,
+      int64_t num_finished, ThreadPool& pool, FloatWork* work,
       const std::function<void(const SequentialProgress&)>& progress)
       : source_(source),
         steps_(steps),
         needs_(needs_of(steps)),
         num_finished_(num_finished),
+        work_(work),
+        gram_place_(gram_place(steps)),
         pool_(pool),
         progress_(progress) {
     if (!needs_inputs(steps)) return;
     CHECK(rows != nullptr && rows->num() > 0, "steps need calibration rows");
-    stream_ = std::make_unique<Stream>(source, *rows, stream_rows(needs_, *rows), pool);
+    if (work != nullptr) check_memory(*rows);
+    stream_ = std::make_unique<Stream>(source, *rows, stream_rows(needs_, *rows), pool, work);
     if (needs_.layer_inputs || needs_.search) {
       search_ = std::make_unique<RowSearch>(source, *rows, pool);
     }
@@ -211,7 +265,7 @@ class Run {
       report(layer, set);
       InputStatistics inputs;
       if (stream_ != nullptr) inputs = measure(layer, set, *weights);
-      SetWork work{source_.config, layer, set, *weights, inputs, pool_};
+      SetWork work{source_.config, layer, set, *weights, inputs, pool_, work_};
       for (const auto& step : steps_) step->run_set(work);
       settle(weights, layer, set, pool_);
       add_to_stream(layer, set, *weights);
@@ -237,6 +291,22 @@ class Run {
     progress_({layer, L, set, layer < num_finished_ ? 0.0 : share});
   }
 
+  void check_memory(const CalibrationRows& rows) const {
+    const uint64_t wanted = device_calibration_bytes(source_.config, rows);
+    const uint64_t free = work_->device().free_bytes();
+    if (wanted <= free) return;
+    fail(ErrorKind::no_memory,
+         "{}: {} rows of {} tokens want {} MiB of its memory, {} MiB are free; take fewer with "
+         "--samples",
+         work_->device().name(), rows.num(), rows.length, wanted >> 20, free >> 20);
+  }
+
+  StatisticsBuilder make_builder(LinearSet set) {
+    const int64_t K = input_width(source_.config, set), T = stream_->num_tokens();
+    if (work_ == nullptr) return {K, T, stream_->num_sequences(), needs_.gram, pool_};
+    return {K, T, stream_->num_sequences(), gram_place_, *work_, pool_};
+  }
+
   void prepare(int64_t layer, LayerWeights* weights) {
     auto inputs = search_->begin_layer(*stream_, *weights, layer, needs_.gram);
     LayerWork work{source_.config, layer, *weights, inputs, search_.get(), pool_};
@@ -249,8 +319,7 @@ class Run {
       if (is_block_end) stream_->visit_inputs(weights, layer, set, [](const float*, int64_t) {});
       return {};
     }
-    StatisticsBuilder builder(input_width(source_.config, set), stream_->num_tokens(),
-                              stream_->num_sequences(), needs_.gram, pool_);
+    StatisticsBuilder builder = make_builder(set);
     stream_->visit_inputs(weights, layer, set,
                           [&](const float* x, int64_t T) { builder.add(x, T); });
     return builder.finish();
@@ -259,13 +328,15 @@ class Run {
   void add_to_stream(int64_t layer, LinearSet set, const LayerWeights& weights) {
     if (stream_ == nullptr || (set != LinearSet::o && set != LinearSet::down)) return;
     if (set == LinearSet::down && layer + 1 == source_.config.num_layers) return;
-    stream_->add_kept(weights[linears_of(set)[0]]);
+    stream_->add_kept(weights, set);
   }
 
   const Checkpoint& source_;
   const Steps& steps_;
   const StepNeeds needs_;
   const int64_t num_finished_;
+  FloatWork* work_;  // null: the host
+  const GramPlace gram_place_;
   ThreadPool& pool_;
   const std::function<void(const SequentialProgress&)>& progress_;
   std::unique_ptr<Stream> stream_;     // null: no step needs inputs
@@ -300,23 +371,38 @@ uint64_t calibration_bytes(const ModelConfig& config, const Steps& steps,
   return bytes;
 }
 
+uint64_t device_calibration_bytes(const ModelConfig& config, const CalibrationRows& rows) {
+  const int64_t at_a_time = rows_at_a_time(rows, kDeviceTokensAtATime);
+  uint64_t matrix = 0;
+  for (int i = 0; i < kNumLinears; ++i) {
+    const auto linear = static_cast<Linear>(i);
+    const int64_t K = width_of(config, linear);
+    const int64_t N = std::max({config.num_heads * config.head_dim, config.ffn_width, config.width});
+    matrix = std::max(matrix, device_gptq_bytes(K == config.ffn_width ? config.width : N, K));
+  }
+  return calibration_bytes(config, rows) +
+         static_cast<uint64_t>(at_a_time * rows.length * config.width) * sizeof(float) +
+         DeviceForward::device_bytes(config, rows.length, at_a_time) + matrix;
+}
+
 void compress_layers(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
                      const std::filesystem::path& folder, ThreadPool& pool,
                      const std::function<void(const SequentialProgress&)>& progress,
-                     const std::function<void(int64_t layer, const LayerWeights&)>& finished) {
+                     const std::function<void(int64_t layer, const LayerWeights&)>& finished,
+                     FloatWork* device) {
   check_results(steps, source.config);
   // Layers are finished in order.
   int64_t num_finished = 0;
   while (std::filesystem::exists(layer_file(folder, num_finished))) ++num_finished;
-  Run run(source, steps, rows, num_finished, pool, progress);
+  Run run(source, steps, rows, num_finished, pool, device, progress);
+  LayerWeights weights;  // of one layer after the other, in the same memory
   for (int64_t l = 0; l < source.config.num_layers; ++l) {
     const std::filesystem::path file = layer_file(folder, l);
-    LayerWeights weights;
     if (l < num_finished) {
-      weights = load_saved_layer(file);
+      weights = load_saved_layer(file, pool);
       run.pass(l, weights);
     } else {
-      weights = load_layer(source, l, pool);
+      load_layer(source, l, pool, &weights);
       run.compress_layer(l, &weights);
       save_layer(file, weights);
       source.release_pages();

@@ -14,6 +14,7 @@
 #include "compress/calibration_rows.h"
 #include "compress/step.h"
 #include "formats/checkpoint.h"
+#include "kernels/float_work.h"
 
 namespace tandem {
 
@@ -29,10 +30,13 @@ using Steps = std::vector<std::unique_ptr<Step>>;
 // Works through all layers and leaves each as `folder`/layer-N.safetensors; layers that are there
 // already are read instead. `finished` sees each. `rows` may be null where no step needs inputs.
 // `progress` may throw to end the work; finished layers stay. Throws usage when two steps give one matrix its result.
+// With `device`, the rows run over the layers there, and so do steps that can; throws no_memory with
+// the bytes wanted and free.
 void compress_layers(const Checkpoint& source, const Steps& steps, const CalibrationRows* rows,
                      const std::filesystem::path& folder, ThreadPool& pool,
                      const std::function<void(const SequentialProgress&)>& progress,
-                     const std::function<void(int64_t layer, const LayerWeights&)>& finished);
+                     const std::function<void(int64_t layer, const LayerWeights&)>& finished,
+                     FloatWork* device = nullptr);
 
 std::filesystem::path layer_file(const std::filesystem::path& folder, int64_t layer);
 
@@ -41,6 +45,9 @@ uint64_t calibration_bytes(const ModelConfig& config, const CalibrationRows& row
 // Of those that compress_layers holds for these steps.
 uint64_t calibration_bytes(const ModelConfig& config, const Steps& steps,
                            const CalibrationRows& rows);
+
+// The same in a device's memory.
+uint64_t device_calibration_bytes(const ModelConfig& config, const CalibrationRows& rows);
 
 bool needs_inputs(const Steps& steps);
 

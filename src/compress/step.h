@@ -25,6 +25,8 @@ struct StepNeeds {
   bool gram = false;          // and their gram (in layer_inputs too)
   bool layer_inputs = false;  // prepare_layer reads LayerWork::inputs
   bool search = false;        // prepare_layer reads LayerWork::search
+  // With SetWork::device, run_set reads the gram there and nothing else of the inputs.
+  bool device_gram = false;
 };
 
 class Step {

@@ -25,6 +25,12 @@ constexpr BuiltIn kBuiltIns[] = {
     {"sparsegpt", "[[step]]\nmethod = \"sparsegpt\"\n"},
     {"learned-mask", "[[step]]\nmethod = \"learned-mask\"\n"},
     {"sparsegpt-int4", "[[step]]\nmethod = \"sparsegpt\"\n\n[[step]]\nmethod = \"gptq\"\n"},
+    {"sparsegpt-int8",
+     "activations = \"dynamic\"\n\n[[step]]\nmethod = \"sparsegpt\"\n\n"
+     "[[step]]\nmethod = \"gptq\"\nbits = 8\ngroup = 0\n"},
+    {"sparsegpt-fp8",
+     "activations = \"dynamic\"\n\n[[step]]\nmethod = \"sparsegpt\"\n\n"
+     "[[step]]\nmethod = \"fp8\"\n"},
     {"awq", "[[step]]\nmethod = \"awq\"\n"},
     {"hqq", "[[step]]\nmethod = \"hqq\"\n"},
     {"fp8-static", "activations = \"static\"\n\n[[step]]\nmethod = \"fp8\"\n"},
@@ -33,7 +39,7 @@ constexpr BuiltIn kBuiltIns[] = {
      "[[step]]\nmethod = \"rtn\"\nbits = 8\ngroup = 0\n"},
 };
 
-constexpr const char* kFormats[] = {"compressed-tensors", "gptq", "gptq_v2", "awq"};
+constexpr const char* kFormats[] = {"compressed-tensors", "sparse-24-bitmask", "gptq", "gptq_v2", "awq"};
 constexpr const char* kActivations[] = {"none", "dynamic", "static"};
 
 class RecipeReader {
@@ -200,7 +206,7 @@ std::vector<std::string> built_in_recipes() {
 
 void set_format(StepRecipe* recipe, const std::string& format) {
   recipe->format = format;
-  const bool is_half = format != "compressed-tensors";
+  const bool is_half = !recipe->is_compressed_tensors();
   for (StepSpec& step : recipe->steps) {
     step.scale_type = is_half ? ScaleType::f16 : ScaleType::bf16;
   }

@@ -1,6 +1,6 @@
 // A recipe of steps: a TOML file, or one that is built in (docs/recipes.md).
 //
-//   format = "compressed-tensors"        # or "gptq", "gptq_v2", "awq"
+//   format = "compressed-tensors"        # or "sparse-24-bitmask", "gptq", "gptq_v2", "awq"
 //   activations = "none"                 # or "dynamic", "static": 8-bit inputs for 8-bit weights
 //
 //   [[step]]
@@ -22,6 +22,9 @@
 
 namespace tandem {
 
+// A format of compressed-tensors too: 2:4 matrices as such, not dense with zeros.
+inline constexpr std::string_view kSparseFormat = "sparse-24-bitmask";
+
 struct StepRecipe {
   std::string name;  // the built-in's, or the file's
   std::string text;  // as read
@@ -31,6 +34,9 @@ struct StepRecipe {
   std::string activations = "none";
   std::vector<StepSpec> steps;
   std::optional<OptionTable> mixed;  // compress/mixed_recipe.h reads it
+
+  bool is_sparse() const { return format == kSparseFormat; }
+  bool is_compressed_tensors() const { return is_sparse() || format == "compressed-tensors"; }
 };
 
 // Whether the name is a built-in recipe or ends in ".toml".

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "formats/marlin24.h"
 #include "tensor/dtype.h"
 
 namespace tandem {
@@ -16,6 +17,8 @@ constexpr std::string_view kShape = ".weight_shape";
 constexpr std::string_view kZero = ".weight_zero_point";
 constexpr std::string_view kGroups = ".weight_g_idx";
 constexpr std::string_view kInputScale = ".input_scale";
+constexpr std::string_view kMarlinScale = ".scale_packed";
+constexpr std::string_view kMarlinPlaces = ".meta";
 // sparse-24-bitmask: of NAME, not of NAME.weight
 constexpr std::string_view kValues = ".compressed";
 constexpr std::string_view kMask = ".bitmask";
@@ -95,9 +98,11 @@ class WeightReader {
     for (const std::string_view suffix : {kMask, kMaskShape}) {
       if (name.ends_with(suffix) && find(entry, suffix, kValues) != nullptr) return std::nullopt;
     }
-    for (const std::string_view suffix : {kScale, kShape, kZero, kGroups, kInputScale}) {
+    for (const std::string_view suffix :
+         {kScale, kShape, kZero, kGroups, kInputScale, kMarlinScale, kMarlinPlaces}) {
       if (!name.ends_with(suffix)) continue;
       if (find(entry, suffix, kPacked) != nullptr) return std::nullopt;
+      if (suffix == kScale && find(entry, suffix, kValues) != nullptr) return std::nullopt;
       const SafetensorsEntry* owner = suffix == kShape ? nullptr : find(entry, suffix, kWeight);
       if (owner != nullptr && is_bytes(*owner)) return std::nullopt;
     }
@@ -168,23 +173,22 @@ class WeightReader {
   // 2:4, its values beside a mask of the places.
   NamedTensor read_masked(const SafetensorsEntry& entry) const {
     const std::string where = tensor(entry);
-    if (entry.dtype != "BF16" && entry.dtype != "F16") {
-      fail(ErrorKind::bad_file, "{}: 2:4 values of type {}, expected BF16 or F16", where, entry.dtype);
-    }
     const auto& shape = companion(entry, kValues, kMaskShape);
     if (shape.shape != std::vector<int64_t>{2}) expect_tensor(shape, "I64", {2, 1}, where);
     expect_tensor(shape, "I64", shape.shape, where);
     int64_t dims[2];
     std::memcpy(dims, shape.bytes.data(), sizeof dims);
     const auto [N, K] = dims;
-    if (N < 1 || K < 8 || K % 8 != 0 || static_cast<uint64_t>(K) > entry.bytes.size()) {
+    if (N < 1 || K < 8 || K % 8 != 0 || static_cast<uint64_t>(K) / 4 > entry.bytes.size()) {
       fail(ErrorKind::bad_file, "{}: its shape is [{}, {}], expected a width that 8 divides", where, N, K);
     }
-    expect_tensor(entry, entry.dtype, {N, K / 2}, where);
+    const bool is_nibbles = entry.dtype == "I32";  // eight of them a word
+    expect_tensor(entry, entry.dtype, {N, is_nibbles ? K / 16 : K / 2}, where);
     const auto& mask = companion(entry, kValues, kMask);
     expect_tensor(mask, "U8", {N, K / 8}, where);
-    Weight weight;
-    weight.encoding = entry.dtype == "F16" ? kF16_24 : kBF16_24;
+    Weight weight = is_nibbles                                         ? masked_nibbles(entry, N, K)
+                    : entry.dtype == "I8" || entry.dtype == "F8_E4M3" ? masked_bytes(entry)
+                                                                       : masked_numbers(entry);
     weight.N = N;
     weight.K = K;
     weight.data = entry.bytes.data();
@@ -192,10 +196,62 @@ class WeightReader {
     return {with(entry, kValues, kWeight), weight};
   }
 
+  Weight masked_numbers(const SafetensorsEntry& entry) const {
+    if (entry.dtype != "BF16" && entry.dtype != "F16") {
+      fail(ErrorKind::bad_file, "{}: 2:4 values of type {}, expected BF16, F16, F8_E4M3, I8 or I32",
+           tensor(entry), entry.dtype);
+    }
+    return {.encoding = entry.dtype == "F16" ? kF16_24 : kBF16_24};
+  }
+
+  Weight masked_bytes(const SafetensorsEntry& entry) const {
+    const bool is_int8 = entry.dtype == "I8";
+    const WeightScheme& scheme = require(entry, [&](const WeightScheme& s) {
+      return s.kind == Kind::bytes && s.bytes.is_float != is_int8;
+    });
+    const std::string where = tensor(entry);
+    const Packing dense = scheme.bytes.packing(where);
+    if (dense != Packing::int8_channel && dense != Packing::fp8_channel) {
+      fail(ErrorKind::bad_file,
+           "{}: 2:4 {} weights in blocks or with activations of no dynamic scale are not supported "
+           "by this version",
+           where, is_int8 ? "INT8" : "FP8");
+    }
+    Weight weight = read_byte_weight(scheme.bytes, entry, companion(entry, kValues, kScale), nullptr,
+                                     where, memory_);
+    const ScaleType type = weight.encoding.scale_type;
+    weight.encoding = is_int8 ? int8_channel_24(type) : fp8_channel_24(type);
+    return weight;
+  }
+
+  // This project's own: the nibbles that pack-quantized has for the values kept.
+  Weight masked_nibbles(const SafetensorsEntry& entry, int64_t N, int64_t K) const {
+    const WeightScheme& scheme = require(
+        entry, [](const WeightScheme& s) { return s.kind == Kind::integers && s.in_words; });
+    if (scheme.bits != 4 || !scheme.symmetric || scheme.reorders) {
+      fail(ErrorKind::bad_file, "{}: 2:4 of {} bits{}{}, expected 4 bits, symmetric, columns in order",
+           tensor(entry), scheme.bits, scheme.symmetric ? "" : " with zero points",
+           scheme.reorders ? " in act-order" : "");
+    }
+    const int64_t group = group_of(entry, scheme, K);
+    const auto& scale = companion(entry, kValues, kScale);
+    expect_tensor(scale, "", {N, K / group}, tensor(entry));
+    Weight weight;
+    weight.encoding = int4_group_24(group, scale_type_of(scale, tensor(entry)));
+    weight.scales = scale.bytes.data();
+    return weight;
+  }
+
   NamedTensor read_packed(const SafetensorsEntry& entry) const {
     const WeightScheme& scheme = require(
         entry, [](const WeightScheme& s) { return s.kind == Kind::integers && s.in_words; });
     const std::string where = tensor(entry);
+    if (scheme.is_marlin24) {
+      return {with(entry, kPacked, kWeight),
+              add_planes(marlin24_source(entry, companion(entry, kPacked, kMarlinPlaces),
+                                         companion(entry, kPacked, kMarlinScale), scheme.group, where),
+                         planes_)};
+    }
     const auto& shape = companion(entry, kPacked, kShape);
     expect_tensor(shape, "I64", {2}, where);
     int64_t dims[2];

@@ -3,9 +3,12 @@
 //   int-quantized:   NAME.weight int8 [N,K], NAME.weight_scale [N,1] ([N,K/g] in groups, [1])
 //   float-quantized: NAME.weight E4M3 [N,K], NAME.weight_scale [N,1], [1] or [N/128,K/128] rounded up
 //   both: NAME.input_scale [1] where the scale of the activations is fixed
-//   sparse-24-bitmask: NAME.compressed [N,K/2], NAME.bitmask U8 [N,K/8], NAME.shape int64 [2,1]
+//   sparse-24-bitmask: NAME.compressed [N,K/2], NAME.bitmask U8 [N,K/8], NAME.shape int64 [2,1]; of
+//   float-quantized and int-quantized codes as of plain numbers. Of pack-quantized ones, which the
+//   library does not define: NAME.compressed int32 [N,K/16], the nibbles kept
 //   pack-quantized:  NAME.weight_packed int32 [N, K bits/32], fields along K, code = q +
 //   2^(bits-1); NAME.weight_scale [N,K/g], NAME.weight_shape int64 [2]
+//   marlin-24: formats/marlin24.h, read only
 // Asymmetric: NAME.weight_zero_point, int8 of the scales' shape; packed: int32 [N bits/32, K/g],
 // fields along N, zero = z + 2^(bits-1). NAME.weight_g_idx int32 [K], the group of each channel:
 // act-order.
@@ -40,6 +43,7 @@ struct WeightScheme {
   Scales scales = Scales::channel;
   int64_t group = 0;  // Scales::group only
   bool symmetric = true;
+  bool is_marlin24 = false;  // formats/marlin24.h
   bool reorders = false;  // actorder "group": weight_g_idx may be in any order
 };
 

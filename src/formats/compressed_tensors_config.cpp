@@ -105,16 +105,22 @@ void read_scheme(const Json& group, const std::string& format, const std::string
     out->bytes = read_byte_scheme(weights, activations, where);
     return;
   }
-  out->in_words = format == "pack-quantized";
+  out->is_marlin24 = format == "marlin-24";
+  out->in_words = format == "pack-quantized" || out->is_marlin24;
   if (!out->in_words && format != "naive-quantized" && format != "int-quantized") {
     fail(ErrorKind::bad_file,
-         "{}: 'format' is {}; only int-quantized, naive-quantized, float-quantized and "
-         "pack-quantized are "
-         "supported by this version",
+         "{}: 'format' is {}; only int-quantized, naive-quantized, float-quantized, pack-quantized "
+         "and marlin-24 are supported by this version",
          where, quote(format));
   }
   read_integers(weights, inner, out);
   if (out->in_words) expect(group, "input_activations", nullptr, where);
+  if (out->is_marlin24 &&
+      (out->bits != 4 || !out->symmetric || out->reorders || out->scales == WeightScheme::Scales::tensor)) {
+    fail(ErrorKind::bad_file,
+         "{}: marlin-24 of {}, expected 4 bits, symmetric, scales of rows or groups, columns in order",
+         where, quote(dump_json(weights)));
+  }
   const bool one_scale = out->symmetric && out->scales != WeightScheme::Scales::group;
   if (!out->in_words && one_scale && activations != nullptr) {
     out->bytes = read_byte_scheme(weights, activations, where);

@@ -137,6 +137,29 @@ Encoding encoding_of(std::string_view name) {
   return encodings[found - std::begin(kNames)];
 }
 
+TokenizerSpec byte_tokenizer(int64_t vocab_size) {
+  constexpr const char* kPieces[] = {"a", "b", "ab"};
+  if (vocab_size < 260) {
+    fail(ErrorKind::usage, "vocabulary of {} tokens, expected 260 for every byte to have one",
+         vocab_size);
+  }
+  TokenizerSpec spec;
+  spec.kind = TokenizerKind::sentencepiece;
+  spec.unk_id = 0;
+  for (int64_t id = 0; id < vocab_size; ++id) {
+    const bool is_byte = id > 0 && id <= 256;
+    spec.tokens.push_back(id == 0   ? "<unk>"
+                          : is_byte ? fmt::format("<0x{:02X}>", id - 1)
+                          : id < 260 ? kPieces[id - 257]
+                                    : fmt::format("<token{}>", id));
+    spec.types.push_back(id == 0   ? TokenType::unknown
+                         : is_byte ? TokenType::byte
+                                   : TokenType::normal);
+    spec.scores.push_back(0.0f);
+  }
+  return spec;
+}
+
 Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
                              const Encoding& lm_head, uint64_t seed, ThreadPool& pool,
                              const RowMaker* maker) {

@@ -35,4 +35,9 @@ Checkpoint random_checkpoint(const ModelConfig& config, const Encoding& layers,
                              const Encoding& lm_head, uint64_t seed, ThreadPool& pool,
                              const RowMaker* maker = nullptr);
 
+// What goes with such a model where one is to be written: a token a byte, the others by number but
+// for "a", "b" and "ab", since a tokenizer.json without a merge is read as damaged. Throws usage for a
+// vocabulary of fewer than 260.
+TokenizerSpec byte_tokenizer(int64_t vocab_size);
+
 }  // namespace tandem

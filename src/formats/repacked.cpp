@@ -6,11 +6,38 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "tensor/sparse.h"
 
 namespace tandem {
 namespace {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+Encoding encoding_of(const IntegerSource& s) {
+  if (s.is_sparse) return int4_group_24(s.group, s.scale_type);
+  return s.bits == 4 && s.symmetric ? int4_group(s.group, s.scale_type)
+                                    : int_zero(s.bits, s.group, s.scale_type);
+}
+
+// out[K/4 + K/8]: the two codes kept of each four, then their places.
+void pack_sparse(const uint8_t* codes, int64_t K, std::byte* out) {
+  std::vector<uint8_t> kept(static_cast<size_t>(K / 2), 8);
+  auto* places = reinterpret_cast<uint8_t*>(out) + K / 4;
+  std::memset(places, 0, static_cast<size_t>(K / 8));
+  for (int64_t g = 0; g < K / 4; ++g) {
+    const uint8_t* four = codes + 4 * g;
+    for (const uint8_t two : kPlaces24) {
+      const int first = two & 3, second = two >> 2;
+      int pruned = 0;
+      for (int i = 0; i < 4; ++i) pruned += four[i] == kPrunedCode;
+      if (pruned != 2 || four[first] == kPrunedCode || four[second] == kPrunedCode) continue;
+      kept[static_cast<size_t>(2 * g)] = four[first];
+      kept[static_cast<size_t>(2 * g + 1)] = four[second];
+      places[g / 2] = static_cast<uint8_t>(places[g / 2] | two << (g % 2 * 4));
+    }
+  }
+  pack_codes(kept.data(), K / 2, 4, out);
+}
 
 }  // namespace
 
@@ -18,8 +45,8 @@ Repacked::Repacked(IntegerSource source) : source_(std::move(source)) {
   const auto& s = source_;
   CHECK(s.N > 0 && s.K > 0 && s.group > 0 && s.K % s.group == 0, "N {} K {} group {}", s.N, s.K,
         s.group);
-  weight_.encoding = s.bits == 4 && s.symmetric ? int4_group(s.group, s.scale_type)
-                                                : int_zero(s.bits, s.group, s.scale_type);
+  CHECK(!s.is_sparse || (s.bits == 4 && s.symmetric && s.columns.empty()), "{} bits", s.bits);
+  weight_.encoding = encoding_of(s);
   weight_.N = s.N;
   weight_.K = s.K;
   weight_.columns = s.columns.empty() ? nullptr : s.columns.data();
@@ -52,8 +79,12 @@ void Repacked::make_rows(int64_t first, int64_t count) {
         row[static_cast<size_t>(k)] = in_order[source_.columns[static_cast<size_t>(k)]];
       in_order = row.data();
     }
-    pack_codes(in_order, K, source_.bits,
-               planes_.data() + static_cast<size_t>(first + n) * row_bytes);
+    std::byte* out = planes_.data() + static_cast<size_t>(first + n) * row_bytes;
+    if (source_.is_sparse) {
+      pack_sparse(in_order, K, out);
+    } else {
+      pack_codes(in_order, K, source_.bits, out);
+    }
   }
   if (weight_.zeros != nullptr) {
     auto* to = planes_.as<uint8_t>() + (weight_.zeros - std::as_const(planes_).as<uint8_t>());

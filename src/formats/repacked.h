@@ -16,6 +16,8 @@ namespace tandem {
 
 class ThreadPool;
 
+inline constexpr uint8_t kPrunedCode = 0xFF;
+
 // Integer codes with a scale and a zero point a group, as a file gives them: any order, any
 // packing.
 struct IntegerSource {
@@ -25,6 +27,9 @@ struct IntegerSource {
   int64_t group = 0;  // a multiple of 32 that divides K
   ScaleType scale_type = ScaleType::f16;
   bool symmetric = false;  // every zero point is 2^(bits - 1)
+  // 2:4 in 4 bits, symmetric, in order: two of each four codes are kPrunedCode. A group with another
+  // number of them gets places that no model takes (tensor/sparse.h).
+  bool is_sparse = false;
   // [K], a permutation: column k as the groups count it is the input channel columns[k]; empty: in
   // order.
   std::vector<int32_t> columns = {};
@@ -45,7 +50,8 @@ class Repacked {
   Repacked& operator=(const Repacked&) = delete;
 
   // What the planes are. Its pointers stay, but may be read only between ensure() and release().
-  // int4_group of symmetric codes of 4 bits, else the int*_zero of the bits.
+  // int4_group of symmetric codes of 4 bits, int4_group_24 of sparse ones, else the int*_zero of the
+  // bits.
   const Weight& weight() const { return weight_; }
   // Not for two threads at once.
   void ensure(ThreadPool& pool);

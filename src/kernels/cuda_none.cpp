@@ -1,6 +1,7 @@
 // What a build without CUDA has in the place of kernels/cuda.
 #include "base/error.h"
 #include "kernels/device.h"
+#include "kernels/float_work.h"
 #include "kernels/rows.h"
 
 namespace tandem {
@@ -19,5 +20,7 @@ std::shared_ptr<Device> open_cuda_device(int index, std::string_view cap) {
   describe_cuda_device(index, cap);
   return nullptr;
 }
+
+std::unique_ptr<FloatWork> make_float_work(Device&) { return nullptr; }  // there is no Device
 
 }  // namespace tandem

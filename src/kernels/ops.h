@@ -38,7 +38,7 @@ struct Activations {
   float* sums = nullptr;    // [groups, T]: scale * sum(codes of the group), the sum of x; int8 only
   uint16_t* half = nullptr;  // [T, K_padded], zero beyond K; bf16 and f16 only
   float static_scale = 0;    // what every scale is; fp8_static and int8_static only
-  // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order. Host only.
+  // [K]: channel k of what a linear sees is columns[k] of what an op makes; null: in order.
   const int32_t* columns = nullptr;
 
   constexpr int64_t K_padded() const { return (K + kActBlock - 1) / kActBlock * kActBlock; }
@@ -239,6 +239,11 @@ struct OpSet {
   void (*act_mul)(const Context&, const float* gate_up, int64_t T, int64_t F, const Activations& out);
   std::span<const KvType> kv_types;   // what rope_append and attention run
   const DeviceOps* device = nullptr;  // null: the host's
+  // rope_append, attention into attended [T, H * D] and quantize into `out`, in as few kernels as the
+  // batch allows: qkv and attended are left in an undefined state. Null: the three, one after the other.
+  void (*attend)(const Context&, float* qkv, const HeadTransform& transform, const Batch& batch, int64_t H,
+                 const float* cos_sin, const KvCache& cache, int64_t layer, float* attended,
+                 const Activations& out) = nullptr;
 };
 
 // Floats of scratch that attention needs for each thread, for any kernel set.

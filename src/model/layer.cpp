@@ -78,9 +78,15 @@ void Model::run_step(const Context& context, const Batch& batch, const KvCache& 
       ops_->rms_norm(context, x, T, C, layer.attn_norm, eps, act);
     };
     linear(context, layer.qkv, ws.activations(layer.qkv.act_type(), T, C), attn_input, qkv);
-    ops_->rope_append(context, qkv, transform, batch, H, cos_sin, layer_cache, l);
-    ops_->attention(context, qkv, batch, H, layer_cache, l, ws.scratch.as<float>(), attended);
-    const auto o_input = [&](const Activations& act) { ops_->quantize(context, attended, H * D, act); };
+    const auto o_input = [&](const Activations& act) {  // once: o is one matrix
+      if (ops_->attend != nullptr) {
+        ops_->attend(context, qkv, transform, batch, H, cos_sin, layer_cache, l, attended, act);
+        return;
+      }
+      ops_->rope_append(context, qkv, transform, batch, H, cos_sin, layer_cache, l);
+      ops_->attention(context, qkv, batch, H, layer_cache, l, ws.scratch.as<float>(), attended);
+      ops_->quantize(context, attended, H * D, act);
+    };
     linear(context, layer.o, ws.activations(layer.o.act_type(), T, H * D), o_input, x, /*accumulate=*/true);
     add_bias(context, *ops_, layer.o_bias, T, C, x);
 

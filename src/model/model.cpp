@@ -78,10 +78,6 @@ LinearGroup pack(const Checkpoint& checkpoint, const Context& context, std::stri
     std::vector<Weight> parts;
     const Weight& first = checkpoint.weight(names[i]);
     const Encoding encoding = first.encoding;
-    if (context.device != nullptr && first.columns != nullptr) {
-      fail(ErrorKind::no_device, "{}: {} keeps its columns in another order (act-order), which cuda does not run",
-           checkpoint.path.string(), names[i]);
-    }
     for (; i < names.size() && packs_with(checkpoint.weight(names[i]), first); ++i) {
       if (!checkpoint.is_random) {
         check_finite(checkpoint, *context.pool, names[i]);

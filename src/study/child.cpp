@@ -90,7 +90,11 @@ bool collect(Pipe& output, Pipe& messages, double timeout_seconds, ChildResult& 
 
 }  // namespace
 
-bool ChildResult::ok() const { return !timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 0; }
+bool ChildResult::ok() const { return exited_with(0); }
+
+bool ChildResult::exited_with(int code) const {
+  return !timed_out && WIFEXITED(status) && WEXITSTATUS(status) == code;
+}
 
 std::string ChildResult::outcome() const {
   if (timed_out) return "was stopped: it took too long or printed too much";

@@ -13,6 +13,7 @@ struct ChildResult {
   std::string messages;  // the last 4096 bytes of stderr
 
   bool ok() const;
+  bool exited_with(int code) const;
   // "exited with status 3", "was killed by signal 9 (Killed)", "took longer than 2 s".
   std::string outcome() const;
 };

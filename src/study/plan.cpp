@@ -67,23 +67,27 @@ EnergyWindows energy_windows(const StudySettings& settings) {
 
 std::string study_id(const StudySettings& settings) {
   const Profile& p = settings.profile;
-  const Json document = {{"model", settings.model_hash},
-                         {"text", settings.text_hash},
-                         {"profile", p.name},
-                         {"prompt_tokens", p.prompt_tokens},
-                         {"new_tokens", p.new_tokens},
-                         {"warmups", p.num_warmups},
-                         {"runs", p.num_runs},
-                         {"reruns", p.max_reruns},
-                         {"windows", p.num_windows},
-                         {"answer_tokens", p.answer_tokens},
-                         {"threads", settings.threads},
-                         {"isa", settings.isa},
-                         {"seed", settings.seed},
-                         {"power_command", settings.meter.power_command},
-                         {"processor", settings.processor},
-                         {"version", version()},
-                         {"commit", commit()}};
+  Json document = {{"model", settings.model_hash},
+                   {"text", settings.text_hash},
+                   {"profile", p.name},
+                   {"prompt_tokens", p.prompt_tokens},
+                   {"new_tokens", p.new_tokens},
+                   {"warmups", p.num_warmups},
+                   {"runs", p.num_runs},
+                   {"reruns", p.max_reruns},
+                   {"windows", p.num_windows},
+                   {"answer_tokens", p.answer_tokens},
+                   {"threads", settings.threads},
+                   {"isa", settings.isa},
+                   {"seed", settings.seed},
+                   {"power_command", settings.meter.power_command},
+                   {"processor", settings.processor},
+                   {"version", version()},
+                   {"commit", commit()}};
+  if (settings.questions) {
+    document["questions"] = {settings.questions->name, settings.questions_hash,
+                             settings.questions->max_items};
+  }
   return hash_hex(dump_json(document)).substr(0, 16);
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "study/evals/loglikelihood.h"
 #include "study/meters/energy_point.h"
 #include "study/random_model.h"
 #include "study/record.h"
@@ -18,14 +19,14 @@ struct Profile {
   std::string name;  // "smoke", "quick", "full"
   std::vector<std::string> variants;
   std::vector<std::string> kv;
-  std::vector<int64_t> batches;
+  std::vector<int64_t> batches;  // none: quality alone is measured
   int64_t prompt_tokens = 0;  // a sequence
   int64_t new_tokens = 0;     // a sequence
   int num_warmups = 0;
   int num_runs = 0;
   int max_reruns = 0;         // of a cell whose spread is over 10 %
-  int64_t num_windows = 0;    // of 512 tokens, for quality
-  int64_t answer_tokens = 0;  // of each sample answer
+  int64_t num_windows = 0;    // of 512 tokens, for quality; 0: speeds alone are measured
+  int64_t answer_tokens = 0;  // of each sample answer; 0: none is given
 };
 
 // Throws usage with the names there are.
@@ -51,6 +52,8 @@ struct StudySettings {
   std::string model_hash;
   std::filesystem::path text_path;
   std::string text_hash;
+  std::optional<TaskFile> questions;  // asked of every variant
+  std::string questions_hash;         // of the file
   int threads = 1;
   std::string isa;
   uint64_t seed = 1;

@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "runtime/engine.h"
 #include "study/evals/agreement.h"
+#include "study/evals/evaluate.h"
 #include "study/evals/perplexity.h"
 #include "study/task.h"
 #include "study/workload.h"
@@ -14,6 +15,8 @@
 
 namespace tandem {
 namespace {
+
+constexpr int64_t kMaxQuestionTokens = 1024;  // of a context and its continuation
 
 // Logits of a window's scored positions with what every comparison needs of them.
 struct ScoredWindow {
@@ -135,6 +138,24 @@ std::vector<std::string> sample_answers(const Model& model, const Checkpoint& ch
   return answers;
 }
 
+// The items of the task that the model gets right.
+std::string task_hits(const Model& model, const Checkpoint& checkpoint, KvType kv_type,
+                      const TaskFile& file) {
+  std::vector<TaskItem> items = read_task(file.name, file.path);
+  if (std::ssize(items) > file.max_items) items.resize(static_cast<size_t>(file.max_items));
+  const int64_t most = std::min(kMaxQuestionTokens, checkpoint.config.max_context);
+  Scorer scorer(model, kv_type, most);
+  const LogitSource source = [&](std::span<const int32_t> tokens, int64_t first, const auto& sink) {
+    scorer.score(tokens, first, sink);
+  };
+  const TaskResult result =
+      evaluate_task(source, Tokenizer(checkpoint.tokenizer), items, checkpoint.tokenizer.add_bos,
+                    most, checkpoint.config.vocab_size, {});
+  std::string hits;
+  for (const double hit : result.headline) hits += hit > 0 ? '1' : '0';
+  return hits;
+}
+
 }  // namespace
 
 QualityByKv measure_quality(const Task& task) {
@@ -176,8 +197,13 @@ QualityByKv measure_quality(const Task& task) {
   QualityByKv qualities;
   for (size_t k = 0; k < task.kv.size(); ++k) {
     Quality quality = quality_of(scores[k]);
-    quality.sample_answers =
-        sample_answers(model, checkpoint, kv_type_of(task.kv[k]), task.answer_tokens);
+    const KvType kv_type = kv_type_of(task.kv[k]);
+    if (task.answer_tokens > 0) {
+      quality.sample_answers = sample_answers(model, checkpoint, kv_type, task.answer_tokens);
+    }
+    if (!task.questions.name.empty()) {
+      quality.task_hits = task_hits(model, checkpoint, kv_type, task.questions);
+    }
     qualities[task.kv[k]] = std::move(quality);
   }
   return qualities;

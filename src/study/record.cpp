@@ -50,6 +50,7 @@ void visit_quality(Q& q, F&& f) {
   f("top1_agreement", q.top1_agreement);
   f("scored_tokens", q.scored_tokens);
   f("sample_answers", q.sample_answers);
+  f("task_hits", q.task_hits);
 }
 
 template <typename R, typename F>
@@ -101,6 +102,9 @@ struct Writer {
   void operator()(const char* name, const std::optional<double>& value) {
     out[name] = value ? number(*value) : Json();
   }
+  void operator()(const char* name, const std::optional<std::string>& value) {
+    if (value) out[name] = *value;
+  }
   void operator()(const char* name, const Samples& samples) {
     Json values = Json::array();
     for (const double value : samples.values) values.push_back(number(value));
@@ -131,6 +135,10 @@ struct Reader {
   void operator()(const char* name, std::optional<double>& value) {
     const auto field = in.find(name);  // records of an older version may not have it
     if (field != in.end() && !field->is_null()) value = number(*field);
+  }
+  void operator()(const char* name, std::optional<std::string>& value) {
+    const auto field = in.find(name);
+    if (field != in.end()) value = field->get<std::string>();
   }
   void operator()(const char* name, Samples& samples) {
     for (const Json& value : in.at(name)) samples.values.push_back(number(value));

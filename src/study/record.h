@@ -37,6 +37,8 @@ struct Quality {
   std::optional<double> top1_agreement;  // share of positions with bf16's most likely token
   int64_t scored_tokens = 0;
   std::vector<std::string> sample_answers;  // one for each of the study's prompts
+  // Of the study's task an item each, '1' right, '0' wrong; absent: no task was asked.
+  std::optional<std::string> task_hits;
 };
 
 struct Record {

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <future>
 #include <limits>
+#include <mutex>
 
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -62,6 +64,7 @@ struct PlannedTask {
 };
 
 int64_t most_batch(const Profile& profile) {
+  if (profile.batches.empty()) return 1;
   return *std::max_element(profile.batches.begin(), profile.batches.end());
 }
 
@@ -145,7 +148,7 @@ Variant find_variant(const StudySettings& settings, const std::string& name) {
 
 // The variants whose quality is measured, the baseline before all.
 std::vector<std::string> judged_variants(const StudySettings& settings) {
-  if (settings.random_vocabulary != 0) return {};
+  if (settings.random_vocabulary != 0 || settings.profile.num_windows == 0) return {};
   std::vector<std::string> names = settings.profile.variants;
   std::erase(names, kBaselineVariant);
   names.insert(names.begin(), kBaselineVariant);
@@ -176,6 +179,7 @@ std::vector<PlannedTask> plan_tasks(const StudySettings& settings, const Record&
     task.checkpoint = find_variant(settings, name).path;
     task.is_baseline = name == kBaselineVariant;
     task.kv = profile.kv;
+    if (settings.questions) task.questions = *settings.questions;
     if (task.is_baseline && std::ranges::find(task.kv, "bf16") == task.kv.end()) {
       task.kv.insert(task.kv.begin(), "bf16");
     }
@@ -207,6 +211,23 @@ bool is_stored(const RecordStore& store, const Task& task) {
   });
 }
 
+// Of a study without speeds: the quality of each variant and KV type, as records of batch 0.
+std::vector<Record> quality_records(const StudySettings& settings, const Record& base,
+                                    const RecordStore& store) {
+  std::vector<Record> records;
+  for (const std::string& variant : judged_variants(settings)) {
+    for (const std::string& kv : settings.profile.kv) {
+      const auto quality = store.quality(base.study_id, variant, kv);
+      if (!quality) continue;
+      Record record = base;
+      record.cell = {variant, kv, 0};
+      record.quality = *quality;
+      records.push_back(std::move(record));
+    }
+  }
+  return records;
+}
+
 // Power before anything is loaded; absent when there is no meter.
 std::optional<double> idle_watts(const StudySettings& settings) {
   std::string reason;
@@ -216,21 +237,11 @@ std::optional<double> idle_watts(const StudySettings& settings) {
   return measure_rest(*meter, seconds).watts();
 }
 
-// Runs the task and stores what came of it. Returns why it failed; empty when it did not.
-std::string run_and_store(const std::string& program, Task task, RecordStore& store) {
+// Stores what came of the task. Returns why it is no result; empty when it is one.
+std::string store_result(const Task& task, const std::string& output, RecordStore& store) {
   const std::string& id = task.record.study_id;
-  if (!task.is_quality) {
-    const auto baseline = store.quality(id, kBaselineVariant, "bf16");
-    if (baseline) task.record.extra["baseline_perplexity"] = baseline->perplexity;
-  }
-  const ChildResult child = run_child({program, "study", "--cell-json", dump_json(to_json(task))});
-  if (!child.ok()) {
-    std::string messages = child.messages;
-    while (!messages.empty() && messages.back() == '\n') messages.pop_back();
-    return child.outcome() + (messages.empty() ? "" : ": " + messages);
-  }
   try {
-    const Json result = parse_json(child.output, "the task's result");
+    const Json result = parse_json(output, "the task's result");
     if (task.is_quality) {
       for (const auto& [kv, quality] : qualities_from_json(result)) {
         store.put_quality(id, task.record.cell.variant, kv, quality);
@@ -248,7 +259,106 @@ std::string run_and_store(const std::string& program, Task task, RecordStore& st
   }
 }
 
+// What is left of a study, worked off by one thread or several.
+class Work {
+ public:
+  Work(std::vector<PlannedTask> tasks, const StudyOptions& options, RecordStore& store,
+       StudyProgress progress, StudyResult& result)
+      : tasks_(std::move(tasks)),
+        options_(options),
+        store_(store),
+        progress_(std::move(progress)),
+        result_(result) {
+    for (const PlannedTask& planned : tasks_) weight_left_ += planned.weight;
+  }
+
+  // All tasks; those of quality stand first.
+  void run() {
+    const auto first_speed = static_cast<size_t>(
+        std::ranges::find_if(tasks_, [](const PlannedTask& p) { return !p.task.is_quality; }) -
+        tasks_.begin());
+    run_until(first_speed, std::max(1, options_.num_jobs));
+    run_until(tasks_.size(), 1);
+    progress_.what.clear();
+    progress_.seconds_left = 0;
+    if (options_.on_progress) options_.on_progress(progress_);
+  }
+
+ private:
+  void run_until(size_t end, int num_jobs) {
+    const auto work = [&] {
+      while (const PlannedTask* planned = take(end)) finish(*planned, run_one(*planned, num_jobs));
+    };
+    // A child dies with the thread that started it: each thread lives until its children have
+    // ended.
+    std::vector<std::future<void>> others;
+    for (int i = 1; i < num_jobs; ++i) others.push_back(std::async(std::launch::async, work));
+    work();
+    for (std::future<void>& other : others) other.get();
+  }
+
+  // The next task before `end`; null when none is left.
+  const PlannedTask* take(size_t end) {
+    const std::lock_guard lock(mutex_);
+    if (next_ >= end) return nullptr;
+    PlannedTask& planned = tasks_[next_++];
+    progress_.what = planned.name;
+    if (weight_done_ > 0) {
+      progress_.seconds_left = seconds_since(start_ns_) / weight_done_ * weight_left_;
+    }
+    if (options_.on_progress) options_.on_progress(progress_);
+    Task& task = planned.task;
+    const std::string& id = task.record.study_id;
+    const auto baseline = store_.quality(id, kBaselineVariant, "bf16");
+    if (baseline && !task.is_quality) {
+      task.record.extra["baseline_perplexity"] = baseline->perplexity;
+    }
+    return &planned;
+  }
+
+  ChildResult run_one(const PlannedTask& planned, int num_jobs) const {
+    Task task = planned.task;
+    task.record.threads = std::max(1, task.record.threads / num_jobs);
+    return run_child({options_.program, "study", "--cell-json", dump_json(to_json(task))});
+  }
+
+  void finish(const PlannedTask& planned, const ChildResult& child) {
+    const std::lock_guard lock(mutex_);
+    TaskFailure failure{planned.task.record.cell.variant, planned.name, {}, {}};
+    if (!child.ok()) {
+      failure.outcome = child.outcome();
+      failure.reason = child.messages;
+      while (failure.reason.ends_with('\n')) failure.reason.pop_back();
+      failure.no_device = child.exited_with(exit_code(ErrorKind::no_device));
+    } else {
+      failure.outcome = store_result(planned.task, child.output, store_);
+    }
+    if (failure.outcome.empty()) {
+      ++result_.num_measured;
+    } else {
+      result_.failures.push_back(std::move(failure));
+    }
+    weight_done_ += planned.weight;
+    weight_left_ -= planned.weight;
+    ++progress_.done;
+  }
+
+  std::vector<PlannedTask> tasks_;
+  const StudyOptions& options_;
+  RecordStore& store_;
+  StudyProgress progress_;
+  StudyResult& result_;
+  const int64_t start_ns_ = now_ns();
+  double weight_left_ = 0, weight_done_ = 0;
+  size_t next_ = 0;
+  std::mutex mutex_;  // of all but options
+};
+
 }  // namespace
+
+std::string TaskFailure::text() const {
+  return task + ": " + outcome + (reason.empty() ? "" : ": " + reason);
+}
 
 StudyResult run_study(const StudySettings& settings, const StudyOptions& options) {
   const FolderLock lock(options.out_dir);
@@ -260,40 +370,21 @@ StudyResult run_study(const StudySettings& settings, const StudyOptions& options
   const std::filesystem::path tokens_path = settings.random_vocabulary != 0
                                                 ? draw_tokens(settings, options.out_dir)
                                                 : tokenize_text(settings, options.out_dir);
-  std::vector<PlannedTask> tasks =
-      plan_tasks(settings, record_template(settings, result.study_id), tokens_path);
+  const Record base = record_template(settings, result.study_id);
+  std::vector<PlannedTask> tasks = plan_tasks(settings, base, tokens_path);
   StudyProgress progress;
   progress.total = static_cast<int64_t>(tasks.size());
   std::erase_if(tasks, [&](const PlannedTask& planned) { return is_stored(store, planned.task); });
   result.num_found = progress.total - static_cast<int64_t>(tasks.size());
   progress.done = result.num_found;
 
-  double weight_left = 0, weight_done = 0;
-  for (const PlannedTask& planned : tasks) weight_left += planned.weight;
   std::optional<double> idle;
   if (!tasks.empty()) idle = idle_watts(settings);
-  const int64_t start_ns = now_ns();
-  for (PlannedTask& planned : tasks) {
-    progress.what = planned.name;
-    if (weight_done > 0)
-      progress.seconds_left = seconds_since(start_ns) / weight_done * weight_left;
-    if (options.on_progress) options.on_progress(progress);
-    planned.task.record.idle_watts = idle;
-    const std::string failure = run_and_store(options.program, planned.task, store);
-    if (failure.empty()) {
-      ++result.num_measured;
-    } else {
-      result.failures.push_back(planned.name + ": " + failure);
-    }
-    weight_done += planned.weight;
-    weight_left -= planned.weight;
-    ++progress.done;
-  }
-  progress.what.clear();
-  progress.seconds_left = 0;
-  if (options.on_progress) options.on_progress(progress);
+  for (PlannedTask& planned : tasks) planned.task.record.idle_watts = idle;
+  Work(std::move(tasks), options, store, std::move(progress), result).run();
 
-  result.records = store.load(result.study_id);
+  result.records = settings.profile.batches.empty() ? quality_records(settings, base, store)
+                                                    : store.load(result.study_id);
   write_file_atomic(options.out_dir / "records.jsonl", records_jsonl(result.records));
   write_file_atomic(options.out_dir / "records.csv", records_csv(result.records));
   return result;

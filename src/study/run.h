@@ -21,14 +21,26 @@ struct StudyOptions {
   std::filesystem::path out_dir;  // records.sqlite, records.jsonl, records.csv
   std::string program;            // run as PROGRAM study --cell-json DOCUMENT
   bool fresh = false;             // forget this study's earlier records
+  // Quality is measured of so many variants at once, each with its share of the threads: what a
+  // small model leaves idle of many CPUs. Speeds are measured alone, one after the other.
+  int num_jobs = 1;
   std::function<void(const StudyProgress&)> on_progress;
+};
+
+struct TaskFailure {
+  std::string variant;
+  std::string task;     // "int8, KV bf16, batch 4"
+  std::string outcome;  // "was killed by signal 9 (Killed)"
+  std::string reason;   // what the child said last; may be empty
+  bool no_device = false;  // the processor does not run this variant
+
+  std::string text() const;  // all of it on a line
 };
 
 struct StudyResult {
   std::string study_id;
   std::vector<Record> records;  // the whole study's, earlier sessions included
-  std::vector<std::string>
-      failures;  // "int8, KV bf16, batch 4: was killed by signal 9 (Killed): ..."
+  std::vector<TaskFailure> failures;
   int64_t num_measured = 0, num_found = 0;
 };
 

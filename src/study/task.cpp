@@ -19,6 +19,10 @@ Json to_json(const Task& task) {
           {"is_baseline", task.is_baseline},
           {"tokens_path", task.tokens_path.string()},
           {"kv", task.kv},
+          {"questions",
+           {{"name", task.questions.name},
+            {"path", task.questions.path},
+            {"max_items", task.questions.max_items}}},
           {"num_warmups", task.num_warmups},
           {"num_runs", task.num_runs},
           {"max_reruns", task.max_reruns},
@@ -44,6 +48,10 @@ Task task_from_json(const Json& json) {
     json.at("is_baseline").get_to(task.is_baseline);
     task.tokens_path = json.at("tokens_path").get<std::string>();
     json.at("kv").get_to(task.kv);
+    const Json& questions = json.at("questions");
+    questions.at("name").get_to(task.questions.name);
+    questions.at("path").get_to(task.questions.path);
+    questions.at("max_items").get_to(task.questions.max_items);
     json.at("num_warmups").get_to(task.num_warmups);
     json.at("num_runs").get_to(task.num_runs);
     json.at("max_reruns").get_to(task.max_reruns);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "study/evals/loglikelihood.h"
 #include "study/meters/energy_point.h"
 #include "study/random_model.h"
 #include "study/record.h"
@@ -22,6 +23,7 @@ struct Task {
   bool is_baseline = false;           // quality: the variant is the baseline itself
   std::filesystem::path tokens_path;  // int32 ids of the study's text
   std::vector<std::string> kv;        // quality: the KV types to measure
+  TaskFile questions;                 // quality: asked with each of them; no name: none
   int num_warmups = 0, num_runs = 0, max_reruns = 0;
   int64_t num_windows = 0, answer_tokens = 0;
   MeterChoice meter;

@@ -67,9 +67,13 @@ def test_no_driver_is_named_as_what_is_missing(tmp_path):
     assert "libcuda.so.1, the driver, is not found" in refusal(["info", "--device", "cuda"], tmp_path)
 
 
-def test_compress_runs_on_the_cpu_and_says_so(tmp_path):
-    line = refusal(["compress", "model", "--recipe", "int8", "-o", tmp_path / "out", "--device", "cuda"], tmp_path)
-    assert "compress runs on the CPU" in line and "bench, study and info take it" in line
+@pytest.mark.parametrize("recipe", ["int8", "gptq"])
+def test_compress_wants_the_driver_before_it_reads(recipe, tmp_path):
+    if not has_cuda(tmp_path / "any"):
+        pytest.skip("a build without CUDA kernels")
+    driver = with_driver(tmp_path / "none", 13000, 100)
+    line = refusal(["compress", "no-model", "--recipe", recipe, "-o", tmp_path / "out", "--device", "cuda"], driver)
+    assert "no NVIDIA GPU can be used: " in line and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("verb", [["info"], ["run", "-p", "hi"], ["bench"], ["study"]], ids=lambda verb: verb[0])

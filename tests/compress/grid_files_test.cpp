@@ -46,9 +46,18 @@ GridMatrix ramp(int bits, ScaleType type, bool symmetric = true) {
   return m;
 }
 
+MakeGrid as_made(const GridMatrix& m) {
+  return [made = std::make_shared<const GridMatrix>(m)](bool) { return made; };
+}
+
+ThreadPool& test_pool() {
+  static ThreadPool pool(2);
+  return pool;
+}
+
 std::vector<TensorSource> ramp_tensors(GridLayout layout, int bits, ScaleType type) {
   const GridMatrix m = ramp(bits, type);
-  return grid_tensors(layout, "m", {m.grid, 32, 32}, [m] { return m; });
+  return grid_tensors(layout, "m", {m.grid, 32, 32}, as_made(m), test_pool());
 }
 
 TEST(GridFiles, WordsAreTheLibraries) {
@@ -158,7 +167,7 @@ std::map<std::string, GridMatrix> write_folder(
     const GridMatrix m = random_matrix(c, want.N, want.K, matrices.size() + 1);
     grid = m.grid;
     for (TensorSource& made :
-         grid_tensors(c.layout, module, {m.grid, want.N, want.K, c.act_order}, [m] { return m; })) {
+         grid_tensors(c.layout, module, {m.grid, want.N, want.K, c.act_order}, as_made(m), test_pool())) {
       tensors.push_back(std::move(made));
     }
     matrices.emplace(want.name, m);
@@ -354,7 +363,7 @@ TEST(GridFiles, ModulesMayBeOfSeveralGrids) {
     const GridMatrix m = random_matrix(case_of(want.name), want.N, want.K, tensors.size());
     const std::string module = want.name.substr(0, want.name.rfind('.'));
     for (TensorSource& made : grid_tensors(GridLayout::pack_quantized, module,
-                                           {m.grid, want.N, want.K}, [m] { return m; })) {
+                                           {m.grid, want.N, want.K}, as_made(m), test_pool())) {
       tensors.push_back(std::move(made));
     }
   }
@@ -484,7 +493,7 @@ TEST(GridFiles, SymmetricGptqIsReadWhateverItsVersionSays) {
 TEST(GridFiles, GptqV1CannotSayAZeroPointOfZero) {
   GridMatrix m = ramp(4, ScaleType::f16, false);
   m.zeros[7] = 0;
-  const auto tensors = grid_tensors(GridLayout::gptq, "m", {m.grid, 32, 32}, [m] { return m; });
+  const auto tensors = grid_tensors(GridLayout::gptq, "m", {m.grid, 32, 32}, as_made(m), test_pool());
   EXPECT_NE(error_of([&] { words_of(tensors, "m.qzeros"); }).find("choose gptq_v2"),
             std::string::npos);
 }

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
+
 #include "kernels/table.h"
 
 namespace tandem {
@@ -42,6 +44,24 @@ TEST(Mixed, NanosecondsAreMeasuredForEveryGrid) {
     for (const double nanoseconds : set)
       EXPECT_TRUE(nanoseconds > 10 && nanoseconds < 1e8) << nanoseconds;
   }
+}
+
+TEST(Mixed, MicrojoulesAreThoseOfOneProduct) {
+  ThreadPool pool(1, false);
+  int windows = 0;
+  // A machine that draws 5 W while this process runs: others on it do not count.
+  const auto joules_of = [&](const std::function<void()>& work) {
+    ++windows;
+    const std::clock_t begin = std::clock();
+    work();
+    return 5 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  };
+  const Encoding encoding = int4_group(32, ScaleType::bf16);
+  const double microjoules = linear_microjoules(encoding, 256, 256, best_isa(), pool, joules_of);
+  const double nanoseconds = linear_nanoseconds(encoding, 256, 256, best_isa(), pool);
+  EXPECT_EQ(windows, 1);
+  EXPECT_GT(microjoules, 5e-3 * nanoseconds / 10);
+  EXPECT_LT(microjoules, 5e-3 * nanoseconds * 10);
 }
 
 TEST(Mixed, AnAllocationBecomesOverridesThatTheUsersOwnOutrank) {

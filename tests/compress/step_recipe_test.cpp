@@ -59,7 +59,8 @@ TEST(StepRecipe, Refusals) {
   EXPECT_EQ(refusal("[[steps]]\nmethod = \"rtn\"\n"),
             "r.toml:1: unknown key 'steps' (nearest: 'step'); expected format, activations, mixed, step");
   EXPECT_EQ(refusal("format = \"gguf\"\n"),
-            "r.toml:1: format 'gguf', expected one of compressed-tensors, gptq, gptq_v2, awq");
+            "r.toml:1: format 'gguf', expected one of compressed-tensors, sparse-24-bitmask, "
+            "gptq, gptq_v2, awq");
   EXPECT_EQ(refusal("[step]\nmethod = \"rtn\"\n"),
             "r.toml:1: step is no table, expected [[step]]");
   EXPECT_EQ(refusal("[[step]]\nbits = 4\n"),

@@ -227,6 +227,79 @@ TEST_P(CudaAttention, RaggedBatchesInAWindow) {
     check_ragged({6, 2, 64}, window, has_norms);
 }
 
+// Single tokens, one step after another, through attend and through the three ops that it is.
+TEST_P(CudaAttention, AttendIsTheThreeOps) {
+  if (cuda().attend == nullptr) GTEST_SKIP() << "this generation has the three ops alone";
+  for (const HeadShape& shape :
+       {HeadShape{8, 2, 128}, HeadShape{9, 3, 64}, HeadShape{4, 4, 128}, HeadShape{13, 1, 64}}) {
+    for (const int64_t window : {0, 70}) {
+      const auto [H, G, D] = shape;
+      SCOPED_TRACE(fmt::format("H {} G {} D {} window {}", H, G, D, window));
+      const std::vector<float> bias = random_floats((H + 2 * G) * D, 41),
+                               q_norm = random_floats(D, 42), k_norm = random_floats(D, 43);
+      OnDevice<float> on_device[] = {{*device_, bias}, {*device_, q_norm}, {*device_, k_norm}};
+      HeadTransform transform;
+      if (window != 0) {
+        transform = {on_device[0].data(), on_device[1].data(), on_device[2].data(), 1e-6f};
+      }
+      const KvLayout layout{type(), 2, G, D, window};
+      constexpr int64_t kPages = 60, kSequences = 5, kSteps = 3;
+      const auto bytes = static_cast<size_t>(kPages * layout.page_bytes());
+      // Codes of tokens before these steps: any bits that are no NaN in bf16, f32 or E4M3.
+      std::vector<uint8_t> before(bytes);
+      for (size_t i = 0; i < bytes; ++i) before[i] = static_cast<uint8_t>(i * 7 % 63);
+      OnDevice<uint8_t> memories[] = {{*device_, before}, {*device_, before}};
+      std::vector<std::vector<int32_t>> pages(kSequences);
+      for (int32_t p = 0; p < kPages; ++p) pages[p % kSequences].push_back(kPages - 1 - p);
+      const auto arrays = device_->make_step({kSequences, 8, kPages}, H, layout);
+      context_.step = arrays.get();
+      int64_t contexts[kSequences] = {0, 15, 62, 255, 700};
+      for (int64_t step = 0; step < kSteps; ++step) {
+        Batch batch;
+        std::vector<int32_t> positions;
+        for (size_t s = 0; s < kSequences; ++s) {
+          positions.push_back(static_cast<int32_t>(contexts[s]));
+          batch.sequences.push_back({batch.T++, 1, ++contexts[s], pages[s].data()});
+        }
+        batch.tokens = batch.positions = positions.data();
+        const std::vector<float> x =
+            random_floats(batch.T * (H + 2 * G) * D, 44 + static_cast<uint64_t>(step), 0.5);
+        OnDevice<float> angles(*device_, random_floats(batch.T * D, 45));
+        for (const ActType act : {ActType::bf16, ActType::f16, ActType::f32}) {
+          const size_t count = static_cast<size_t>(batch.T * H * D);
+          std::vector<std::vector<float>> floats;
+          std::vector<std::vector<uint16_t>> halves;
+          for (OnDevice<uint8_t>& memory : memories) {
+            const KvCache cache{layout, reinterpret_cast<std::byte*>(memory.data()), kPages};
+            arrays->stage(batch, cache, H);
+            OnDevice<float> qkv(*device_, x), attended(*device_, std::vector<float>(count, NAN)),
+                out(*device_, std::vector<float>(count, NAN));
+            OnDevice<uint16_t> half(*device_, std::vector<uint16_t>(count, 0xFFFF));
+            Activations to{act, batch.T, H * D};
+            to.f32 = out.data(), to.half = half.data();
+            if (&memory == &memories[0]) {
+              cuda().rope_append(context_, qkv.data(), transform, batch, H, angles.data(), cache,
+                                 1);
+              cuda().attention(context_, qkv.data(), batch, H, cache, 1, nullptr, attended.data());
+              cuda().quantize(context_, attended.data(), H * D, to);
+            } else {
+              cuda().attend(context_, qkv.data(), transform, batch, H, angles.data(), cache, 1,
+                            attended.data(), to);
+            }
+            floats.push_back(out.values());
+            halves.push_back(half.values());
+          }
+          ASSERT_EQ(halves[0], halves[1]) << "step " << step;
+          if (act == ActType::f32) {
+            ASSERT_EQ(floats[0], floats[1]) << "step " << step;
+          }
+          ASSERT_TRUE(memories[0].values() == memories[1].values()) << "step " << step;
+        }
+      }
+    }
+  }
+}
+
 // One sequence of 5000 tokens on scattered pages, its keys and values the same in both caches, and
 // queries at contexts of all lengths over it.
 struct LongSequence {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "kernels/device.h"
@@ -49,8 +50,8 @@ TEST_F(CudaGenerations, MeetWeightsWithHoppersActivations) {
 }
 
 TEST_F(CudaGenerations, TuringSaysWhyItLacksBf16) {
-  for (const Packing packing :
-       {Packing::bf16, Packing::fp8_weight, Packing::nf4, Packing::fp4, Packing::bf16_24}) {
+  for (const Packing packing : {Packing::bf16, Packing::fp8_weight, Packing::nf4, Packing::fp4,
+                                Packing::codebook, Packing::bf16_24}) {
     const std::string line = refusal(ErrorKind::no_device, [&] { find_linear("sm_75", packing); });
     EXPECT_NE(line.find(Encoding{packing}.name() + " weights on sm_75 (its tensor cores have no "
                                                    "bf16), which runs f16, "),
@@ -61,6 +62,24 @@ TEST_F(CudaGenerations, TuringSaysWhyItLacksBf16) {
   const std::string line =
       refusal(ErrorKind::no_device, [] { find_linear("sm_75", Packing::q2_k); });
   EXPECT_NE(line.find("q2_k weights on sm_75, which runs f16, "), std::string::npos) << line;
+}
+
+// What the host reads a GPU runs too, but for these, which it refuses by name.
+TEST(CudaLinears, CoverEveryEncodingOrRefuseIt) {
+  if (cuda_ops() == nullptr) GTEST_SKIP() << "a build without CUDA";
+  std::set<std::string> refused;
+  for (const LinearKernel& host : ref_linear_kernels()) {
+    const std::string name = Encoding{host.packing}.name();
+    const std::string line =
+        refusal(ErrorKind::no_device, [&] { find_linear("cuda", host.packing); });
+    if (line.empty()) continue;
+    EXPECT_NE(line.find("no kernel runs " + name + " weights on cuda, which runs "),
+              std::string::npos)
+        << line;
+    refused.insert(name);
+  }
+  EXPECT_EQ(refused, (std::set<std::string>{"f32", "q2_k", "q3_k", "q5_0", "q5_1", "q5_k",
+                                            "iq4_nl"}));
 }
 
 TEST(DeviceNames, HaveACapBehindThem) {

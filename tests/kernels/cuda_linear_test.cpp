@@ -56,13 +56,30 @@ std::vector<Encoding> encodings_of(Packing packing) {
       return {fp8_channel(ScaleType::bf16), fp8_channel(ScaleType::f32)};
     case Packing::fp8_weight:
       return {fp8_weight(ScaleType::bf16)};
+    case Packing::fp8_block:
+      return {fp8_block(ScaleType::bf16), fp8_block(ScaleType::f32)};
+    case Packing::fp8_static:
+      return {fp8_static(ScaleType::bf16)};
+    case Packing::int8_static:
+      return {int8_static(ScaleType::f32)};
+    case Packing::int2_zero:
+      return {int_zero(2, 64, ScaleType::f16), int_zero(2, 128, ScaleType::bf16)};
+    case Packing::int3_zero:
+      return {int_zero(3, 32, ScaleType::bf16), int_zero(3, 128, ScaleType::f16)};
+    case Packing::int4_zero:
+      return {int_zero(4, 32, ScaleType::bf16), int_zero(4, 64, ScaleType::f16),
+              int_zero(4, 128, ScaleType::bf16), int_zero(4, 192, ScaleType::f16)};
+    case Packing::int8_zero:
+      return {int_zero(8, 32, ScaleType::f16), int_zero(8, 192, ScaleType::bf16)};
+    case Packing::codebook:
+      return {codebook(64), codebook(192)};
     case Packing::nf4:
-      return {kNF4};
+      return {kNF4, Encoding{Packing::nf4, ScaleType::f32, 128}};
     case Packing::fp4:
       return {kFP4};
     case Packing::int4_group:
       return {int4_group(32, ScaleType::bf16), int4_group(64, ScaleType::f16),
-              int4_group(128, ScaleType::bf16)};
+              int4_group(128, ScaleType::bf16), int4_group(96, ScaleType::f16)};
     case Packing::q4_k:
       return {kQ4_K};
     case Packing::q6_k:
@@ -82,7 +99,8 @@ std::vector<Encoding> encodings_of(Packing packing) {
 // What a kernel may lose of the sum of the magnitudes.
 double rounding_of(const LinearKernel& kernel, const Encoding& encoding, int64_t T) {
   // Tensor cores add products of E4M3 with 14 bits or so.
-  if (kernel.act_type == ActType::fp8_token && T > 16) return 5e-4;
+  const bool is_token = is_fp8(kernel.act_type) && kernel.act_type != ActType::fp8_block;
+  if (is_token && T > 16) return 5e-4;
   // The numbers of a table, and a prompt's weights, are rounded to bf16.
   if (encoding.is_lookup()) return 2e-3;
   // So are all that have a scale a group on an older generation.
@@ -100,16 +118,20 @@ class CudaLinear : public testing::TestWithParam<LinearKernel> {
     device_ = cuda_or_null(&reason, GetParam().isa);
     if (device_ == nullptr) GTEST_SKIP() << reason;
   }
-  void check(const Encoding& encoding, const Shape& shape, bool accumulate);
+  void check(const Encoding& encoding, const Shape& shape, bool accumulate,
+             bool has_columns = false);
 
   std::shared_ptr<Device> device_;
   ThreadPool pool_{2};
 };
 
-void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumulate) {
+// has_columns: the stored columns are the input channels in another order.
+void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumulate,
+                       bool has_columns) {
   const LinearKernel& kernel = GetParam();
   SCOPED_TRACE(fmt::format("{} {}: T {} N {} K {}{}", encoding.name(), shape.hazard, shape.T,
-                           shape.N, shape.K, accumulate ? " accumulate" : ""));
+                           shape.N, shape.K,
+                           accumulate ? " accumulate" : has_columns ? " columns" : ""));
   Arena arena(device_.get());
   const Context context{&pool_, device_.get()};
   const int64_t first = shape.N / 3;  // two stacked parts, so that a tile may straddle them
@@ -119,13 +141,23 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
   owned.emplace_back(encoding, shape.N - first, shape.K, 2);
   // The order of GGUF's rotated matrices, where heads divide the part.
   if (first > 0 && first % 16 == 0) owned.front().weight.interleaved_head = 16;
+  std::vector<int32_t> columns(static_cast<size_t>(shape.K));
+  for (int64_t k = 0; k < shape.K; ++k) {
+    columns[static_cast<size_t>(k)] =
+        static_cast<int32_t>(has_columns ? shape.K - 1 - (k ^ 21) : k);
+  }
   std::vector<Weight> parts;
-  for (const auto& part : owned) parts.push_back(part.weight);
+  for (const auto& part : owned) {
+    parts.push_back(part.weight);
+    if (has_columns) parts.back().columns = columns.data();
+  }
   PackedWeight packed = kernel.prepack(context, parts, arena);
   packed.kernel = &kernel;
 
   OnDevice<float> x(*device_, random_inputs(kernel.act_type, shape.T * shape.K, 3));
   DeviceActivations act(*device_, kernel.act_type, shape.T, shape.K);
+  ASSERT_EQ(packed.columns != nullptr, has_columns);
+  act.view.columns = packed.columns;
   find_ops(GetParam().isa).quantize(context, x.data(), shape.K, act.view);
   act.fetch();
   const int64_t ldy = shape.N + 4;
@@ -142,17 +174,21 @@ void CudaLinear::check(const Encoding& encoding, const Shape& shape, bool accumu
 
   const double rounding = rounding_of(kernel, encoding, shape.T);
   std::vector<float> row(static_cast<size_t>(shape.K));
+  std::vector<double> tokens;  // [T, K], in the order of the stored columns
+  for (int64_t i = 0; i < shape.T * shape.K; ++i)
+    tokens.push_back(act.value(i / shape.K, i % shape.K));
   const int64_t step =
       std::max<int64_t>(1, shape.N * shape.T / 4000);  // of a large matrix, some rows
   for (int64_t n = 0; n < shape.N; n += step) {
     const Weight& part = n < first ? parts[0] : parts.back();
     decode_row(part, n < first ? n : n - first, row.data());
-    for (int64_t k = 0; k < shape.K; ++k)
-      ASSERT_EQ(row[k], decoded[n * shape.K + k]) << "row " << n << " k " << k;
+    const auto same = std::mismatch(row.begin(), row.end(), decoded.begin() + n * shape.K);
+    ASSERT_EQ(same.first - row.begin(), shape.K) << "row " << n << ": " << *same.first << " became "
+                                                 << *same.second;
     for (int64_t t = 0; t < shape.T; ++t) {
       double sum = accumulate ? 0.5 : 0.0, magnitude = 0;
       for (int64_t k = 0; k < shape.K; ++k) {
-        const double product = static_cast<double>(row[k]) * act.value(t, k);
+        const double product = static_cast<double>(row[columns[k]]) * tokens[t * shape.K + k];
         sum += product;
         magnitude += std::fabs(product);
       }
@@ -173,15 +209,29 @@ TEST_P(CudaLinear, AgreesWithScalarCode) {
       check(encoding, shape, true);
       if (HasFatalFailure()) return;
     }
-    if (encoding.group != 0) continue;
+    if (encoding.group != 0 && encoding.packing != Packing::fp8_block) continue;
     const int64_t odd = encoding.is_sparse() ? 168 : 172;
     check(encoding, {5, 19, odd, "a width that nothing divides"}, false);
   }
 }
 
+// GPTQ's act-order.
+TEST_P(CudaLinear, TakesColumnsInAnotherOrder) {
+  const Packing packing = GetParam().packing;
+  for (const Encoding& encoding : encodings_of(packing)) {
+    if (!encoding.has_zeros() && packing != Packing::int4_group) continue;
+    for (const Shape& shape : kShapes) {
+      if (shape.K % encoding.block() != 0) continue;
+      check(encoding, shape, false, true);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 // Tokens up to which the order of a sum does not depend on their number.
 int64_t most_alike(const Encoding& encoding) {
-  if (encoding.packing == Packing::int4_group || encoding.packing == Packing::int4_group_24)
+  if (encoding.packing == Packing::int4_group || encoding.packing == Packing::int4_zero ||
+      encoding.packing == Packing::int4_group_24)
     return 2;
   return encoding.is_lookup() ? 4 : 8;
 }

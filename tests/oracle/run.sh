@@ -89,6 +89,14 @@ gptqmodel() {
   "$GPTQMODEL_PYTHON" "$oracle/gptqmodel_oracle.py" --model "$model" --build "$build" --logits
 }
 check "GPTQ and AWQ folders" gptqmodel
+sparse() {
+  if [ ! -x "${COMPRESSED_TENSORS_013_PYTHON:-}" ]; then
+    echo "2:4 folders: name a Python that has compressed-tensors 0.13 in COMPRESSED_TENSORS_013_PYTHON"
+    return 77
+  fi
+  "$COMPRESSED_TENSORS_013_PYTHON" "$oracle/sparse_oracle.py" --model "$model" --build "$build"
+}
+check "2:4 folders" sparse
 check "bitsandbytes folders" python "$oracle/bitsandbytes_oracle.py" --model "$model" --build "$build"
 check "float folders" python "$oracle/float_oracle.py" --model "$model" --build "$build"
 check "GGUF files" python "$oracle/gguf_write_oracle.py" --model "$model" --build "$build" \

@@ -46,6 +46,9 @@ TEST(Plan, TheIdNamesSettingsNotTheSelection) {
   settings.threads = 1;
   settings.model_hash = "n";
   EXPECT_NE(study_id(settings), id);
+  settings.model_hash = "m";
+  settings.questions = TaskFile{"hellaswag", "items.txt", 200};
+  EXPECT_NE(study_id(settings), id);
 }
 
 TEST(Workload, RowsDifferAndDependOnSeedAndRepetitionOnly) {

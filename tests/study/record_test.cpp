@@ -27,6 +27,7 @@ Record sample_record() {
   record.quality.log_ratio_stderr = 2e-5;
   record.quality.top1_agreement = 0.9;
   record.quality.sample_answers = {"a \"quoted\"\nanswer", "caf\xC3\xA9"};
+  record.quality.task_hits = "0110";
   record.extra = {{"order", 3}};
   return record;
 }
@@ -62,6 +63,7 @@ TEST(RecordJson, BothWaysExact) {
   EXPECT_TRUE(std::isinf(back.quality.perplexity));
   EXPECT_FALSE(back.idle_watts.has_value());
   EXPECT_EQ(back.quality.sample_answers, record.quality.sample_answers);
+  EXPECT_EQ(back.quality.task_hits, record.quality.task_hits);
 }
 
 TEST(RecordJson, NanSurvives) {

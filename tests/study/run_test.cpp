@@ -57,17 +57,44 @@ TEST_F(RunTest, ChildrenThatDieAreNamedAndTheStudyGoesOn) {
   EXPECT_EQ(last_done, 6);
   EXPECT_EQ(result.num_measured, 0);
   EXPECT_TRUE(result.records.empty());
-  EXPECT_NE(result.failures[0].find("bf16, quality: exited with status 4: the reason"),
-            std::string::npos)
-      << result.failures[0];
+  EXPECT_EQ(result.failures[0].text(), "bf16, quality: exited with status 4: the reason");
+  EXPECT_EQ(result.failures[0].variant, "bf16");
+  EXPECT_FALSE(result.failures[0].no_device);
   EXPECT_TRUE(std::filesystem::exists(options_.out_dir / "records.csv"));
+}
+
+TEST_F(RunTest, QualityTasksMayRunSideBySide) {
+  const std::filesystem::path program = options_.out_dir / "waits";
+  // Each waits until three have begun: one after the other they would give up.
+  std::ofstream(program) << "#!/bin/sh\ncd " << options_.out_dir.string()
+                         << "\ntouch begun.$$\nfor i in $(seq 200); do\n"
+                            "  [ $(ls begun.* | wc -l) -ge 3 ] && exit 5\n  sleep 0.05\ndone\n"
+                            "exit 4\n";
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  options_.program = program.string();
+  options_.num_jobs = 3;
+  settings_.profile.batches.clear();  // no speeds
+  const StudyResult result = run_study(settings_, options_);
+  ASSERT_EQ(result.failures.size(), 3u);
+  for (const TaskFailure& failure : result.failures) {
+    EXPECT_TRUE(failure.no_device) << failure.text();
+  }
+}
+
+TEST_F(RunTest, WithoutWindowsSpeedsAloneAreMeasured) {
+  options_.program = "/bin/false";
+  settings_.profile.num_windows = 0;
+  const StudyResult result = run_study(settings_, options_);
+  ASSERT_EQ(result.failures.size(), 3u);
+  EXPECT_NE(result.failures[0].task.find("batch 1"), std::string::npos) << result.failures[0].task;
 }
 
 TEST_F(RunTest, AChildThatPrintsNonsenseHasFailed) {
   options_.program = "/bin/echo";
   const StudyResult result = run_study(settings_, options_);
   EXPECT_EQ(result.failures.size(), 6u);
-  EXPECT_NE(result.failures[0].find("not valid JSON"), std::string::npos) << result.failures[0];
+  EXPECT_NE(result.failures[0].text().find("not valid JSON"), std::string::npos)
+      << result.failures[0].text();
 }
 
 TEST_F(RunTest, ASecondStudyInTheFolderIsRefused) {

@@ -21,7 +21,7 @@
 //   kHasMin            min(row, block) x the sum of activations comes on top
 //   load, low, high, scale, min
 //   channel(q, word)   the first of the four channels of a word, in its block
-//   value(code, scale, min)   rounded as the encoding's own decoder does
+//   value(code, row, block, half)   rounded as the encoding's own decoder does
 //   pack               a row's share of a piece from the file's bytes
 #pragma once
 
@@ -48,6 +48,10 @@ struct Blocks {
   int pieces, blocks;  // of a row; blocks of 32 channels
   int N, T;
   bool accumulate;
+  // Of groups that are no part of a piece (linear_codes.cu).
+  const uint8_t* zeros;
+  int K, groups, group;
+  bool scales_are_bf16;
 };
 
 // Sums of whole numbers begin at this one, whose bits are those of 1.5 x 2^23: as long as they stay
@@ -166,10 +170,11 @@ __global__ void decode_pieces(const Blocks p, int64_t first_tile, int ld, __half
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const uint32_t codes = half == 0 ? now.low(row, b) : now.high(row, b);
-        const float scale = now.scale(row, b, P::kHalves ? half : 0), min = now.min(row, b);
         float v[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = P::value(static_cast<int8_t>(codes >> 8 * i), scale, min);
+        for (int i = 0; i < 4; ++i) {
+          v[i] = now.value(static_cast<int8_t>(codes >> 8 * i), row, b, P::kHalves ? half : 0);
+        }
         const __half2 pairs[] = {__floats2half2_rn(v[0], v[1]), __floats2half2_rn(v[2], v[3])};
         *reinterpret_cast<uint2*>(out + n * ld + piece * P::kChannels + b * 32 +
                                   P::channel(lane % 4, half)) =
@@ -225,22 +230,29 @@ uint64_t block_codes_bytes(int64_t N, int64_t K) {
 }
 
 template <typename P>
-void run_blocks(const Context& context, const PackedWeight& w, const Activations& x, float* y,
-                int64_t ldy, bool accumulate) {
-  CUDA_DOOR(x.type == ActType::int8_block && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
-  if (x.T == 0) return;
+Blocks blocks_of(const PackedWeight& w) {
   Blocks p{};
   p.w = reinterpret_cast<const uint8_t*>(w.data);
   p.beside = p.w + block_codes_bytes<P>(w.N, w.K);
+  p.pieces = block_pieces<P>(w.K);
+  p.N = static_cast<int>(w.N);
+  p.K = static_cast<int>(w.K);
+  return p;
+}
+
+// p: blocks_of(w), with what the piece wants besides.
+template <typename P>
+void run_blocks(const Context& context, Blocks p, const PackedWeight& w, const Activations& x,
+                float* y, int64_t ldy, bool accumulate) {
+  CUDA_DOOR(x.type == ActType::int8_block && x.K == w.K && ldy >= w.N, x.K, w.K, ldy, w.N);
+  if (x.T == 0) return;
   p.x = x.codes;
   p.ldx = x.K_padded();
   p.x_scales = x.scales;
   p.x_sums = x.sums;
   p.y = y;
   p.ldy = ldy;
-  p.pieces = block_pieces<P>(w.K);
   p.blocks = static_cast<int>(x.K_padded() / kActBlock);
-  p.N = static_cast<int>(w.N);
   p.T = static_cast<int>(x.T);
   p.accumulate = accumulate;
   if (run_blocks_dense<P>(context, p)) return;
@@ -310,7 +322,8 @@ PackedWeight prepack_blocks(const Context& context, const std::vector<Weight>& p
 
 // One warp decodes a piece and keeps one row of its 16.
 template <typename P>
-__global__ void gather_blocks(const Blocks p, const int32_t* rows, int K, float* out) {
+__global__ void gather_blocks(const Blocks p, const int32_t* rows, const int32_t* columns,
+                              float* out) {
   launch_dependents();
   wait_for_inputs();
   const int n = rows[blockIdx.x], row = n % kTileRows, lane = threadIdx.x % 32;
@@ -319,14 +332,14 @@ __global__ void gather_blocks(const Blocks p, const int32_t* rows, int K, float*
     now.load(p, n / kTileRows, piece, lane);
     if (lane / 4 != row % 8) continue;
     for (int b = 0; b < P::kBlocks; ++b) {
-      if (piece * P::kChannels + b * 32 >= K) break;
+      if (piece * P::kChannels + b * 32 >= p.K) break;
       for (int half = 0; half < 2; ++half) {
         const uint32_t codes = half == 0 ? now.low(row / 8, b) : now.high(row / 8, b);
-        const float scale = now.scale(row / 8, b, P::kHalves ? half : 0), min = now.min(row / 8, b);
         const int k = piece * P::kChannels + b * 32 + P::channel(lane % 4, half);
         for (int i = 0; i < 4; ++i) {
-          out[static_cast<int64_t>(blockIdx.x) * K + k + i] =
-              P::value(static_cast<int8_t>(codes >> 8 * i), scale, min);
+          const int to = columns != nullptr ? columns[k + i] : k + i;
+          out[static_cast<int64_t>(blockIdx.x) * p.K + to] =
+              now.value(static_cast<int8_t>(codes >> 8 * i), row / 8, b, P::kHalves ? half : 0);
         }
       }
     }
@@ -334,15 +347,24 @@ __global__ void gather_blocks(const Blocks p, const int32_t* rows, int K, float*
 }
 
 template <typename P>
-void gather_block_rows(const Context& context, const PackedWeight& w, const int32_t* rows,
-                       int64_t T, float* out) {
+void gather_block_rows(const Context& context, const Blocks& p, const PackedWeight& w,
+                       const int32_t* rows, int64_t T, float* out) {
   if (T == 0) return;
-  Blocks p{};
-  p.w = reinterpret_cast<const uint8_t*>(w.data);
-  p.beside = p.w + block_codes_bytes<P>(w.N, w.K);
-  p.pieces = block_pieces<P>(w.K);
   launch(context, gather_blocks<P>, dim3(static_cast<unsigned>(T)), dim3(256), 0, p, rows,
-         static_cast<int>(w.K), out);
+         w.columns, out);
+}
+
+constexpr const char* kBlocksManyTokens = "from 65 on f16 weights through cuBLASLt";
+
+template <typename P>
+void run_blocks_row(const Context& context, const PackedWeight& w, const Activations& x, float* y,
+                    int64_t ldy, bool accumulate) {
+  run_blocks<P>(context, blocks_of<P>(w), w, x, y, ldy, accumulate);
+}
+template <typename P>
+void gather_blocks_row(const Context& context, const PackedWeight& w, const int32_t* rows,
+                       int64_t T, float* out) {
+  gather_block_rows<P>(context, blocks_of<P>(w), w, rows, T, out);
 }
 
 template <typename P>
@@ -352,10 +374,10 @@ LinearKernel blocks_row(const char* name, Packing packing) {
           packing,
           ActType::int8_block,
           prepack_blocks<P>,
-          run_blocks<P>,
+          run_blocks_row<P>,
           nullptr,
-          gather_block_rows<P>,
-          "from 65 on f16 weights through cuBLASLt"};
+          gather_blocks_row<P>,
+          kBlocksManyTokens};
 }
 
 }  // namespace tandem

@@ -3,11 +3,13 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <array>
 #include <map>
 #include <tuple>
 
 #include "base/error.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/float_products.h"
 
 namespace tandem {
 namespace {
@@ -29,6 +31,7 @@ struct Functions {
   TANDEM_CUBLAS(cublasLtMatmulDescCreate);
   TANDEM_CUBLAS(cublasLtMatmulDescSetAttribute);
   TANDEM_CUBLAS(cublasLtMatrixLayoutCreate);
+  TANDEM_CUBLAS(cublasLtMatrixLayoutSetAttribute);
   TANDEM_CUBLAS(cublasLtMatmulPreferenceCreate);
   TANDEM_CUBLAS(cublasLtMatmulPreferenceSetAttribute);
   TANDEM_CUBLAS(cublasLtMatmulAlgoGetHeuristic);
@@ -46,6 +49,7 @@ struct Functions {
            find(cublasLtMatmulDescCreate, "cublasLtMatmulDescCreate") &&
            find(cublasLtMatmulDescSetAttribute, "cublasLtMatmulDescSetAttribute") &&
            find(cublasLtMatrixLayoutCreate, "cublasLtMatrixLayoutCreate") &&
+           find(cublasLtMatrixLayoutSetAttribute, "cublasLtMatrixLayoutSetAttribute") &&
            find(cublasLtMatmulPreferenceCreate, "cublasLtMatmulPreferenceCreate") &&
            find(cublasLtMatmulPreferenceSetAttribute, "cublasLtMatmulPreferenceSetAttribute") &&
            find(cublasLtMatmulAlgoGetHeuristic, "cublasLtMatmulAlgoGetHeuristic") &&
@@ -62,7 +66,18 @@ struct Plan {
   cublasLtMatmulAlgo_t algorithm{};
 };
 
-class LoadedCublas final : public Cublas {
+uint64_t u64(int64_t value) { return static_cast<uint64_t>(value); }
+
+// Whether all rows of all factors begin at whole 16 bytes.
+bool is_aligned(const FloatMatmul& m) {
+  int64_t bits = m.lda | m.ldb | m.ldc | m.a_stride | m.b_stride | m.c_stride;
+  for (const float* data : {m.a, m.b, static_cast<const float*>(m.c)}) {
+    bits |= static_cast<int64_t>(reinterpret_cast<uintptr_t>(data) / sizeof(float));
+  }
+  return bits % 4 == 0;
+}
+
+class LoadedCublas final : public Cublas, public FloatProducts {
  public:
   LoadedCublas(void* library, const Functions& functions) : library_(library), call_(functions) {
     check(call_.cublasLtCreate(&handle_), "create");
@@ -95,7 +110,87 @@ class LoadedCublas final : public Cublas {
     return true;
   }
 
+  void multiply(const FloatMatmul& m, void* stream) override {
+    const bool aligned = is_aligned(m);
+    const auto key = std::make_tuple(std::array{m.M, m.N, m.K, m.lda, m.ldb, m.ldc, m.count,
+                                                m.a_stride, m.b_stride, m.c_stride},
+                                     m.a_transposed, m.b_transposed, aligned);
+    auto it = float_plans_.find(key);
+    if (it == float_plans_.end()) it = float_plans_.emplace(key, make_plan(m, aligned)).first;
+    const Plan& plan = it->second;
+    const float beta = m.accumulate ? 1.0f : 0.0f;
+    check(call_.cublasLtMatmul(handle_, plan.operation, &m.alpha, m.a, plan.w, m.b, plan.x, &beta,
+                               m.c, plan.y, m.c, plan.y, &plan.algorithm, workspace_,
+                               kWorkspaceBytes, static_cast<cudaStream_t>(stream)),
+          "multiply");
+  }
+
  private:
+  cublasLtMatrixLayout_t make_layout(int64_t rows, int64_t columns, int64_t ld, int64_t count,
+                                     int64_t stride) {
+    cublasLtMatrixLayout_t layout = nullptr;
+    check(call_.cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, u64(rows), u64(columns), ld),
+          "describe a factor");
+    if (count == 1) return layout;
+    const auto n = static_cast<int32_t>(count);
+    check(call_.cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n,
+                                                 sizeof n),
+          "count products");
+    check(call_.cublasLtMatrixLayoutSetAttribute(
+              layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride),
+          "place products");
+    return layout;
+  }
+
+  Plan make_plan(const FloatMatmul& m, bool aligned) {
+    Plan plan;
+    check(call_.cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+          "describe the product");
+    const cublasOperation_t a = m.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t b = m.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &a,
+                                               sizeof a),
+          "transpose a factor");
+    check(call_.cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &b,
+                                               sizeof b),
+          "transpose a factor");
+    plan.w = m.a_transposed ? make_layout(m.K, m.M, m.lda, m.count, m.a_stride)
+                            : make_layout(m.M, m.K, m.lda, m.count, m.a_stride);
+    plan.x = m.b_transposed ? make_layout(m.N, m.K, m.ldb, m.count, m.b_stride)
+                            : make_layout(m.K, m.N, m.ldb, m.count, m.b_stride);
+    plan.y = make_layout(m.M, m.N, m.ldc, m.count, m.c_stride);
+    choose_algorithm(&plan, aligned);
+    if (!plan.exists) {
+      fail(ErrorKind::no_device, "cuBLASLt {} has no fp32 product of {} x {} x {}", version(), m.M,
+           m.N, m.K);
+    }
+    return plan;
+  }
+
+  void choose_algorithm(Plan* plan, bool aligned) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    check(call_.cublasLtMatmulPreferenceCreate(&preference), "state a preference");
+    check(call_.cublasLtMatmulPreferenceSetAttribute(preference,
+                                                     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                     &kWorkspaceBytes, sizeof kWorkspaceBytes),
+          "give a workspace");
+    const uint32_t bytes = aligned ? 16 : 4;
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      check(call_.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes),
+            "state alignment");
+    }
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t status =
+        call_.cublasLtMatmulAlgoGetHeuristic(handle_, plan->operation, plan->w, plan->x, plan->y,
+                                             plan->y, preference, 1, &found, &count);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "choose an algorithm");
+    plan->exists = status == CUBLAS_STATUS_SUCCESS && count > 0;
+    plan->algorithm = found.algo;
+  }
+
   void set_scales(cublasLtMatmulDesc_t operation, const MatmulCall& m) {
     check(call_.cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
                                                &m.w_scales, sizeof m.w_scales),
@@ -113,7 +208,6 @@ class LoadedCublas final : public Cublas {
                                 : m.type == ActType::bf16      ? CUDA_R_16BF
                                                                : CUDA_R_16F;
     const cudaDataType_t sum = is_int8 ? CUDA_R_32I : CUDA_R_32F;
-    const auto u64 = [](int64_t value) { return static_cast<uint64_t>(value); };
     Plan plan;
     check(call_.cublasLtMatmulDescCreate(&plan.operation,
                                          is_int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, sum),
@@ -169,9 +263,12 @@ class LoadedCublas final : public Cublas {
   void* workspace_ = nullptr;
   std::map<std::tuple<ActType, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>, Plan>
       plans_;
+  std::map<std::tuple<std::array<int64_t, 10>, bool, bool, bool>, Plan> float_plans_;
 };
 
 }  // namespace
+
+FloatProducts* FloatProducts::of(Cublas* cublas) { return dynamic_cast<LoadedCublas*>(cublas); }
 
 std::shared_ptr<Cublas> Cublas::open() {
   for (const char* place : kPlaces) {

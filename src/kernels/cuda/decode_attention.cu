@@ -12,15 +12,20 @@
 // depends on nothing but its length, so neither does the result; how many parts a unit has follows
 // the batch. Bound by bytes: the pages, once.
 //
+// Where a step has nothing but single tokens, this kernel appends them as well: every unit rotates
+// its queries, and the one that has the token's page adds k and v to the copy in shared memory and
+// to the cache. Then no page waits for the inputs.
+//
 // Whatever a block loads waits behind the pages under way to its multiprocessor, several us when
-// memory is busy. So nothing on the way of the pages waits for it: the copying warp looks a unit
-// ahead, and where there are sequences enough a unit has all of one's parts.
+// memory is busy. So nothing on the way of the pages waits for it: the warps look a unit ahead, and
+// where there are sequences enough a unit has all of one's parts.
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/decode_tiles.cuh"
+#include "kernels/cuda/head_transform.cuh"
 #include "kernels/cuda/ring.cuh"
 
 namespace tandem {
@@ -77,13 +82,25 @@ __device__ __forceinline__ void meet() {
   asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
 }
 
-__device__ __forceinline__ void store4(float* to, const float4& x, float factor) {
-  *reinterpret_cast<float4*>(to) = {x.x * factor, x.y * factor, x.z * factor, x.w * factor};
+__device__ __forceinline__ float4 times(const float4& x, float factor) {
+  return {x.x * factor, x.y * factor, x.z * factor, x.w * factor};
+}
+
+__device__ __forceinline__ void store4(const Attended& to, int64_t at, const float4& x) {
+  if (to.f32 != nullptr) {
+    *reinterpret_cast<float4*>(to.f32 + at) = x;
+  } else {
+    const auto pair = [&](float a, float b) {
+      return to.is_bf16 ? rounded_pair<KvType::bf16>(a, b) : rounded_pair<KvType::int8>(a, b);
+    };
+    *reinterpret_cast<uint2*>(to.half + at) = {pair(x.x, x.y), pair(x.z, x.w)};
+  }
 }
 
 // Adds up the warps' rows of one part: the output where it is the only one, else a partial result.
 template <int D>
-__device__ __forceinline__ void add_warps(const float* rows, int share, bool is_only, float* to) {
+__device__ __forceinline__ void add_warps(const float* rows, int share, bool is_only,
+                                          const Attended& out, int64_t at, float* partial) {
   constexpr int kRow = D + kRowPadding;
   for (int i = threadIdx.x * 4; i < share * D; i += kWarps * 32 * 4) {
     const int row = i / D, d = i % D;
@@ -102,10 +119,10 @@ __device__ __forceinline__ void add_warps(const float* rows, int share, bool is_
       value.z += weight * x.z, value.w += weight * x.w;
     }
     if (is_only) {
-      store4(to + i, value, 1.0f / sum);
+      store4(out, at + i, times(value, 1.0f / sum));
     } else {
-      store4(to + row * kRow + d, value, 1.0f);
-      if (d == 0) to[row * kRow + D] = peak, to[row * kRow + D + 1] = sum;
+      *reinterpret_cast<float4*>(partial + row * kRow + d) = value;
+      if (d == 0) partial[row * kRow + D] = peak, partial[row * kRow + D + 1] = sum;
     }
   }
 }
@@ -126,10 +143,11 @@ __device__ __forceinline__ bool arrive_last(uint32_t* counter, int num_items) {
 }
 
 // What the copying warp and the others share. In dynamic shared memory lie the stages of the pages,
-// two of queries [share][D], and the warps' rows.
+// two of heads [share + 3][D] (the queries and, where the kernel appends, k, v, and the token's
+// angles), k and v [2][D] as they are appended, and the warps' rows.
 struct Rings {
   Ring<kMaxStages> pages;
-  Ring<2> queries;
+  Ring<2> heads;
 };
 
 template <KvType type, int D>
@@ -142,12 +160,14 @@ struct Block {
   uint8_t* stages;
 
   __device__ __forceinline__ int share() const { return H / G; }
-  __device__ __forceinline__ float* queries(int stage) const {
-    return reinterpret_cast<float*>(stages + num_stages * kPageBytes) + stage * share() * D;
+  __device__ __forceinline__ float* heads(int stage) const {
+    return reinterpret_cast<float*>(stages + num_stages * kPageBytes) + stage * (share() + 3) * D;
   }
-  __device__ __forceinline__ float* rows() const { return queries(2); }
+  __device__ __forceinline__ float* appended() const { return heads(2); }
+  __device__ __forceinline__ float* rows() const { return appended() + 2 * D; }
   static constexpr int bytes_beside(int share) {
-    return share * (2 * D + kWarps * (D + kRowPadding)) * static_cast<int>(sizeof(float));
+    return (2 * (share + 4) * D + kWarps * share * (D + kRowPadding)) *
+           static_cast<int>(sizeof(float));
   }
 
   // The item of a unit; an empty one behind the last.
@@ -163,36 +183,51 @@ struct Copier {
   const Block<type, D>& block;
   const Pages& cache;
   const float* qkv;
+  const float* cos_sin;  // [T, D] where the kernel appends; null: it need not
   int lane;
-  Cursor cursor, query{2};
+  Cursor cursor, heads{2};
 
   __device__ __forceinline__ int32_t page_numbers(const AttentionItem& item, int first) const {
     if (item.num_tokens == 0) return 0;
     return block.step.pages[item.pages + min(first + lane, item.page_end - 1)];
   }
 
-  __device__ __forceinline__ void copy(uint64_t* full, uint64_t* empty, const Cursor& at, void* to,
-                                       const void* from, int bytes) const {
-    if (lane != 0) return;
+  __device__ __forceinline__ void begin(uint64_t* full, uint64_t* empty, const Cursor& at,
+                                        int bytes) const {
     wait_barrier(&empty[at.stage], at.phase ^ 1);
     expect_bytes(&full[at.stage], static_cast<uint32_t>(bytes));
-    bulk_copy(to, from, static_cast<uint32_t>(bytes), &full[at.stage]);
   }
 
   __device__ __forceinline__ void copy_page(int32_t page, int g) {
     constexpr int kBytes = Block<type, D>::kPageBytes;
-    auto& ring = block.rings.pages;
-    copy(ring.full, ring.empty, cursor, block.stages + cursor.stage * kBytes, cache.head(page, g),
-         kBytes);
+    if (lane == 0) {
+      auto& ring = block.rings.pages;
+      begin(ring.full, ring.empty, cursor, kBytes);
+      bulk_copy(block.stages + cursor.stage * kBytes, cache.head(page, g), kBytes,
+                &ring.full[cursor.stage]);
+    }
     cursor.advance();
   }
 
-  __device__ __forceinline__ void copy_queries(const AttentionItem& item, int g) {
-    auto& ring = block.rings.queries;
-    const int64_t row = static_cast<int64_t>(item.first_token) * (block.H + 2 * block.G);
-    copy(ring.full, ring.empty, query, block.queries(query.stage),
-         qkv + (row + g * block.share()) * D, block.share() * D * static_cast<int>(sizeof(float)));
-    query.advance();
+  __device__ __forceinline__ void copy_heads(const AttentionItem& item, int g) {
+    if (lane == 0) {
+      auto& ring = block.rings.heads;
+      const int64_t t = item.first_token, H = block.H, G = block.G;
+      const int share = block.share(), count = cos_sin == nullptr ? share : share + 3;
+      const float* row = qkv + t * (H + 2 * G) * D;
+      float* to = block.heads(heads.stage);
+      const auto copy = [&](int at, const float* from, int n) {
+        bulk_copy(to + at * D, from, static_cast<uint32_t>(n * D * 4), &ring.full[heads.stage]);
+      };
+      begin(ring.full, ring.empty, heads, count * D * 4);
+      copy(0, row + g * share * D, share);
+      if (cos_sin != nullptr) {
+        copy(share, row + (H + g) * D, 1);
+        copy(share + 1, row + (H + G + g) * D, 1);
+        copy(share + 2, cos_sin + t * D, 1);
+      }
+    }
+    heads.advance();
   }
 
   __device__ __forceinline__ void copy_units() {
@@ -208,11 +243,11 @@ struct Copier {
       int copied = 0;
       if (is_first) {
         const int appended = item.position / static_cast<int>(kPageTokens) - item.page_begin;
-        const int early = min(min(block.num_stages, appended), pages);
+        const int early = min(block.num_stages, cos_sin != nullptr ? pages : min(appended, pages));
         for (; copied < early; ++copied) copy_page(__shfl_sync(~0u, numbers, copied), g);
         wait_for_inputs();
       }
-      copy_queries(item, g);
+      copy_heads(item, g);
       for (int begin = 0; begin < pages; begin += 32) {
         for (; copied < min(begin + 32, pages); ++copied)
           copy_page(__shfl_sync(~0u, numbers, copied - begin), g);
@@ -225,12 +260,62 @@ struct Copier {
   }
 };
 
+// Whether the item has the page and the warp the tile that its token is appended to.
+__device__ __forceinline__ bool has_tile(const AttentionItem& item, int warp) {
+  constexpr int kPage = static_cast<int>(kPageTokens);
+  return item.position / kPage == item.page_end - 1 && item.position % kPage / 16 == warp;
+}
+
+// k and v [2][D] into their places in a page, here or in the cache.
+template <KvType type, int D>
+__device__ __forceinline__ void append(const float* heads, uint8_t* page, int position) {
+  const int token = position % static_cast<int>(kPageTokens);
+  float x[D / 32];
+  load_head<D>(heads, nullptr, x);
+  store_head<type, D, false>(x, page, token);
+  load_head<D>(heads + D, nullptr, x);
+  store_head<type, D, true>(x, page, token);
+}
+
+// By the computing warps: the heads of a stage as attention wants them. Queries change in place; k
+// and v go to Block::appended(), by the warp that has their tile, and into the cache.
+template <KvType type, int D>
+__device__ __forceinline__ void transform_heads(const Block<type, D>& block,
+                                                const HeadTransform& transform, const Pages& cache,
+                                                const AttentionItem& item, int g, int warp,
+                                                int lane, float* heads) {
+  const int share = block.share();
+  const float* bias = transform.bias;
+  const auto bias_of = [&](int h) { return bias == nullptr ? nullptr : bias + h * D; };
+  const auto put = [&](const float(&x)[D / 32], float* to) {
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) to[lane + 32 * i] = x[i];
+  };
+  Angles<D> angles;
+  angles.load(heads + (share + 2) * D);
+  float x[D / 32];
+  for (int h = warp; h < share; h += kWarps) {
+    load_head<D>(heads + h * D, bias_of(g * share + h), x);
+    rotate_head<type, D>(x, transform.q_norm, transform.eps, angles);
+    put(x, heads + h * D);
+  }
+  fence_before_copies();
+  if (!has_tile(item, warp)) return;
+  load_head<D>(heads + share * D, bias_of(block.H + g), x);
+  rotate_head<type, D>(x, transform.k_norm, transform.eps, angles);
+  put(x, block.appended());
+  load_head<D>(heads + (share + 1) * D, bias_of(block.H + block.G + g), x);
+  put(x, block.appended() + D);
+  append<type, D>(block.appended(), cache.head(block.step.pages[item.pages + item.page_end - 1], g),
+                  item.position);
+}
+
 // The parts of a query added up, once they are all there: by the block that had all of them, or the
 // last to arrive.
 template <int D>
 __device__ __forceinline__ void add_parts(const AttentionItem& item, const StepView& step, int G,
                                           int g, int share, const float* partials,
-                                          int64_t part_floats, float* output) {
+                                          int64_t part_floats, const Attended& out, int64_t at) {
   if (item.num_items == 1) {
     meet();
   } else if (!arrive_last(step.counters + item.slots * G + g, item.num_items)) {
@@ -241,16 +326,17 @@ __device__ __forceinline__ void add_parts(const AttentionItem& item, const StepV
     float sum;
     const float4 value = merged<D>(
         i % D, item.num_parts, [&](int part) { return row + part * part_floats; }, &sum);
-    store4(output + i, value, 1.0f / sum);
+    store4(out, at + i, times(value, 1.0f / sum));
   }
 }
 
-// By the computing warps: a part of the context, pages up to `end`.
+// By the computing warps: a part of the context, pages up to `end`. Where it appends, the last
+// token is not in its page yet, but in Block::appended().
 template <KvType type, int D, int kTiles>
 __device__ __forceinline__ void attend_pages(const Block<type, D>& block,
-                                             const Queries<type, D, kTiles>& queries, int page,
-                                             int end, Seen seen, int warp, int lane, Cursor& cursor,
-                                             Running<D, kTiles>& state) {
+                                             const Queries<type, D, kTiles>& queries, bool appends,
+                                             int page, int end, Seen seen, int warp, int lane,
+                                             Cursor& cursor, Running<D, kTiles>& state) {
   auto& ring = block.rings.pages;
   const auto attend = [&]<int kPages>(std::integral_constant<int, kPages>) {
     Tiles<type, D, kTiles, kPages> tiles;
@@ -260,7 +346,13 @@ __device__ __forceinline__ void attend_pages(const Block<type, D>& block,
 #pragma unroll
     for (int u = 0; u < kPages; ++u) {
       wait_barrier(&ring.full[cursor.stage], cursor.phase);
-      tiles.pages[u] = block.stages + cursor.stage * Block<type, D>::kPageBytes;
+      uint8_t* copy = block.stages + cursor.stage * Block<type, D>::kPageBytes;
+      if (appends && page + u == seen.last / static_cast<int>(kPageTokens)) {
+        append<type, D>(block.appended(), copy, seen.last);
+        fence_before_copies();
+        __syncwarp();
+      }
+      tiles.pages[u] = copy;
       empty[u] = &ring.empty[cursor.stage];
       cursor.advance();
     }
@@ -284,20 +376,20 @@ __device__ __forceinline__ void attend_pages(const Block<type, D>& block,
 
 template <KvType type, int D, int kTiles>
 __global__ void __launch_bounds__((kWarps + 1) * 32, kDecodeBlocks)
-    decode_kernel(const float* qkv, const StepView step, int H, int G, int window,
-                  const Pages cache, int num_stages, float* out) {
+    decode_kernel(const float* qkv, const Appending appending, const StepView step, int H, int G,
+                  int window, const Pages cache, int num_stages, const Attended out) {
   extern __shared__ __align__(128) uint8_t stages[];
   __shared__ Rings rings;
   launch_dependents();
-  rings.queries.init(kWarps);
+  rings.heads.init(kWarps);
   rings.pages.init(kWarps);
   const Block<type, D> block{step, H, G, rings, num_stages, stages};
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, share = H / G;
   if (warp == kWarps) {
-    Copier<type, D>{block, cache, qkv, lane, {num_stages}}.copy_units();
+    Copier<type, D>{block, cache, qkv, appending.cos_sin, lane, {num_stages}}.copy_units();
     return;
   }
-  Cursor cursor{num_stages}, query{2};
+  Cursor cursor{num_stages}, heads{2};
   int unit = blockIdx.x;
   AttentionItem item = block.item_of(unit);  // the host's, so it is there before the inputs are
   wait_for_inputs();
@@ -305,36 +397,43 @@ __global__ void __launch_bounds__((kWarps + 1) * 32, kDecodeBlocks)
     const int g = unit % G;
     unit += gridDim.x;
     const AttentionItem next = block.item_of(unit);
-    float* output = out + (static_cast<int64_t>(item.first_token) * H + g * share) * D;
+    const int64_t output = (static_cast<int64_t>(item.first_token) * H + g * share) * D;
     const int64_t part_floats = static_cast<int64_t>(H) * (D + kRowPadding);
     float* partials = step.partials + item.slots * part_floats + g * share * (D + kRowPadding);
     Queries<type, D, kTiles> queries;
-    wait_barrier(&rings.queries.full[query.stage], query.phase);
-    queries.load(block.queries(query.stage), share, lane);
+    wait_barrier(&rings.heads.full[heads.stage], heads.phase);
+    if (appending.cos_sin != nullptr) {
+      transform_heads(block, appending.transform, cache, item, g, warp, lane,
+                      block.heads(heads.stage));
+      meet();
+    }
+    queries.load(block.heads(heads.stage), share, lane);
     __syncwarp();
-    if (lane == 0) arrive(&rings.queries.empty[query.stage]);
-    query.advance();
+    if (lane == 0) arrive(&rings.heads.empty[heads.stage]);
+    heads.advance();
+    const bool appends = appending.cos_sin != nullptr && has_tile(item, warp);
     const Seen seen{window == 0 ? 0 : max(0, item.position + 1 - window), item.position};
     int part = item.part;
     for (int page = item.page_begin; page < item.page_end; page += item.part_pages, ++part) {
       Running<D, kTiles> state;
       state.reset();
-      attend_pages(block, queries, page, min(page + item.part_pages, item.page_end), seen, warp,
-                   lane, cursor, state);
+      attend_pages(block, queries, appends, page, min(page + item.part_pages, item.page_end), seen,
+                   warp, lane, cursor, state);
       meet();  // the rows of the part before have been read
       leave<type, D, kTiles>(state, share, lane, block.rows() + warp * share * (D + kRowPadding));
       meet();
       const bool is_only = item.num_parts == 1;
-      add_warps<D>(block.rows(), share, is_only, is_only ? output : partials + part * part_floats);
+      add_warps<D>(block.rows(), share, is_only, out, output, partials + part * part_floats);
     }
-    if (item.num_parts > 1) add_parts<D>(item, step, G, g, share, partials, part_floats, output);
+    if (item.num_parts > 1)
+      add_parts<D>(item, step, G, g, share, partials, part_floats, out, output);
     item = next;
   }
 }
 
 template <KvType type, int D, int kTiles>
-void run(const Context& context, const float* qkv, int64_t H, const KvCache& cache, int64_t layer,
-         float* out) {
+void run(const Context& context, const float* qkv, const Appending& appending, int64_t H,
+         const KvCache& cache, int64_t layer, const Attended& out) {
   constexpr int kPageBytes = Block<type, D>::kPageBytes;
   constexpr int kMostBytes =
       std::max(kBlockBytes, 2 * kPageBytes + Block<type, D>::bytes_beside(8 * kTiles));
@@ -348,33 +447,34 @@ void run(const Context& context, const float* qkv, int64_t H, const KvCache& cac
   const StepView& step = step_view(context);
   const int64_t slots = kDecodeBlocks * cuda_device(context).multiprocessors();
   launch(context, kernel, dim3(static_cast<unsigned>(std::min(step.num_items * G, slots))),
-         dim3((kWarps + 1) * 32), static_cast<size_t>(num_stages * kPageBytes + beside), qkv, step,
-         static_cast<int>(H), static_cast<int>(G), static_cast<int>(cache.layout.window),
-         Pages(cache, layer), num_stages, out);
+         dim3((kWarps + 1) * 32), static_cast<size_t>(num_stages * kPageBytes + beside), qkv,
+         appending, step, static_cast<int>(H), static_cast<int>(G),
+         static_cast<int>(cache.layout.window), Pages(cache, layer), num_stages, out);
 }
 
 template <KvType type>
-void run_type(const Context& context, const float* qkv, int64_t H, const KvCache& cache,
-              int64_t layer, float* out) {
+void run_type(const Context& context, const float* qkv, const Appending& appending, int64_t H,
+              const KvCache& cache, int64_t layer, const Attended& out) {
   const bool is_wide = cache.layout.D == 128, has_more = H / cache.layout.G > 8;
   const auto kernel = is_wide ? (has_more ? run<type, 128, 2> : run<type, 128, 1>)
                               : (has_more ? run<type, 64, 2> : run<type, 64, 1>);
-  kernel(context, qkv, H, cache, layer, out);
+  kernel(context, qkv, appending, H, cache, layer, out);
 }
 
 }  // namespace
 
-void cuda_decode_attention(const Context& context, const float* qkv, int64_t H,
-                           const KvCache& cache, int64_t layer, float* out) {
+void cuda_decode_attention(const Context& context, const float* qkv, const Appending& appending,
+                           int64_t H, const KvCache& cache, int64_t layer, const Attended& out) {
+  const auto run = [&](auto run_type) { run_type(context, qkv, appending, H, cache, layer, out); };
   switch (cache.layout.type) {
     case KvType::bf16:
-      return run_type<KvType::bf16>(context, qkv, H, cache, layer, out);
+      return run(run_type<KvType::bf16>);
     case KvType::fp8:
-      return run_type<KvType::fp8>(context, qkv, H, cache, layer, out);
+      return run(run_type<KvType::fp8>);
     case KvType::int8:
-      return run_type<KvType::int8>(context, qkv, H, cache, layer, out);
+      return run(run_type<KvType::int8>);
     case KvType::int4:
-      return run_type<KvType::int4>(context, qkv, H, cache, layer, out);
+      return run(run_type<KvType::int4>);
     case KvType::f32:
       break;
   }

@@ -4,8 +4,6 @@
 // Where a token's row must be reduced, to a norm or to one scale, one block has it, or for gates a
 // cluster, and keeps it in registers: the row is read once. Quantization is that of
 // kernels/ref/ops.cpp, to the bit. Bound by the latency of a launch.
-#include <cuda_fp8.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -13,16 +11,15 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/outlier_codes.cuh"
+#include "kernels/cuda/row_codes.cuh"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/rows.h"
-#include "tensor/dtype.h"
 
 namespace tandem {
 namespace {
 
 constexpr int64_t kThreads = 256;          // of a block that reduces nothing
 constexpr int64_t kReducingThreads = 512;  // of one that does: it finds room beside a linear's
-constexpr int kEach = 4;                   // neighbouring channels of a thread: a chunk
 constexpr int kMostChunks = 16;            // of a thread
 constexpr unsigned kMaxCluster = 8;
 
@@ -31,6 +28,26 @@ __device__ __forceinline__ float4 load4(const float* row, int64_t k, int64_t K, 
   if (is_aligned && k + kEach <= K) return *reinterpret_cast<const float4*>(row + k);
   return {k < K ? row[k] : 0.0f, k + 1 < K ? row[k + 1] : 0.0f, k + 2 < K ? row[k + 2] : 0.0f,
           k + 3 < K ? row[k + 3] : 0.0f};
+}
+
+// The same of a row as it lies, and of one whose channel k is columns[k], K a multiple of kEach.
+struct InOrder {
+  bool is_aligned;
+  __device__ __forceinline__ float4 operator()(const float* row, int64_t k, int64_t K) const {
+    return load4(row, k, K, is_aligned);
+  }
+};
+struct Ordered {
+  const int32_t* columns;
+  __device__ __forceinline__ float4 operator()(const float* row, int64_t k, int64_t K) const {
+    if (k >= K) return {};
+    const int4 c = *reinterpret_cast<const int4*>(columns + k);
+    return {row[c.x], row[c.y], row[c.z], row[c.w]};
+  }
+};
+// Weights whose columns have another order are integers in groups.
+constexpr bool may_be_ordered(ActType type) {
+  return type == ActType::f16 || type == ActType::int8_block;
 }
 
 // Of all threads of the block, which is whole warps; `shared` is 32 numbers that nothing else uses.
@@ -70,8 +87,9 @@ struct Values {
   int64_t ldx;
   bool is_aligned;
   static constexpr bool kNorms = false;
-  __device__ float4 at(int64_t t, int64_t k, int64_t K) const {
-    return load4(x + t * ldx, k, K, is_aligned);
+  template <typename Load>
+  __device__ float4 at(int64_t t, int64_t k, int64_t K, Load load) const {
+    return load(x + t * ldx, k, K);
   }
 };
 
@@ -81,8 +99,9 @@ struct Normed {
   float eps;
   bool is_aligned;
   static constexpr bool kNorms = true;
-  __device__ float4 at(int64_t t, int64_t k, int64_t C) const {
-    return load4(x + t * C, k, C, is_aligned);
+  template <typename Load>
+  __device__ float4 at(int64_t t, int64_t k, int64_t C, Load load) const {
+    return load(x + t * C, k, C);
   }
 };
 
@@ -91,99 +110,12 @@ struct Gated {
   bool is_aligned;
   static constexpr bool kNorms = false;
   static __device__ float silu(float gate) { return __fdividef(gate, 1.0f + expf(-gate)); }
-  __device__ float4 at(int64_t t, int64_t k, int64_t F) const {
-    const float4 g = load4(gate_up + t * 2 * F, k, F, is_aligned),
-                 u = load4(gate_up + t * 2 * F + F, k, F, is_aligned);
+  template <typename Load>
+  __device__ float4 at(int64_t t, int64_t k, int64_t F, Load load) const {
+    const float4 g = load(gate_up + t * 2 * F, k, F), u = load(gate_up + t * 2 * F + F, k, F);
     return {silu(g.x) * u.x, silu(g.y) * u.y, silu(g.z) * u.z, silu(g.w) * u.w};
   }
 };
-
-__device__ __forceinline__ float code_factor(float max_abs, float largest) {
-  return max_abs > kSmallestMaxAbs && isfinite(max_abs) ? largest / max_abs : 0.0f;
-}
-
-// |x|, infinite when x is not a number, so that a maximum shows it.
-__device__ __forceinline__ float seen_magnitude(float x) {
-  return isfinite(x) ? fabsf(x) : INFINITY;
-}
-__device__ __forceinline__ float seen_magnitude(const float4& v) {
-  return fmaxf(fmaxf(seen_magnitude(v.x), seen_magnitude(v.y)),
-               fmaxf(seen_magnitude(v.z), seen_magnitude(v.w)));
-}
-
-// Four codes as they lie, and their sum.
-__device__ __forceinline__ uint32_t codes_of(const float4& v, float factor, int* sum) {
-  if (!(factor > 0.0f)) {
-    *sum = 0;
-    return 0;
-  }
-  const int a = __float2int_rn(v.x * factor), b = __float2int_rn(v.y * factor),
-            c = __float2int_rn(v.z * factor), d = __float2int_rn(v.w * factor);
-  *sum = a + b + c + d;
-  return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | static_cast<uint32_t>(d) << 24;
-}
-
-__device__ __forceinline__ uint32_t fp8_codes_of(const float4& v, float factor) {
-  if (!(factor > 0.0f)) return 0;
-  const uint32_t low = __nv_cvt_float2_to_fp8x2({v.x * factor, v.y * factor}, __NV_SATFINITE,
-                                                __NV_E4M3),
-                 high = __nv_cvt_float2_to_fp8x2({v.z * factor, v.w * factor}, __NV_SATFINITE,
-                                                 __NV_E4M3);
-  return low | high << 16;
-}
-
-// A block of 32 channels, eight neighbouring threads'.
-__device__ __forceinline__ void write_block(const float4& v, const Activations& out, int64_t t,
-                                            int64_t k) {
-  const unsigned together = 0xFFu << (threadIdx.x % 32 / 8 * 8);
-  float max_abs = seen_magnitude(v);
-  for (int d = 4; d > 0; d /= 2) max_abs = fmaxf(max_abs, __shfl_xor_sync(together, max_abs, d));
-  int sum;
-  const uint32_t codes = codes_of(v, code_factor(max_abs, 127.0f), &sum);
-  for (int d = 4; d > 0; d /= 2) sum += __shfl_xor_sync(together, sum, d);
-  *reinterpret_cast<uint32_t*>(out.codes + t * out.K_padded() + k) = codes;
-  if (threadIdx.x % 8 == 0) {
-    const float scale = isfinite(max_abs) ? max_abs / 127.0f : NAN;
-    out.scales[k / kActBlock * out.T + t] = scale;
-    out.sums[k / kActBlock * out.T + t] = scale * static_cast<float>(sum);
-  }
-}
-
-template <ActType kType>
-__device__ __forceinline__ uint32_t half_pair(float a, float b) {
-  if constexpr (kType == ActType::bf16) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
-  const __half2 pair = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-constexpr bool has_one_scale(ActType type) {
-  return type == ActType::int8_token || type == ActType::fp8_token;
-}
-constexpr bool is_reduced(ActType type) {
-  return has_one_scale(type) || type == ActType::int8_outlier;
-}
-
-// Channels k ... k + 3 of token t; `factor` where the token has one scale.
-template <ActType kType>
-__device__ __forceinline__ void write_chunk(const float4& v, const Activations& out, int64_t t,
-                                            int64_t k, float factor) {
-  if constexpr (kType == ActType::int8_block) {
-    write_block(v, out, t, k);
-  } else if constexpr (has_one_scale(kType)) {
-    int sum;  // is for weights with a minimum, of which none has one scale a row here
-    *reinterpret_cast<uint32_t*>(out.codes + t * out.K_padded() + k) =
-        kType == ActType::fp8_token ? fp8_codes_of(v, factor) : codes_of(v, factor, &sum);
-  } else if constexpr (kType == ActType::f32) {
-    const float values[] = {v.x, v.y, v.z, v.w};
-    for (int64_t i = 0; i < kEach && k + i < out.K; ++i) out.f32[t * out.K + k + i] = values[i];
-  } else {
-    *reinterpret_cast<uint2*>(out.half + t * out.K_padded() + k) = {half_pair<kType>(v.x, v.y),
-                                                                    half_pair<kType>(v.z, v.w)};
-  }
-}
 
 // Grid: x the blocks of a token, one where a row must be reduced, or a cluster; y the tokens. A
 // thread has kChunks chunks, as far apart as all threads of the token reach.
@@ -197,16 +129,26 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
   const int64_t t = blockIdx.y, padded = out.K_padded();
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kEach;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x * kEach;
+  // Calls use(load), by which rows are read.
+  const auto in_order = [&](auto use) {
+    if constexpr (may_be_ordered(kType)) {
+      if (out.columns != nullptr) return use(Ordered{out.columns});
+    }
+    use(InOrder{source.is_aligned});
+  };
   float4 weights[Source::kNorms ? kChunks : 1];
   if constexpr (Source::kNorms) {
+    in_order([&](auto load) {
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i)
-      weights[i] = load4(source.weight, first + i * step, out.K, source.is_aligned);
+      for (int i = 0; i < kChunks; ++i) weights[i] = load(source.weight, first + i * step, out.K);
+    });
   }
   wait_for_inputs();
   float4 v[kChunks];
+  in_order([&](auto load) {
 #pragma unroll
-  for (int i = 0; i < kChunks; ++i) v[i] = source.at(t, first + i * step, out.K);
+    for (int i = 0; i < kChunks; ++i) v[i] = source.at(t, first + i * step, out.K, load);
+  });
   if constexpr (Source::kNorms) {
     float sum = 0;
 #pragma unroll
@@ -229,9 +171,19 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
     for (int i = 0; i < kChunks; ++i) max_abs = fmaxf(max_abs, seen_magnitude(v[i]));
     max_abs = block_reduce(max_abs, shared[1], [](float x) { return warp_max(x); });
     if (kClusters && gridDim.x > 1) max_abs = cluster_max(max_abs, shared[2]);
-    factor = code_factor(max_abs, kLargest);
+    const bool is_static = out.type != kType, is_finite = isfinite(max_abs);
+    factor = !is_static ? code_factor(max_abs, kLargest) : is_finite ? 1.0f : 0.0f;
     if (blockIdx.x == 0 && threadIdx.x == 0)
-      out.scales[t] = isfinite(max_abs) ? max_abs / kLargest : NAN;
+      out.scales[t] = !is_finite ? NAN : is_static ? out.static_scale : max_abs / kLargest;
+    if (is_static) {
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i) {
+        v[i] = {static_code(v[i].x, out.static_scale, kLargest),
+                static_code(v[i].y, out.static_scale, kLargest),
+                static_code(v[i].z, out.static_scale, kLargest),
+                static_code(v[i].w, out.static_scale, kLargest)};
+      }
+    }
   }
   OutlierFactors factors;
   if constexpr (kType == ActType::int8_outlier) {
@@ -250,6 +202,10 @@ __global__ void __launch_bounds__(kReducingThreads, kChunks <= 8 ? 2 : 1)
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const int64_t k = first + i * step;
+    if constexpr (kType == ActType::fp8_block) {
+      write_fp8_block(v[i], out, t, k);
+      continue;
+    }
     if (k >= padded) continue;
     if constexpr (kType == ActType::int8_outlier) {
       write_outliers(v[i], out, t, k, factors);
@@ -294,13 +250,18 @@ void write_rows(const Context& context, const Source& source, const Activations&
 template <typename Source>
 void write_rows(const Context& context, const Source& source, const Activations& out) {
   if (out.T == 0) return;
+  CUDA_DOOR(out.columns == nullptr || may_be_ordered(out.type), static_cast<int>(out.type));
   switch (out.type) {
     case ActType::int8_block:
       return write_rows<Source, ActType::int8_block>(context, source, out);
     case ActType::int8_token:
+    case ActType::int8_static:
       return write_rows<Source, ActType::int8_token>(context, source, out);
     case ActType::fp8_token:
+    case ActType::fp8_static:
       return write_rows<Source, ActType::fp8_token>(context, source, out);
+    case ActType::fp8_block:
+      return write_rows<Source, ActType::fp8_block>(context, source, out);
     case ActType::int8_outlier:
       return write_rows<Source, ActType::int8_outlier>(context, source, out);
     case ActType::bf16:

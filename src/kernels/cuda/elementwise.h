@@ -24,5 +24,8 @@ void cuda_rope_append(const Context&, float* qkv, const HeadTransform& transform
                       int64_t layer);
 void cuda_attention(const Context&, const float* qkv, const Batch& batch, int64_t H,
                     const KvCache& cache, int64_t layer, float* scratch, float* out);
+void cuda_attend(const Context&, float* qkv, const HeadTransform& transform, const Batch& batch,
+                 int64_t H, const float* cos_sin, const KvCache& cache, int64_t layer,
+                 float* attended, const Activations& out);
 
 }  // namespace tandem

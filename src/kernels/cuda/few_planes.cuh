@@ -63,16 +63,22 @@ struct FewPlanes {
     return 2 * T * stride(pieces) + (T * pieces * 4 + 15) / 16 * 16;
   }
 
+  struct Nothing {
+    __device__ __forceinline__ void operator()(int, int, const uint2&, const uint2&) const {}
+  };
   // split(v, upper, lower) makes bytes of chunk c's channels and returns what they are to be
-  // multiplied with; place(column, c, bytes) stores them.
-  template <typename P, typename Split, typename Place>
+  // multiplied with; place(column, c, bytes) stores them; all lanes call also(t, c, upper, lower),
+  // the last ones beyond the pieces too.
+  template <typename P, typename Split, typename Place, typename Also = Nothing>
   static __device__ __forceinline__ void load_planes(const Few<P>& p, int first, int count,
-                                                     uint8_t* x, Split split, Place place) {
+                                                     uint8_t* x, Split split, Place place,
+                                                     Also also = {}) {
     const int column = stride(p.held);
     float* factors = reinterpret_cast<float*>(x + 2 * p.T * column);
     for_each_chunk(p, first, count, [&](int t, int c, const uint4& v) {
       uint2 upper, lower;
       const float factor = split(v, upper, lower);
+      also(t, c, upper, lower);
       if (c >= count * 16) return;
       uint8_t* to = x + 2 * t * column;
       place(to, c, upper);

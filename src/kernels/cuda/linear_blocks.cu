@@ -95,8 +95,8 @@ struct Q4_0 : PieceOf32<4, 1> {
   __device__ __forceinline__ float min(int row, int block) const {
     return -8.0f * scale(row, block, 0);
   }
-  static __device__ __forceinline__ float value(int code, float scale, float) {
-    return static_cast<float>(code - 8) * scale;
+  __device__ __forceinline__ float value(int code, int row, int block, int) const {
+    return static_cast<float>(code - 8) * scale(row, block, 0);
   }
 };
 
@@ -105,16 +105,16 @@ struct Q4_1 : PieceOf32<4, 2> {
   __device__ __forceinline__ float min(int row, int block) const {
     return number(row, 2 * block + 1);
   }
-  static __device__ __forceinline__ float value(int code, float scale, float min) {
-    return __fadd_rn(__fmul_rn(scale, static_cast<float>(code)), min);
+  __device__ __forceinline__ float value(int code, int row, int block, int) const {
+    return __fadd_rn(__fmul_rn(scale(row, block, 0), static_cast<float>(code)), min(row, block));
   }
 };
 
 struct Q8_0 : PieceOf32<8, 1> {
   static constexpr bool kHasMin = false;
   __device__ __forceinline__ float min(int, int) const { return 0.0f; }
-  static __device__ __forceinline__ float value(int code, float scale, float) {
-    return static_cast<float>(code) * scale;
+  __device__ __forceinline__ float value(int code, int row, int block, int) const {
+    return static_cast<float>(code) * scale(row, block, 0);
   }
 };
 

@@ -1,5 +1,6 @@
 // y[T, N] = x[T, K] . W[N, K]^T for weights of 4 bits whose codes are places in a table of 16
-// numbers, with one absmax for each 64 channels: nf4 and fp4, against bf16 activations.
+// numbers, with one absmax for each 64 channels: nf4, fp4 and codebook, against bf16 activations.
+// Of larger groups absmax is repeated.
 //
 // Up to four tokens run lookup_few.cuh, bound by 0.5625 N K bytes; more run lookup_ring.cuh. A
 // prompt's tokens go through cuBLASLt: some rows of W at a time become bf16, rounded after absmax.
@@ -100,8 +101,8 @@ bool run_cublas(const Context& context, const Lookup& p) {
 
 struct Packing16 {
   const uint8_t* codes;  // canonical [N, K / 2]
-  const float* absmax;   // canonical [N, K / 64]
-  int64_t K;
+  const float* absmax;   // canonical [N, K / group]
+  int64_t K, group;
   uint8_t* to;
   int first_row, pieces, interleaved_head;
 };
@@ -118,7 +119,7 @@ __global__ void pack_rows(const Packing16 p) {
         *reinterpret_cast<const uint2*>(p.codes + (stored * p.K + k) / 2);
     if (q == 0) {
       reinterpret_cast<float*>(piece + LookupPiece::kAbsmaxAt)[row * kGroups + group] =
-          p.absmax[(stored * p.K + k) / kGroup];
+          p.absmax[(stored * p.K + k) / p.group];
     }
   }
 }
@@ -129,7 +130,8 @@ Lookup lookup_of(const PackedWeight& w) {
   p.pieces = static_cast<int>((w.K + kPieceChannels - 1) / kPieceChannels);
   p.K = static_cast<int>(w.K);
   p.N = static_cast<int>(w.N);
-  std::copy_n(lookup_values(w.encoding.packing), 16, p.values);
+  const bool is_own = w.encoding.packing == Packing::codebook;
+  std::copy_n(is_own ? w.table : lookup_values(w.encoding.packing), 16, p.values);
   return p;
 }
 
@@ -137,8 +139,11 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   CudaDevice& device = cuda_device(context);
   PackedWeight packed;
   packed.encoding = parts.front().encoding;
-  if (packed.encoding.group != kGroup)
-    cuda_refuse("cuda runs nf4 and fp4 in groups of 64; found groups of", packed.encoding.group);
+  if (packed.encoding.group % kGroup != 0) {
+    cuda_refuse("cuda runs nf4, fp4 and codebook in groups of whole 64; found groups of",
+                packed.encoding.group);
+  }
+  std::copy_n(table_of(parts.front()), 16, packed.table);
   packed.K = parts.front().K;
   for (const Weight& part : parts) packed.N += part.N;
   packed.read_bytes = total_bytes(parts);
@@ -153,6 +158,7 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
     const Packing16 pack{canonical.data,
                          reinterpret_cast<const float*>(canonical.scales),
                          part.K,
+                         part.encoding.group,
                          reinterpret_cast<uint8_t*>(data),
                          static_cast<int>(n),
                          p.pieces,

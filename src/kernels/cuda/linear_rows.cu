@@ -185,7 +185,9 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   if (x.T == 0) return;
   const Packing packing = w.encoding.packing;
   const bool is_scaled = w.encoding.scale_type != ScaleType::none;
-  const bool is_bytes = packing == Packing::int8_channel || packing == Packing::fp8_channel;
+  const bool is_int8 = packing == Packing::int8_channel || packing == Packing::int8_static;
+  const bool is_fp8 = packing == Packing::fp8_channel || packing == Packing::fp8_static;
+  const bool is_bytes = is_int8 || is_fp8;
   Rows p{};
   p.w = reinterpret_cast<const uint8_t*>(w.data);
   p.ldw = row_stride(w.encoding, w.K);
@@ -203,18 +205,11 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   p.accumulate = accumulate;
   const int64_t cublas_from = packing == Packing::fp8_weight ? kDecodedTokens : kCublasTokens;
   if (x.T >= cublas_from && run_rows_cublas(context, w, x, p)) return;
-  switch (packing) {
-    case Packing::int8_channel:
-      return launch_rows<Plain<MmaS8>>(context, p);
-    case Packing::fp8_channel:
-      return launch_rows<Fp8>(context, p);
-    case Packing::fp8_weight:
-      return launch_rows<Fp8Weight>(context, p);
-    case Packing::bf16:
-      return launch_rows<Plain<MmaBf16>>(context, p);
-    default:
-      return launch_rows<Plain<MmaF16>>(context, p);
-  }
+  if (is_int8) return launch_rows<Plain<MmaS8>>(context, p);
+  if (is_fp8) return launch_rows<Fp8>(context, p);
+  if (packing == Packing::fp8_weight) return launch_rows<Fp8Weight>(context, p);
+  if (packing == Packing::bf16) return launch_rows<Plain<MmaBf16>>(context, p);
+  launch_rows<Plain<MmaF16>>(context, p);
 }
 
 __device__ __forceinline__ float fp8_to_float(uint8_t code) {
@@ -231,9 +226,11 @@ __global__ void gather_kernel(const uint8_t* w, int64_t ld, const float* scales,
   const uint8_t* row = w + n * ld;
   for (int k = threadIdx.x; k < K; k += blockDim.x) {
     float value;
-    if (packing == Packing::int8_channel || packing == Packing::llm_int8) {
+    if (packing == Packing::int8_channel || packing == Packing::int8_static ||
+        packing == Packing::llm_int8) {
       value = static_cast<float>(reinterpret_cast<const int8_t*>(row)[k]) * scales[n];
-    } else if (packing == Packing::fp8_channel || packing == Packing::fp8_weight) {
+    } else if (packing == Packing::fp8_channel || packing == Packing::fp8_static ||
+               packing == Packing::fp8_weight) {
       value = fp8_to_float(row[k]) * scales[n];
     } else if (packing == Packing::bf16) {
       value = __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(row)[k]);

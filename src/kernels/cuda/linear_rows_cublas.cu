@@ -110,12 +110,16 @@ bool run_rows_cublas(const Context& context, const PackedWeight& w, const Activa
   if (device.cublas() == nullptr) return false;
   constexpr size_t kHalf = CudaDevice::kWorkspaceBytes / 2;
   switch (w.encoding.packing) {
-    case Packing::int8_channel:  // the sums that rows_kernel makes
-      return run_scaled<int32_t>(context, {x.type, w.N, x.T, w.K, w.data, p.ldw, x.codes, p.ldx}, p,
-                                 p.ldx, 0, device.workspace(), CudaDevice::kWorkspaceBytes);
-    case Packing::fp8_channel: {
+    case Packing::int8_channel:
+    case Packing::int8_static:  // the sums that rows_kernel makes
+      return run_scaled<int32_t>(context,
+                                 {ActType::int8_token, w.N, x.T, w.K, w.data, p.ldw, x.codes,
+                                  p.ldx},
+                                 p, p.ldx, 0, device.workspace(), CudaDevice::kWorkspaceBytes);
+    case Packing::fp8_channel:
+    case Packing::fp8_static: {
       // Whole blocks of 32 channels, zero beyond K: E4M3 wants a multiple of 16.
-      MatmulCall call{x.type, w.N, x.T, x.K_padded(), w.data, p.ldw, x.codes, p.ldx};
+      MatmulCall call{ActType::fp8_token, w.N, x.T, x.K_padded(), w.data, p.ldw, x.codes, p.ldx};
       call.y = p.y, call.ldy = p.ldy, call.accumulate = p.accumulate;
       call.w_scales = p.row_scales, call.x_scales = p.token_scales;
       if (device.cublas()->matmul(call, device.stream())) return true;

@@ -95,7 +95,8 @@ struct Int4SparsePiece {
     }
     if (q < 2) pack_places(p, stored, row, piece, j, q, to + kPlacesAt);
     const int unit = j * 4 + q;
-    if (unit < kGroups) Scales::pack(p.scales, stored, p.groups, piece, row, unit, to + kScalesAt);
+    if (unit < kGroups) Scales::pack(p.scales, stored, p.groups, piece * kGroups + unit, row, unit,
+                                     to + kScalesAt);
   }
 };
 

@@ -79,8 +79,8 @@ struct Q4K : Nibbles {
     return -__fmul_rn(dmin, small_to_float(pair(row, block) >> 6 & 63));
   }
   static __device__ __forceinline__ int channel(int q, int word) { return 8 * q + 4 * word; }
-  static __device__ __forceinline__ float value(int code, float scale, float min) {
-    return __fadd_rn(__fmul_rn(scale, static_cast<float>(code)), min);
+  __device__ __forceinline__ float value(int code, int row, int block, int) const {
+    return __fadd_rn(__fmul_rn(scale(row, block, 0), static_cast<float>(code)), min(row, block));
   }
 
   static __device__ void pack(const uint8_t* from, int, int piece, int row, int q, uint8_t* to,
@@ -149,8 +149,8 @@ struct Q6K : Nibbles {
   }
   __device__ __forceinline__ float min(int, int) const { return 0.0f; }
   static __device__ __forceinline__ int channel(int q, int word) { return 4 * q + 16 * word; }
-  static __device__ __forceinline__ float value(int code, float scale, float) {
-    return static_cast<float>(code) * scale;
+  __device__ __forceinline__ float value(int code, int row, int block, int half) const {
+    return static_cast<float>(code) * scale(row, block, half);
   }
 
   static __device__ void pack(const uint8_t* from, int, int piece, int row, int q, uint8_t* to,

@@ -62,6 +62,11 @@ __device__ __forceinline__ void expect_bytes(uint64_t* barrier, uint32_t bytes) 
                : "memory");
 }
 
+// What this thread has written to shared memory comes before the copies that later go there.
+__device__ __forceinline__ void fence_before_copies() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // Both addresses and the size are multiples of 16.
 __device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t bytes,
                                           uint64_t* barrier) {

@@ -1,12 +1,10 @@
 // RoPE with the append to the paged cache: q is transformed and rotated in place, k on its way into
 // the cache, where v goes beside it, both narrowed as kernels/ref/kv_codes.cpp says, to the bit.
 //
-// One warp a head; lane l has the channels l, l + 32 ... so that both planes of a rotation are in
-// one lane. Bound by the latency of a launch, for prompts by the scattered writes of V.
-#include <cmath>
-
+// One warp a head. For prompts, and for steps that have one: single tokens alone are appended by
+// decode_attention.cu. Bound by the latency of a launch, for prompts by the scattered writes of V.
 #include "kernels/cuda/elementwise.h"
-#include "kernels/cuda/kv_store.cuh"
+#include "kernels/cuda/head_transform.cuh"
 
 namespace tandem {
 namespace {
@@ -17,51 +15,29 @@ template <KvType type, int D>
 __global__ void __launch_bounds__(kWarps * 32)
     rope_append_kernel(float* qkv, const HeadTransform transform, const StepView step, int H, int G,
                        const float* cos_sin, const Pages cache) {
-  constexpr int kEach = D / 32, kHalf = kEach / 2;
   launch_dependents();
   wait_for_inputs();
   const int lane = threadIdx.x % 32, h = blockIdx.y * kWarps + threadIdx.x / 32;
   if (h >= H + 2 * G) return;
   const int64_t t = blockIdx.x;
   float* row = qkv + (t * (H + 2 * G) + h) * D;
-  float x[kEach];
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const int d = lane + 32 * i;
-    x[i] = row[d];
-    if (transform.bias != nullptr) x[i] += transform.bias[h * D + d];
-  }
+  float x[D / 32];
+  load_head<D>(row, transform.bias == nullptr ? nullptr : transform.bias + h * D, x);
   const int position = step.positions[t], token = position % kPageTokens;
   const int32_t page = step.pages[step.page_tables[t] + position / kPageTokens];
   if (h >= H + G) {
     store_head<type, D, true>(x, cache.head(page, h - H - G), token);
     return;
   }
-  if (transform.q_norm != nullptr) {
-    const float* weight = h < H ? transform.q_norm : transform.k_norm;
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) sum += x[i] * x[i];
-    const float scale = 1.0f / sqrtf(warp_sum(sum) / D + transform.eps);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) x[i] = x[i] * scale * weight[lane + 32 * i];
-  }
-#pragma unroll
-  for (int i = 0; i < kHalf; ++i) {
-    const int d = lane + 32 * i;
-    const float c = cos_sin[t * D + d], s = cos_sin[t * D + D / 2 + d];
-    const float a = x[i], b = x[i + kHalf];
-    // Each product rounded, as the reference has it: codes then agree to the bit.
-    x[i] = __fsub_rn(__fmul_rn(a, c), __fmul_rn(b, s));
-    x[i + kHalf] = __fadd_rn(__fmul_rn(b, c), __fmul_rn(a, s));
-  }
-  if constexpr (type == KvType::int4) rotate_hadamard<D>(x);
+  Angles<D> angles;
+  angles.load(cos_sin + t * D);
+  rotate_head<type, D>(x, h < H ? transform.q_norm : transform.k_norm, transform.eps, angles);
   if (h >= H) {
     store_head<type, D, false>(x, cache.head(page, h - H), token);
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) row[lane + 32 * i] = x[i];
+  for (int i = 0; i < D / 32; ++i) row[lane + 32 * i] = x[i];
 }
 
 template <KvType type>

@@ -52,6 +52,7 @@ struct Stream {
 struct StreamSource {
   const uint8_t* data;
   const uint8_t* scales;  // null: none
+  const uint8_t* zeros;   // null: none
   int64_t row_bytes, groups;
   int N, K, group;
   float* row_scales;  // of the packed weight, from the part's first row on; null: none
@@ -322,6 +323,7 @@ void pack_stream_parts(CudaDevice& device, const std::vector<Weight>& parts, int
     const CanonicalBytes canonical = upload_canonical(device, part);
     const StreamSource source{canonical.data,
                               canonical.scales,
+                              canonical.zeros,
                               static_cast<int64_t>(part.encoding.row_bytes(part.K)),
                               part.encoding.groups_per_row(part.K),
                               static_cast<int>(part.N),
@@ -351,13 +353,14 @@ PackedWeight prepack_stream(const Context& context, const std::vector<Weight>& p
   if (has_row_scales(packed.encoding)) packed.data_bytes += static_cast<uint64_t>(packed.N) * 4;
   std::byte* data = arena.take(packed.data_bytes);
   packed.data = data;
+  packed.columns = upload_columns(cuda_device(context), parts.front(), arena);
   pack_stream_parts<P>(cuda_device(context), parts, packed.N, data);
   return packed;
 }
 
 template <typename P>
 __global__ void gather_stream(const uint8_t* w, const float* row_scales, bool is_bf16, int pieces,
-                              const int32_t* rows, int K, float* out) {
+                              const int32_t* rows, const int32_t* columns, int K, float* out) {
   launch_dependents();
   wait_for_inputs();
   const int64_t n = rows[blockIdx.x], tile = n / kTileRows;
@@ -365,7 +368,7 @@ __global__ void gather_stream(const uint8_t* w, const float* row_scales, bool is
     const uint8_t* piece = w + (tile * pieces + k / P::kChannels) * P::kBytes;
     const float value =
         P::value(piece, static_cast<int>(n % kTileRows), k % P::kChannels, is_bf16);
-    out[static_cast<int64_t>(blockIdx.x) * K + k] =
+    out[static_cast<int64_t>(blockIdx.x) * K + (columns != nullptr ? columns[k] : k)] =
         row_scales != nullptr ? value * row_scales[n] : value;
   }
 }
@@ -378,7 +381,7 @@ void gather_stream_rows(const Context& context, const PackedWeight& w, const int
   const auto* row_scales = reinterpret_cast<const float*>(data + stream_bytes<P>(w.N, w.K));
   launch(context, gather_stream<P>, dim3(static_cast<unsigned>(T)), dim3(256), 0, data,
          has_row_scales(w.encoding) ? row_scales : nullptr, w.encoding.scale_type == ScaleType::bf16,
-         stream_pieces<P>(w.K), rows, static_cast<int>(w.K), out);
+         stream_pieces<P>(w.K), rows, w.columns, static_cast<int>(w.K), out);
 }
 
 }  // namespace tandem

@@ -45,16 +45,28 @@ __device__ __forceinline__ void sum_tile(const Sum (&c)[4], Sum* shared, int war
 struct CanonicalBytes {
   const uint8_t* data;
   const uint8_t* scales;  // null: none
+  const uint8_t* zeros;   // null: none
 };
 
 inline CanonicalBytes upload_canonical(CudaDevice& device, const Weight& weight) {
   const size_t scales_at = (weight.data_bytes() + 15) / 16 * 16;
-  std::byte* bytes = device.scratch(scales_at + weight.scales_bytes());
+  const size_t zeros_at = scales_at + (weight.scales_bytes() + 15) / 16 * 16;
+  std::byte* bytes = device.scratch(zeros_at + weight.zeros_bytes());
   device.upload(bytes, weight.data, weight.data_bytes());
   if (weight.scales != nullptr)
     device.upload(bytes + scales_at, weight.scales, weight.scales_bytes());
+  if (weight.zeros != nullptr) device.upload(bytes + zeros_at, weight.zeros, weight.zeros_bytes());
   const auto* p = reinterpret_cast<const uint8_t*>(bytes);
-  return {p, weight.scales != nullptr ? p + scales_at : nullptr};
+  return {p, weight.scales != nullptr ? p + scales_at : nullptr,
+          weight.zeros != nullptr ? p + zeros_at : nullptr};
+}
+
+// Weight::columns as the ops before a linear read it; null where there are none.
+inline const int32_t* upload_columns(CudaDevice& device, const Weight& weight, Arena& arena) {
+  if (weight.columns == nullptr) return nullptr;
+  std::byte* columns = arena.take(weight.columns_bytes());
+  device.upload(columns, weight.columns, weight.columns_bytes());
+  return reinterpret_cast<const int32_t*>(columns);
 }
 
 // Weight::stored_row on the device.

@@ -53,4 +53,10 @@ ChoiceResult judge(const TaskItem& item, std::span<const PairScore> scores);
 // bad_file naming the line.
 std::vector<TaskItem> read_task(const std::string& name, const std::string& path);
 
+// The part of a task that a study asks: the first max_items items of the file.
+struct TaskFile {
+  std::string name, path;
+  int64_t max_items = 0;
+};
+
 }  // namespace tandem

@@ -4,9 +4,9 @@
 // A block has 16 rows. Its warps share K: warp w takes the runs w, w + kWarps ... of 32 channels.
 // Of a run lane 4 r + q has the eight channels from 8 q on, of rows r and r + 8 and of each token,
 // which are the fragments of two mma with k 16. Numbers of a row or a token that has one scale are
-// codes, exact in 16 bits, and the scale comes after; others are rounded once to f16 or bf16. int8
-// codes with a scale for each 32 channels are a run's: its sum is scaled before it joins the
-// others. The warps' sums meet in a fixed order, and the split depends on K only.
+// codes, exact in 16 bits, and the scale comes after; others are rounded once to f16 or bf16. Where
+// a token's codes have a scale for each 32 or 128 channels, a run's sum is scaled before it joins
+// the others. The warps' sums meet in a fixed order, and the split depends on K only.
 #pragma once
 
 #include "kernels/cuda/older/weights.cuh"
@@ -74,8 +74,8 @@ __device__ __forceinline__ void load_token(const Activations& x, int64_t at, uin
   }
   const auto* codes = reinterpret_cast<const uint8_t*>(x.codes) + at;
   const auto value = [&](int i) {
-    return x.type == ActType::fp8_token ? e4m3_at(codes + i)
-                                        : static_cast<float>(static_cast<int8_t>(codes[i]));
+    return is_fp8(x.type) ? e4m3_at(codes + i)
+                          : static_cast<float>(static_cast<int8_t>(codes[i]));
   };
 #pragma unroll
   for (int i = 0; i < 4; ++i) out[i] = pair_of<kIsBf16>(value(2 * i), value(2 * i + 1));
@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int n0 = blockIdx.x * kTileRows, T = static_cast<int>(x.T);
   const int t0 = blockIdx.y * kTiles * kTileTokens8, padded = static_cast<int>(x.K_padded());
   const WeightRow upper(w, min(n0 + r, w.N - 1)), lower(w, min(n0 + r + 8, w.N - 1));
-  const bool has_blocks = x.type == ActType::int8_block;
+  const bool has_blocks = x.type == ActType::int8_block || x.type == ActType::fp8_block;
+  const int group = x.type == ActType::fp8_block ? static_cast<int>(kFp8Block) : kRun;
   float sums[kTiles][4] = {};
   for (int first = warp * kRun; first < padded; first += kWarps * kRun) {
     const int k = first + 8 * q;
@@ -107,11 +108,12 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int token = min(t + 2 * q + i % 2, T - 1);
-        sums[j][i] += has_blocks ? run[i] * x.scales[first / kRun * T + token] : run[i];
+        sums[j][i] += has_blocks ? run[i] * x.scales[first / group * T + token] : run[i];
       }
     }
   }
-  const bool token_has_scale = x.type == ActType::int8_token || x.type == ActType::fp8_token;
+  const bool token_has_scale =
+      !has_blocks && x.type != ActType::f16 && x.type != ActType::bf16;
   for (int j = 0; j < kTiles; ++j) {
     sum_tile(sums[j], shared, kWarps, [&](int t, int n, float sum) {
       t += t0 + j * kTileTokens8, n += n0;
@@ -124,12 +126,15 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 }
 
-// The layout: the rows, then their scales.
+// The layout: the rows, then their scales, then their zero points.
 int64_t row_stride(const PackedWeight& w) {
   return static_cast<int64_t>(w.encoding.row_bytes(w.K) + 3) / 4 * 4;
 }
+int64_t zeros_row_bytes(const PackedWeight& w) {
+  return w.encoding.has_zeros() ? w.encoding.groups_per_row(w.K) : 0;
+}
 int64_t scale_row_bytes(const PackedWeight& w) {
-  return static_cast<int64_t>(w.data_bytes) / w.N - row_stride(w);
+  return static_cast<int64_t>(w.data_bytes) / w.N - row_stride(w) - zeros_row_bytes(w);
 }
 
 WeightRows rows_of(const PackedWeight& w) {
@@ -137,15 +142,14 @@ WeightRows rows_of(const PackedWeight& w) {
   rows.data = reinterpret_cast<const uint8_t*>(w.data);
   rows.ld = row_stride(w);
   rows.scales = rows.data + w.N * rows.ld;
+  rows.zeros = rows.scales + w.N * scale_row_bytes(w);
   rows.N = static_cast<int>(w.N);
   rows.K = static_cast<int>(w.K);
   rows.groups = static_cast<int>(w.encoding.groups_per_row(w.K));
   rows.group = static_cast<int>(w.encoding.group);
   rows.packing = w.encoding.packing;
   rows.scale_type = scale_row_bytes(w) > 0 ? w.encoding.scale_type : ScaleType::none;
-  if (w.encoding.is_lookup()) {
-    std::copy_n(lookup_values(w.encoding.packing), 16, rows.table);
-  }
+  std::copy_n(w.table, 16, rows.table);
   return rows;
 }
 
@@ -166,11 +170,15 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
   packed.read_bytes = total_bytes(parts);
   const int64_t ld = row_stride(packed);
   const auto scales_ld = static_cast<int64_t>(parts.front().scales_bytes()) / parts.front().N;
-  packed.data_bytes = static_cast<uint64_t>(packed.N * (ld + scales_ld));
+  const int64_t zeros_ld = zeros_row_bytes(packed);
+  packed.data_bytes = static_cast<uint64_t>(packed.N * (ld + scales_ld + zeros_ld));
+  packed.columns = upload_columns(device, parts.front(), arena);
+  if (packed.encoding.is_lookup()) std::copy_n(table_of(parts.front()), 16, packed.table);
   std::byte* data = arena.take(packed.data_bytes);
   packed.data = data;
   auto* to = reinterpret_cast<uint8_t*>(data);
   uint8_t* scales_to = to + packed.N * ld;
+  uint8_t* zeros_to = scales_to + packed.N * scales_ld;
   for (const Weight& part : parts) {
     const CanonicalBytes canonical = upload_canonical(device, part);
     const auto rows = static_cast<unsigned>(part.N);
@@ -181,8 +189,12 @@ PackedWeight prepack(const Context& context, const std::vector<Weight>& parts, A
       copy_rows<<<rows, 64, 0, device.stream()>>>(canonical.scales, scales_ld, head, scales_to,
                                                   scales_ld);
     }
+    if (zeros_ld > 0) {
+      copy_rows<<<rows, 64, 0, device.stream()>>>(canonical.zeros, zeros_ld, head, zeros_to,
+                                                  zeros_ld);
+    }
     CUDA_CHECK(cudaGetLastError());
-    to += part.N * ld, scales_to += part.N * scales_ld;
+    to += part.N * ld, scales_to += part.N * scales_ld, zeros_to += part.N * zeros_ld;
   }
   device.synchronize();
   return packed;
@@ -212,16 +224,20 @@ void run(const Context& context, const PackedWeight& w, const Activations& x, fl
   }
 }
 
-__global__ void gather_kernel(const WeightRows w, const int32_t* rows, float* out) {
+__global__ void gather_kernel(const WeightRows w, const int32_t* rows, const int32_t* columns,
+                              float* out) {
   const WeightRow row(w, rows[blockIdx.x]);
-  for (int k = threadIdx.x; k < w.K; k += blockDim.x)
-    out[static_cast<int64_t>(blockIdx.x) * w.K + k] = row.at(k) * row.row_scale();
+  for (int k = threadIdx.x; k < w.K; k += blockDim.x) {
+    out[static_cast<int64_t>(blockIdx.x) * w.K + (columns != nullptr ? columns[k] : k)] =
+        row.at(k) * row.row_scale();
+  }
 }
 
 void gather_rows(const Context& context, const PackedWeight& w, const int32_t* rows, int64_t T,
                  float* out) {
   if (T == 0) return;
-  gather_kernel<<<static_cast<unsigned>(T), 256, 0, cuda_stream(context)>>>(rows_of(w), rows, out);
+  gather_kernel<<<static_cast<unsigned>(T), 256, 0, cuda_stream(context)>>>(rows_of(w), rows,
+                                                                            w.columns, out);
   CUDA_CHECK(cudaGetLastError());
 }
 

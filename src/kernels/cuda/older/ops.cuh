@@ -74,6 +74,36 @@ __device__ int int8_code(float x, float factor) {
   return factor > 0.0f ? __float2int_rn(x * factor) : 0;
 }
 
+// One scale for all: what lies beyond the largest code becomes that code.
+__device__ float static_code(float x, float scale, float largest) {
+  return fminf(fmaxf(x / scale, -largest), largest);
+}
+__device__ int8_t fp8_code(float x) {
+  return static_cast<int8_t>(__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3));
+}
+
+// A token's numbers value(k) with a scale for each kFp8Block channels, four warps'.
+template <typename Value>
+__device__ void write_fp8_blocks(const Activations& out, int64_t t, Value value, float* shared) {
+  constexpr int kWarpsOfBlock = kFp8Block / 32;
+  const int warp = threadIdx.x / 32, first_warp = warp / kWarpsOfBlock * kWarpsOfBlock;
+  const int64_t padded = out.K_padded();
+  for (int64_t begin = 0; begin < padded; begin += kRowThreads) {
+    const int64_t k = begin + threadIdx.x;
+    const float x = k < padded ? value(k) : 0.0f, of_warp = warp_max(seen_magnitude(x));
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[warp] = of_warp;
+    __syncthreads();
+    float max_abs = 0;
+    for (int i = 0; i < kWarpsOfBlock; ++i) max_abs = fmaxf(max_abs, shared[first_warp + i]);
+    if (k >= padded) continue;
+    const float factor = code_factor(max_abs, kMaxE4M3);
+    out.codes[t * padded + k] = factor > 0.0f ? fp8_code(x * factor) : int8_t{0};
+    if (k % kFp8Block == 0)
+      out.scales[k / kFp8Block * out.T + t] = code_scale(max_abs, kMaxE4M3);
+  }
+}
+
 // The warp's 32 channels.
 __device__ void write_block(float x, const Activations& out, int64_t t, int64_t k) {
   const float max_abs = warp_max(seen_magnitude(x));
@@ -93,21 +123,26 @@ __global__ void __launch_bounds__(kRowThreads)
   const int64_t t = blockIdx.x, padded = out.K_padded();
   const float row_factor = source.prepare(t, out.K, shared);
   const auto value = [&](int64_t k) {
-    return k < out.K ? source.at(t, k, out.K, row_factor) : 0.0f;
+    if (k >= out.K) return 0.0f;
+    return source.at(t, out.columns != nullptr ? out.columns[k] : k, out.K, row_factor);
   };
-  const bool is_fp8 = out.type == ActType::fp8_token;
+  if (out.type == ActType::fp8_block) return write_fp8_blocks(out, t, value, shared);
+  const bool is_static = out.type == ActType::fp8_static || out.type == ActType::int8_static;
+  const float largest = is_fp8(out.type) ? kMaxE4M3 : 127.0f;
   float factor = 0;
-  if (is_fp8 || out.type == ActType::int8_token) {
-    const float largest = is_fp8 ? kMaxE4M3 : 127.0f;
+  if (is_static || out.type == ActType::fp8_token || out.type == ActType::int8_token) {
     float max_abs = 0;
     for (int64_t k = threadIdx.x; k < out.K; k += kRowThreads)
       max_abs = fmaxf(max_abs, seen_magnitude(value(k)));
     max_abs = block_reduce(max_abs, shared, [](float v) { return warp_max(v); });
-    factor = code_factor(max_abs, largest);
-    if (threadIdx.x == 0) out.scales[t] = code_scale(max_abs, largest);
+    factor = !is_static ? code_factor(max_abs, largest) : isfinite(max_abs) ? 1.0f : 0.0f;
+    if (threadIdx.x == 0) {
+      out.scales[t] =
+          is_static && isfinite(max_abs) ? out.static_scale : code_scale(max_abs, largest);
+    }
   }
   for (int64_t k = threadIdx.x; k < padded; k += kRowThreads) {  // whole warps: padded % 32 == 0
-    const float x = value(k);
+    const float x = is_static ? static_code(value(k), out.static_scale, largest) : value(k);
     switch (out.type) {
       case ActType::f32:
         if (k < out.K) out.f32[t * out.K + k] = x;
@@ -122,11 +157,12 @@ __global__ void __launch_bounds__(kRowThreads)
         write_block(x, out, t, k);
         break;
       case ActType::int8_token:
+      case ActType::int8_static:
         out.codes[t * padded + k] = static_cast<int8_t>(int8_code(x, factor));
         break;
       case ActType::fp8_token:
-        out.codes[t * padded + k] = static_cast<int8_t>(
-            factor > 0.0f ? __nv_cvt_float_to_fp8(x * factor, __NV_SATFINITE, __NV_E4M3) : 0);
+      case ActType::fp8_static:
+        out.codes[t * padded + k] = factor > 0.0f ? fp8_code(x * factor) : int8_t{0};
         break;
       default:
         break;  // no row here asks for it

@@ -13,11 +13,12 @@ namespace {
 struct WeightRows {
   const uint8_t* data;    // [N, ld]
   const uint8_t* scales;  // [N, groups] of scale_type
+  const uint8_t* zeros;   // [N, groups], where the encoding has zero points
   int64_t ld;
   int N, K, groups, group;  // group: elements of one scale; 0: a row's
   Packing packing;
   ScaleType scale_type;
-  float table[16];  // nf4, fp4
+  float table[16];  // nf4, fp4, codebook
 };
 
 __device__ inline float half_at(const uint8_t* p) {
@@ -57,17 +58,27 @@ struct WeightRow {
   const WeightRows& w;
   const uint8_t* data;
   const uint8_t* scales;
+  const uint8_t* zeros;
 
   __device__ WeightRow(const WeightRows& weight, int n)
       : w(weight), data(weight.data + n * weight.ld) {
     const int step = weight.scale_type == ScaleType::f32 ? 4 : 2;
     scales = weight.scales + static_cast<int64_t>(n) * weight.groups * step;
+    zeros = weight.zeros + static_cast<int64_t>(n) * weight.groups;
   }
   __device__ float scale(int group) const {
     return decode_scale(scales + group * (w.scale_type == ScaleType::f32 ? 4 : 2), w.scale_type);
   }
   __device__ float row_scale() const {
     return w.scale_type != ScaleType::none && w.group == 0 ? scale(0) : 1.0f;
+  }
+  // Of codes of `bits`, one after another from the lowest bit.
+  __device__ float less_zero(int k, int bits) const {
+    const int bit = k * bits, in_byte = bit % 8, group = k / w.group;
+    int word = data[bit / 8];
+    if (in_byte + bits > 8) word |= data[bit / 8 + 1] << 8;
+    const int code = word >> in_byte & ((1 << bits) - 1);
+    return static_cast<float>(code - zeros[group]) * scale(group);
   }
   // Which of the values kept is element k of a 2:4 row; -1: none.
   __device__ int kept(int k, const uint8_t* places) const {
@@ -82,12 +93,25 @@ struct WeightRow {
       case Packing::bf16:
         return bf16_at(data + 2 * k);
       case Packing::int8_channel:
+      case Packing::int8_static:
         return static_cast<float>(static_cast<int8_t>(data[k]));
       case Packing::fp8_channel:
       case Packing::fp8_weight:
+      case Packing::fp8_static:
         return e4m3_at(data + k);
+      case Packing::fp8_block:
+        return e4m3_at(data + k) * scale(k / w.group);
+      case Packing::int2_zero:
+        return less_zero(k, 2);
+      case Packing::int3_zero:
+        return less_zero(k, 3);
+      case Packing::int4_zero:
+        return less_zero(k, 4);
+      case Packing::int8_zero:
+        return less_zero(k, 8);
       case Packing::nf4:
-      case Packing::fp4:  // the first code in the high nibble
+      case Packing::fp4:
+      case Packing::codebook:  // the first code in the high nibble
         return w.table[nibble(data, k ^ 1)] * scale(k / w.group);
       case Packing::int4_group:
         return static_cast<float>(nibble(data, k) - 8) * scale(k / w.group);
