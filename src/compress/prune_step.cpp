@@ -2,6 +2,7 @@
 // learned-mask. They mark what is pruned in LinearWork::keep and give no result, so that a step
 // behind them may quantize the survivors; without one the matrices are written in bf16 with zeros.
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -72,9 +73,24 @@ class PruneStep : public Step {
   StepNeeds needs() const override {
     const bool calibrated = choice_ != MaskChoice::random && choice_ != MaskChoice::magnitude &&
                             choice_ != MaskChoice::file;
-    return {.inputs = calibrated || refits_, .gram = calibrated || refits_};
+    return {.inputs = calibrated || refits_,
+            .gram = calibrated || refits_,
+            .layer_inputs = choice_ == MaskChoice::wanda};
   }
   bool gives_result(int64_t, Linear) const override { return false; }
+
+  // Wanda's norms are of the layer as it came, as in the paper: those behind pruned sets of the same
+  // layer choose worse.
+  void prepare_layer(LayerWork& work) override {
+    if (choice_ != MaskChoice::wanda) return;
+    for (const LinearSet set : kLinearSets) {
+      for (const Linear linear : linears_of(set)) {
+        if (!options_.at(work.layer, linear)) continue;
+        wanda_masks_[static_cast<size_t>(linear)] =
+            wanda_mask(work.weights[linear].weight, work.inputs_of(set), work.pool);
+      }
+    }
+  }
 
   void run_set(SetWork& set) override {
     std::optional<InverseFactor> factor;
@@ -90,7 +106,7 @@ class PruneStep : public Step {
       if (wants_factor(choice_) && !factor) {
         factor = inverse_factor(set.inputs, options->damping, {}, set.pool);
       }
-      prune(module, &work, set, *options, factor ? &*factor : nullptr);
+      prune(module, linear, &work, set, *options, factor ? &*factor : nullptr);
     }
   }
 
@@ -143,7 +159,7 @@ class PruneStep : public Step {
     return keep;
   }
 
-  void prune(const std::string& module, LinearWork* work, SetWork& set,
+  void prune(const std::string& module, Linear linear, LinearWork* work, SetWork& set,
              const PruneOptions& options, const InverseFactor* factor) const {
     Matrix& w = work->weight;
     const Matrix original = options.refit ? w : Matrix();
@@ -152,7 +168,7 @@ class PruneStep : public Step {
       case MaskChoice::magnitude:
         work->keep = simple_mask(module, w, options.learning.seed, set.pool);
         break;
-      case MaskChoice::wanda: work->keep = wanda_mask(w, set.inputs, set.pool); break;
+      case MaskChoice::wanda: work->keep = wanda_masks_[static_cast<size_t>(linear)]; break;
       case MaskChoice::file: work->keep = read_mask(*file_, module, w.N, w.K); break;
       case MaskChoice::sparse_gpt: work->keep = sparse_gpt(&w, *factor, set.pool); break;
       case MaskChoice::learned: work->keep = learned_mask(module, &w, set, options, *factor); break;
@@ -188,6 +204,7 @@ class PruneStep : public Step {
   const MaskChoice choice_;
   bool refits_ = false;
   std::string path_;
+  std::array<std::vector<uint8_t>, kNumLinears> wanda_masks_;  // of the layer at hand
   const PerMatrix<PruneOptions> options_;
   std::optional<NpzFile> file_;
 };
