@@ -1,5 +1,5 @@
-// AWQ and SmoothQuant as steps: what they fold leaves the layer's function, and they take what
-// their options name.
+// AWQ, SmoothQuant and Wanda as steps: what they fold leaves the layer's function, they take what
+// their options name, and judge by the layer as it came.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,6 +7,7 @@
 #include "base/error_message.h"
 #include "base/random.h"
 #include "compress/methods.h"
+#include "compress/sparse_gpt.h"
 
 namespace tandem {
 namespace {
@@ -196,6 +197,22 @@ TEST(AwqStep, SharedKvHeadsTakeNoScales) {
   EXPECT_EQ(shared.before[Linear::v].bias, shared.after[Linear::v].bias);
   EXPECT_NE(own.before[Linear::o].weight.values, own.after[Linear::o].weight.values);
   EXPECT_NE(own.before[Linear::v].bias, own.after[Linear::v].bias);
+}
+
+TEST(WandaStep, MasksByTheInputsOfTheLayerAsItCame) {
+  Prepared made(spec_of("wanda"), 4);
+  const Matrix& down = made.before[Linear::down].weight;
+  InputStatistics& own = made.inputs[static_cast<size_t>(LinearSet::down)];
+  const auto expected = wanda_mask(down, own, made.pool);
+  InputStatistics at_its_turn = own;  // as if the sets before had changed them
+  for (int64_t k = 0; k < kF; k += 2) at_its_turn.gram[static_cast<size_t>(k * kF + k)] *= 100.0f;
+  ASSERT_NE(wanda_mask(down, at_its_turn, made.pool), expected);
+  SetWork work{made.config, 0, LinearSet::down, made.after, at_its_turn, made.pool};
+  made.step->run_set(work);
+  EXPECT_EQ(made.after[Linear::down].keep, expected);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(made.after[Linear::down].weight.values[i], expected[i] != 0 ? down.values[i] : 0.0f);
+  }
 }
 
 TEST(AwqStep, RoundsWhatItTakes) {
