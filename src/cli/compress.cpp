@@ -397,7 +397,6 @@ void add_compress(CLI::App& app, Action& action) {
       "gqa-aligned off-grid off-grid-f32; in GGUF: bf16 f16 q8_0 q6_k q4_k q4_1 q4_0 hqq; over text:\n"
       "rtn gptq awq hqq fp8-static smoothquant wanda sparsegpt[-int4|-int8|-fp8] learned-mask FILE.toml\n"
       "Examples:\n  tandem compress model.gguf --recipe int4 --group 32 -o model-int4 --max-kld 0.1\n"
-      "  tandem compress model-folder --recipe gptq --samples 128 --device cuda -o model-gptq\n"
       "  tandem compress model-folder --recipe q4_k -o model.Q4_K.gguf");
   verb->callback([options, &action] { action = [options] { return run_compress(*options); }; });
 }

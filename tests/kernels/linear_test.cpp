@@ -301,12 +301,12 @@ TEST(Table, EveryIsaRunsEveryPacking) {
 
 TEST(Table, WhatHasNoKernelIsRefusedWithWhatHas) {
   try {
-    find_linear("cuda", Packing::codebook);
+    find_linear("cuda", Packing::q2_k);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind, ErrorKind::no_device);
     const std::string message = error.what();
-    EXPECT_NE(message.find("codebook weights on cuda"), std::string::npos) << message;
+    EXPECT_NE(message.find("q2_k weights on cuda"), std::string::npos) << message;
   }
 }
 
