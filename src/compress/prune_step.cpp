@@ -73,7 +73,8 @@ class PruneStep : public Step {
   StepNeeds needs() const override {
     const bool calibrated = choice_ != MaskChoice::random && choice_ != MaskChoice::magnitude &&
                             choice_ != MaskChoice::file;
-    return {.inputs = calibrated || refits_,
+    // Wanda alone looks at the layer as it came, over the search's rows.
+    return {.inputs = (calibrated && choice_ != MaskChoice::wanda) || refits_,
             .gram = calibrated || refits_,
             .layer_inputs = choice_ == MaskChoice::wanda};
   }
